@@ -1,0 +1,1 @@
+"""Headrace's proxy: an OpenAI-compatible server that answers from LoRA adapters first."""

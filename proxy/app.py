@@ -1,0 +1,210 @@
+"""Makes every object and starts every task; the only file that knows them all."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Coroutine, Iterable
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from typing import NamedTuple
+
+import structlog
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp
+
+from proxy.auth import Authenticator
+from proxy.backends.base import Backend
+from proxy.backends.openai import OpenAIBackend
+from proxy.backends.settings import EmbeddedSettings, OpenAISettings
+from proxy.catalog import BadAdapter, Base, Catalog, Champions
+from proxy.config import Config, RecordSettings
+from proxy.endpoints.chat import ChatCompletions
+from proxy.endpoints.health import Health, Ready
+from proxy.endpoints.models import Models
+from proxy.errors import MissingExtra
+from proxy.gateway import Gateway
+from proxy.limits import Limits
+from proxy.middleware import ErrorAnswers, RequestLog
+from proxy.recorder import Recorder
+from proxy.routing import RouteTable
+from proxy.sinks.segments import SegmentSink
+
+log = structlog.get_logger(__name__)
+
+_MIB = 1024 * 1024
+
+
+class Draining:
+    """Whether the server is on its way out; told to load balancers by /ready."""
+
+    def __init__(self) -> None:
+        self._has_begun = False
+
+    def begin(self) -> None:
+        """No new requests, please."""
+        self._has_begun = True
+
+    def __call__(self) -> bool:
+        return self._has_begun
+
+
+class Proxy(NamedTuple):
+    """A proxy that is ready to serve."""
+
+    app: ASGIApp
+    draining: Draining
+
+
+@asynccontextmanager
+async def running(config: Config) -> AsyncIterator[Proxy]:
+    """Everything, up and running; leaving writes what is left to record, then closes the engines.
+
+    Raises CannotStart when something that routes.yaml asks for is missing or broken. A background
+    task that dies cancels the body and takes the process with it, so that it is started anew.
+    """
+    async with AsyncExitStack() as stack:
+        catalog = await _catalog(config, stack)
+        recorder = await stack.enter_async_context(_recorder(config.record, config.limits.grace_s))
+        yield assemble(config, catalog, recorder)
+
+
+def assemble(config: Config, catalog: Catalog, recorder: Recorder | None) -> Proxy:
+    """The proxy around backends that are there already."""
+    draining = Draining()
+    return Proxy(_app(config, _gateway(config, catalog, recorder), draining), draining)
+
+
+def _app(config: Config, gateway: Gateway, draining: Draining) -> ASGIApp:
+    models = Models(config.models, gateway.auth, int(time.time()))
+    chat = ChatCompletions(gateway, int(config.limits.max_body_mib * _MIB))
+    ready = Ready(gateway.catalog.backends, config.domains, draining)
+    router = Router(
+        routes=[
+            Route("/v1/chat/completions", chat, methods=["POST"]),
+            Route("/v1/models", models, methods=["GET"]),
+            Route("/v1/models/{id:path}", models, methods=["GET"]),
+            Route("/health", Health(), methods=["GET"]),
+            Route("/ready", ready, methods=["GET"]),
+        ],
+        redirect_slashes=False,
+    )
+    return RequestLog(ErrorAnswers(router))
+
+
+def _gateway(config: Config, catalog: Catalog, recorder: Recorder | None) -> Gateway:
+    return Gateway(
+        auth=Authenticator(config.auth.keys),
+        routes=RouteTable(config.domains, config.defaults, config.models),
+        limits=Limits(config.limits.max_in_flight),
+        catalog=catalog,
+        recorder=recorder,
+        deadline_s=config.limits.deadline_s,
+    )
+
+
+# ---------------------------------------------------------------- backends
+
+
+async def _catalog(config: Config, stack: AsyncExitStack) -> Catalog:
+    """The backends, closed again with `stack`, and the champions of those that have adapters."""
+    backends: dict[str, Backend] = {}
+    champions: dict[str, Champions] = {}
+    for name, settings in config.backends.items():
+        match settings:
+            case OpenAISettings():
+                backends[name] = await stack.enter_async_context(_openai(name, settings))
+            case EmbeddedSettings():
+                local = _Local(name, settings, config.domains)
+                champions[name] = await asyncio.to_thread(local.champions)
+                backends[name] = await stack.enter_async_context(local.backend(champions[name]))
+    return Catalog(backends, champions)
+
+
+@asynccontextmanager
+async def _openai(name: str, settings: OpenAISettings) -> AsyncIterator[Backend]:
+    backend = OpenAIBackend(
+        name,
+        base_url=settings.base_url,
+        api_key=settings.api_key,
+        models=settings.models,
+        connect_s=settings.connect_s,
+        silence_s=settings.silence_s,
+        answer_s=settings.answer_s,
+        max_connections=settings.max_connections,
+    )
+    async with aclosing(backend):
+        yield backend
+
+
+class _Local:
+    """The parts of an embedded backend. Its packages are imported here, as they are an extra."""
+
+    def __init__(self, name: str, settings: EmbeddedSettings, domains: Iterable[str]) -> None:
+        try:
+            from proxy.backends.embedded.backend import EmbeddedBackend
+            from proxy.protocol.base_model import BaseModel, BaseModelError
+        except ImportError as error:
+            raise _missing(name, error) from error
+        try:
+            self._model = BaseModel.find(settings.base_model)
+        except BaseModelError as error:
+            raise BadAdapter(f"$.backends.{name}.base_model: {error}") from error
+        self._kind = EmbeddedBackend
+        self._name = name
+        self._settings = settings
+        self._domains = domains
+
+    def champions(self) -> Champions:
+        """The bundles that answer for the domains; blocks while it hashes files."""
+        base = Base(self._model.id, self._model.sha256, self._model.tokenizer_sha256)
+        return Champions.read(self._settings.adapters, base, self._domains)
+
+    @asynccontextmanager
+    async def backend(self, champions: Champions) -> AsyncIterator[Backend]:
+        """The engine, with what is to be preloaded in memory."""
+        backend = self._kind(self._name, self._settings, self._model, champions.adapters)
+        async with aclosing(backend):
+            await backend.start()
+            yield backend
+
+
+def _missing(name: str, error: ImportError) -> Exception:
+    if (error.name or "").startswith("proxy"):
+        return error
+    return MissingExtra(
+        f"$.backends.{name}: kind 'embedded' needs the package {error.name!r}, which is not"
+        " installed; run: pip install 'headrace[embedded]'"
+    )
+
+
+# ---------------------------------------------------------------- background
+
+
+@asynccontextmanager
+async def _recorder(
+    settings: RecordSettings | None, grace_s: float
+) -> AsyncIterator[Recorder | None]:
+    if settings is None:
+        yield None
+        return
+    sink = SegmentSink(settings.directory, int(settings.segment_mib * _MIB))
+    recorder = Recorder(sink, max_waiting=settings.max_waiting, sync_s=settings.sync_s)
+    async with _beside(recorder.run(grace_s), "recorder"):
+        yield recorder
+
+
+@asynccontextmanager
+async def _beside(work: Coroutine[None, None, None], name: str) -> AsyncIterator[None]:
+    """Run a task beside the body and end it with the body; if it dies before, so does the body."""
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(_logged(work, name), name=name)
+        yield
+        task.cancel()
+
+
+async def _logged(work: Coroutine[None, None, None], name: str) -> None:
+    try:
+        await work
+    except Exception:
+        log.exception("background_task_died", task=name)
+        raise

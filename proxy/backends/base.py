@@ -1,0 +1,123 @@
+"""A backend completes chats: what is asked of one, and the two forms that its reply takes.
+
+A cloud speaks OpenAI's protocol already, so that its reply is *relayed*: status, headers and bytes
+pass through. A local engine sends text and tool calls, its reply is *generated*: events that the
+cascade verifies and `assemble` puts into OpenAI's form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+
+from proxy.protocol.adapter import Adapter
+from proxy.protocol.openai import ChatRequest, FinishReason, NamedChoice, ToolCall, Usage
+
+
+class Text(msgspec.Struct, frozen=True):
+    """A piece of the answer's text."""
+
+    text: str
+
+
+class Call(msgspec.Struct, frozen=True):
+    """A tool call, complete but not yet verified."""
+
+    call: ToolCall
+
+
+class Finish(msgspec.Struct, frozen=True, kw_only=True):
+    """The end of an answer; always the last event."""
+
+    reason: FinishReason
+    usage: Usage
+    mean_logprob: float | None = None
+    """Mean natural-log probability of the answer's tokens; None where the engine gives none."""
+
+
+Event = Text | Call | Finish
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request as a backend sees it."""
+
+    request: ChatRequest
+    body: bytes
+    """What the client sent, for backends that pass it on."""
+    adapter: Adapter | None = None
+    """The adapter that shall answer; None asks the base model, or means nothing to a cloud."""
+    constrain: bool = True
+    """Whether a local engine keeps calls inside the offered tools' schemas while it decodes."""
+    bare: bool = False
+    """Ask as for the adapter, but let the base answer: what an adapter is measured against."""
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """A local answer, still coming."""
+
+    events: AsyncIterator[Event]
+
+
+@dataclass(frozen=True, slots=True)
+class Relayed:
+    """A remote answer in OpenAI's form, still coming; error statuses have been raised already."""
+
+    status: int
+    headers: Mapping[str, str]
+    """Lower-case names; only those worth passing to the client."""
+    content: AsyncIterator[bytes]
+    renamed: bool = False
+    """Whether the backend was asked under another model name than the client used; the client's
+    name is then put back into the answer."""
+
+
+Reply = Generated | Relayed
+
+
+class Backend(Protocol):
+    """Something that completes chats. Made once, in app.py; shared by all requests."""
+
+    name: str
+
+    def lacks(self, request: ChatRequest) -> str | None:
+        """The first field of the request that this backend cannot serve; None when it can all.
+
+        Asked before `ask`: a backend that lacks something is left out of the plan.
+        """
+
+    def ask(self, ask: Ask) -> AbstractAsyncContextManager[Reply]:
+        """Send the request; leaving the context drops the backend's work within a second.
+
+        Raises BackendError for what another backend might do better (it is down, busy, silent,
+        broken) and BadRequest for what no backend would.
+        """
+
+    async def ready(self) -> bool:
+        """Whether a request sent now has a fair chance; cheap, no side effects."""
+
+    async def aclose(self) -> None:
+        """Give everything back."""
+
+
+def lacks_locally(request: ChatRequest) -> str | None:
+    """What `Backend.lacks` says of any engine that generates one plain text at a time."""
+    for name, asked in _beyond_text(request):
+        if asked:
+            return name
+    return None
+
+
+def _beyond_text(request: ChatRequest) -> Iterator[tuple[str, bool]]:
+    yield "n", (request.n or 1) > 1
+    yield "logprobs", bool(request.logprobs)
+    yield "functions", bytes(request.functions) not in (b"", b"null", b"[]")
+    yield "tools", any(tool.type != "function" for tool in request.tools or ())
+    choice = request.tool_choice
+    yield "tool_choice", isinstance(choice, NamedChoice) and choice.type != "function"
+    yield "messages", not all(message.is_plain_text for message in request.messages)

@@ -1,0 +1,234 @@
+"""A server that speaks OpenAI's protocol: what the client sent goes there, what it says comes back.
+
+Bytes pass as they are, except for the model's name where it has another one there. Errors are
+raised as ours: another backend may do better, or nobody can and the client is told why.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+
+import aiohttp
+import msgspec
+
+from proxy.backends.base import Ask, Relayed
+from proxy.errors import (
+    BackendError,
+    BackendOverloaded,
+    BackendRefused,
+    BackendTimeout,
+    BackendUnavailable,
+    ProxyError,
+)
+from proxy.protocol.openai import ChatRequest
+
+_RELAYED = re.compile(r"content-type|x-ratelimit-.*|retry-after.*|openai-.*")
+"""Headers that clients read."""
+_ENDED = re.compile(rb"\[DONE\]|\"finish_reason\"\s*:\s*\"|\"error\"\s*:")
+"""What the last bytes of a whole stream hold; some servers leave `[DONE]` out."""
+_ANSWERS = ("application/json", "text/event-stream")
+_TAIL = 4096
+_MAX_ERROR = 64 * 1024
+
+
+class OpenAIBackend:
+    """One base URL with its key. Connections are kept between requests."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        base_url: str,
+        api_key: str | None = None,
+        models: Mapping[str, str] | None = None,
+        connect_s: float = 5.0,
+        silence_s: float = 60.0,
+        answer_s: float = 600.0,
+        max_connections: int = 1000,
+    ) -> None:
+        """`models`: the client's name → the server's; names left out go as they are.
+
+        `silence_s` bounds the wait for each piece of a stream; `answer_s` that for an answer that
+        comes in one piece, silent until it is whole.
+        """
+        self.name = name
+        self._url = base_url.rstrip("/") + "/chat/completions"
+        self._key = api_key
+        self._models = dict(models or {})
+        self._stream_timeout = _timeout(connect_s, silence_s)
+        self._whole_timeout = _timeout(connect_s, answer_s)
+        self._max_connections = max_connections
+        self._session: aiohttp.ClientSession | None = None
+        self._is_closed = False
+
+    def lacks(self, request: ChatRequest) -> str | None:
+        """Nothing, as far as we know: what a server cannot serve, it says itself."""
+        return None
+
+    @asynccontextmanager
+    async def ask(self, ask: Ask) -> AsyncIterator[Relayed]:
+        """Send the request on. Leaving the context cuts an answer that is still coming."""
+        with _translated_errors():
+            response = await self._post(ask)
+        try:
+            if response.status != 200:
+                raise await _error(response)
+            if response.content_type not in _ANSWERS:
+                # A login page, or a balancer's apology.
+                raise BackendUnavailable(f"the backend answered in {response.content_type}")
+            renamed = ask.request.model in self._models
+            yield Relayed(response.status, _relayed_headers(response), _content(response), renamed)
+        finally:
+            # Gives the connection back after a whole answer, and breaks it within any other.
+            response.close()
+
+    async def ready(self) -> bool:
+        """True until closed: what the server can do, it says when it is asked."""
+        return not self._is_closed
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        self._is_closed = True
+        if self._session is not None:
+            await self._session.close()
+
+    async def _post(self, ask: Ask) -> aiohttp.ClientResponse:
+        return await self._open_session().post(
+            self._url,
+            data=_renamed(ask.body, self._models.get(ask.request.model)),
+            headers=self._headers(),
+            timeout=self._stream_timeout if ask.request.stream else self._whole_timeout,
+            allow_redirects=False,
+        )
+
+    def _headers(self) -> dict[str, str]:
+        # Compressed streams come in lumps: a chunk is held back until a block is full.
+        headers = {"content-type": "application/json", "accept-encoding": "identity"}
+        if self._key:
+            headers["authorization"] = f"Bearer {self._key}"
+        return headers
+
+    def _open_session(self) -> aiohttp.ClientSession:
+        # Made at the first request, since it binds to the loop that runs then.
+        if self._is_closed:
+            raise BackendUnavailable(f"the backend {self.name!r} has been closed")
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=self._max_connections),
+                cookie_jar=aiohttp.DummyCookieJar(),
+            )
+        return self._session
+
+
+def _timeout(connect_s: float, silence_s: float) -> aiohttp.ClientTimeout:
+    # aiohttp gives up on the whole exchange after 300 s unless told otherwise; a long answer is not
+    # an error, a silent backend is. `connect` also counts the wait for a connection to be free.
+    return aiohttp.ClientTimeout(
+        total=None, connect=2 * connect_s, sock_connect=connect_s, sock_read=silence_s
+    )
+
+
+def _renamed(body: bytes, model: str | None) -> bytes:
+    """The body with another model; every other value stays byte for byte what it was."""
+    if model is None:
+        return body
+    fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    fields["model"] = msgspec.Raw(msgspec.json.encode(model))
+    return msgspec.json.encode(fields)
+
+
+def _relayed_headers(response: aiohttp.ClientResponse) -> dict[str, str]:
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    relayed = {name: value for name, value in headers.items() if _RELAYED.fullmatch(name)}
+    if "x-request-id" in headers:
+        relayed["x-upstream-request-id"] = headers["x-request-id"]
+    return relayed
+
+
+async def _content(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    """The answer's bytes as they come; raises BackendError when it breaks off."""
+    tail = b""
+    with _translated_errors():
+        async for chunk in response.content.iter_any():
+            tail = (tail + chunk)[-_TAIL:]
+            yield chunk
+    if response.content_type == "text/event-stream" and not _ENDED.search(tail):
+        raise BackendUnavailable("the backend's stream ended before its answer did")
+
+
+@contextmanager
+def _translated_errors() -> Iterator[None]:
+    try:
+        yield
+    except TimeoutError as error:
+        raise BackendTimeout("the backend went silent") from error
+    except (aiohttp.ClientError, ConnectionError) as error:
+        # Its text may hold the URL and header values; its type says enough.
+        message = f"the backend could not be used: {type(error).__name__}"
+        raise BackendUnavailable(message) from error
+
+
+# ---------------------------------------------------------------- errors
+
+
+class _About(msgspec.Struct):
+    """An error as OpenAI and its imitators write one."""
+
+    message: str | None = None
+    type: str | None = None
+    param: str | None = None
+    code: str | int | None = None
+
+
+class _Body(_About):
+    error: _About | str | None = None
+
+
+async def _error(response: aiohttp.ClientResponse) -> ProxyError:
+    """What to raise for an answer that is none."""
+    with _translated_errors():
+        said = _said(await _start_of(response))
+    status, headers = response.status, _relayed_headers(response)
+    if status == 408:
+        return BackendTimeout("the backend answered 408")
+    if status == 429:
+        retry = {name: value for name, value in headers.items() if name.startswith("retry-after")}
+        return BackendOverloaded("the backend answered 429", retry)
+    if status in (401, 402, 403) or not 400 <= status < 500:
+        return _unavailable(status)
+    return BackendRefused(
+        said.message or f"the backend answered {status}",
+        status=status,
+        type=said.type or "invalid_request_error",
+        code=None if said.code is None else str(said.code),
+        param=said.param,
+    )
+
+
+async def _start_of(response: aiohttp.ClientResponse) -> bytes:
+    body = b""
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > _MAX_ERROR:
+            break
+    return body
+
+
+def _unavailable(status: int) -> BackendError:
+    # A cloud that rejects our key says so about us: the client's key is right, and the cloud's
+    # message shows a part of ours.
+    if status in (401, 402, 403):
+        return BackendUnavailable(f"the backend does not accept our credentials ({status})")
+    return BackendUnavailable(f"the backend answered {status}")
+
+
+def _said(body: bytes) -> _About:
+    try:
+        said = msgspec.json.decode(body, type=_Body)
+    except (ValueError, RecursionError):
+        return _About()
+    if isinstance(said.error, str):
+        return _About(message=said.error)
+    return said.error or said

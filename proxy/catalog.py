@@ -1,0 +1,187 @@
+"""Which adapter answers for a domain now: the champions of each adapters directory.
+
+Bundles are read and proven whole at start; one that is corrupt, or made for other weights, keeps
+the proxy from starting rather than spoil answers quietly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import structlog
+
+from proxy.backends.base import Backend
+from proxy.errors import BackendUnavailable, BadRequest, CannotStart, Unsupported
+from proxy.protocol.adapter import (
+    CHAMPIONS,
+    MANIFEST,
+    Adapter,
+    AdapterError,
+    read,
+    read_champions,
+)
+from proxy.protocol.openai import ChatRequest
+from proxy.routing import Route
+
+log = structlog.get_logger(__name__)
+
+PIN_BASE = "base"
+"""Pins the base model, asked as the domain's adapter would be."""
+
+
+class BadAdapter(CannotStart):
+    """An adapter bundle or champion file that cannot be used."""
+
+
+class Base(NamedTuple):
+    """The base model that adapters must have been made for."""
+
+    id: str
+    sha256: str
+    tokenizer_sha256: str
+
+
+class Champions(NamedTuple):
+    """What one adapters directory holds."""
+
+    by_domain: Mapping[str, Adapter]
+    """Domain → the adapter that serves it."""
+    by_id: Mapping[str, Adapter]
+    """Every sound bundle, candidates included: these may be pinned."""
+
+    @classmethod
+    def read(cls, directory: Path, base: Base, domains: Iterable[str]) -> Champions:
+        """The champions of these domains; raises BadAdapter, with the file and the remedy.
+
+        A domain without a champion is answered by the base model.
+        """
+        try:
+            named = read_champions(directory)
+            wanted = {domain: named[domain] for domain in domains if domain in named}
+            champions = {d: _read(directory, id, base) for d, id in wanted.items()}
+        except AdapterError as error:
+            raise BadAdapter(str(error)) from error
+        others = _candidates(directory, base, {a.id for a in champions.values()})
+        return cls(champions, {adapter.id: adapter for adapter in (*champions.values(), *others)})
+
+    @property
+    def adapters(self) -> list[Adapter]:
+        """Each adapter once, in the order of the domains."""
+        return list({adapter.id: adapter for adapter in self.by_domain.values()}.values())
+
+
+class Candidate(NamedTuple):
+    """A backend, and the adapter that it shall answer with."""
+
+    backend: Backend
+    adapter: Adapter | None
+    bare: bool = False
+    """Whether the base model answers in the adapter's stead."""
+
+    @property
+    def answers_as(self) -> str | None:
+        """Id of the adapter whose weights answer."""
+        return None if self.adapter is None or self.bare else self.adapter.id
+
+
+class Plan(NamedTuple):
+    """Who is asked, in order; at least one."""
+
+    candidates: list[Candidate]
+    passed_over: str | None
+    """Why the route's first backend is not asked, as a code; None when it is."""
+
+
+class Catalog:
+    """Who can answer: the backends, and the champions of those that have adapters."""
+
+    def __init__(self, backends: Mapping[str, Backend], champions: Mapping[str, Champions]) -> None:
+        self.backends = backends
+        self._champions = champions
+
+    def plan(self, route: Route, request: ChatRequest) -> Plan:
+        """The route's backends that can serve the request, in order.
+
+        Raises Unsupported, with the field that none of them can serve.
+        """
+        lacks = {name: self.backends[name].lacks(request) for name in route.plan}
+        able = [name for name, field in lacks.items() if field is None]
+        if not lacks:
+            raise BackendUnavailable(f"the domain {route.domain!r} has no backend")
+        if not able:
+            raise _unsupported(lacks)
+        first = lacks[route.plan[0]]
+        return Plan(
+            [Candidate(self.backends[name], self.champion(name, route.domain)) for name in able],
+            None if first is None else f"unsupported_{first}",
+        )
+
+    def pinned(self, route: Route, pin: str) -> Plan:
+        """The first backend of the route that has adapters, answering with the one that is named.
+
+        Raises BadRequest when none of them has it.
+        """
+        for name in route.plan:
+            if name in self._champions:
+                return Plan([self._pinned(name, route.domain, pin)], None)
+        raise BadRequest(f"no backend of the domain {route.domain!r} has adapters")
+
+    def _pinned(self, backend: str, domain: str, pin: str) -> Candidate:
+        if pin == PIN_BASE:
+            return Candidate(self.backends[backend], self.champion(backend, domain), bare=True)
+        known = self._champions[backend].by_id
+        if pin not in known:
+            raise BadRequest(
+                f"no adapter {pin!r} here; known: {', '.join(sorted(known)) or 'none'}"
+            )
+        return Candidate(self.backends[backend], known[pin])
+
+    def champion(self, backend: str, domain: str) -> Adapter | None:
+        """The adapter that answers for a domain; None where the base model, or a cloud, does."""
+        if backend not in self._champions:
+            return None
+        return self._champions[backend].by_domain.get(domain)
+
+
+def _unsupported(lacks: Mapping[str, str | None]) -> Unsupported:
+    field = next(field for field in lacks.values() if field is not None)
+    return Unsupported(
+        f"{field!r}, as this request uses it, cannot be served by {', '.join(lacks)}; a backend of"
+        " kind 'openai' in the domain's plan could (routes.yaml)",
+        field,
+    )
+
+
+def _read(directory: Path, id: str, base: Base) -> Adapter:
+    path = directory / id
+    if path.parent != directory:
+        raise AdapterError(f"{directory / CHAMPIONS}: {id!r} is no adapter id")
+    adapter = read(path)
+    _check_base(adapter, base)
+    return adapter
+
+
+def _candidates(directory: Path, base: Base, known: set[str]) -> Iterator[Adapter]:
+    """The sound bundles beside the champions; a broken one serves nobody and is only reported."""
+    for manifest in sorted(directory.glob(f"*/{MANIFEST}")):
+        if manifest.parent.name in known:
+            continue
+        try:
+            yield _read(directory, manifest.parent.name, base)
+        except AdapterError as error:
+            log.warning("adapter_skipped", reason=str(error))
+
+
+def _check_base(adapter: Adapter, base: Base) -> None:
+    manifest = adapter.manifest
+    if manifest.base_sha256 != base.sha256:
+        raise AdapterError(
+            f"{adapter.path}: made for other weights of {manifest.base_model} than the installed"
+            f" {base.id}; train it again, or install those weights"
+        )
+    if manifest.tokenizer_sha256 != base.tokenizer_sha256:
+        raise AdapterError(
+            f"{adapter.path}: made with another tokenizer than {base.id} has now; train it again"
+        )

@@ -1,0 +1,213 @@
+"""What can go wrong, as one tree; each error knows how a client is told.
+
+    ProxyError                 500  server_error
+    ├── BadRequest             400  invalid_request_error
+    │   └── BackendRefused     the backend's own 4xx, relayed
+    ├── Unsupported            400  unsupported_parameter
+    ├── Unauthenticated        401  authentication_error
+    ├── Forbidden              403  permission_error
+    ├── UnknownModel           404  model_not_found
+    ├── NotFound               404  not_found
+    ├── MethodNotAllowed       405  method_not_allowed
+    ├── TooLarge               413  request_too_large
+    ├── UnsupportedMediaType   415  unsupported_media_type
+    ├── TooManyRequests        429  rate_limit_exceeded
+    └── BackendError           502  backend_error
+        ├── BackendUnavailable 502  backend_unavailable
+        ├── BackendOverloaded  503  backend_overloaded
+        ├── BackendTimeout     504  backend_timeout
+        ├── ContextTooLong     400  context_length_exceeded
+        └── InvalidAnswer      502  invalid_answer
+
+A library's errors are translated into these where the library is called, `from error`.
+
+What keeps the proxy from starting is another tree: it is told to the operator, on one line.
+
+    CannotStart                exit 1
+    ├── BadConfig              exit 2
+    ├── MissingExtra           exit 2
+    └── PortInUse              exit 1
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+class ProxyError(Exception):
+    """Something that a client is told about, in OpenAI's form."""
+
+    status = 500
+    type = "server_error"
+    code: str | None = "internal_error"
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Headers that go with the answer."""
+        return {}
+
+
+class BadRequest(ProxyError):
+    status = 400
+    type = "invalid_request_error"
+    code: str | None = None
+
+
+class Unsupported(BadRequest):
+    """No backend in the plan can do what the field `param` asks; another kind of backend could."""
+
+    code = "unsupported_parameter"
+
+
+class Unauthenticated(ProxyError):
+    status = 401
+    type = "authentication_error"
+    code = "invalid_api_key"
+
+
+class Forbidden(ProxyError):
+    status = 403
+    type = "permission_error"
+    code = "forbidden"
+
+
+class UnknownModel(BadRequest):
+    status = 404
+    code = "model_not_found"
+
+
+class NotFound(BadRequest):
+    status = 404
+    code = "not_found"
+
+
+class MethodNotAllowed(BadRequest):
+    status = 405
+    code = "method_not_allowed"
+
+
+class TooLarge(BadRequest):
+    status = 413
+    code = "request_too_large"
+
+
+class UnsupportedMediaType(BadRequest):
+    status = 415
+    code = "unsupported_media_type"
+
+
+class BackendRefused(BadRequest):
+    """A cloud found the request wrong; the client is told what the cloud said.
+
+    `type`, `code` and `param` are the cloud's own; the class's `code` is what our records say.
+    """
+
+    code: str | None = "backend_refused"
+
+    def __init__(
+        self, message: str, *, status: int, type: str, code: str | None, param: str | None
+    ) -> None:
+        super().__init__(message, param)
+        self.status = status
+        self.type = type
+        self.code = code
+
+
+class TooManyRequests(ProxyError):
+    """The caller, or the whole proxy, has no slot free; `retry_after` in seconds."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "rate_limit_exceeded"
+
+    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {
+            "retry-after": str(max(1, round(self.retry_after))),
+            "retry-after-ms": str(round(self.retry_after * 1000)),
+        }
+
+
+class BackendError(ProxyError):
+    """A backend failed. All have been tried: the client's own retry would multiply that."""
+
+    status = 502
+    code = "backend_error"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"x-should-retry": "false"}
+
+
+class BackendUnavailable(BackendError):
+    code = "backend_unavailable"
+
+
+class BackendOverloaded(BackendError):
+    """A backend has no room now; `retry` holds the retry-after headers that it sent, if any."""
+
+    status = 503
+    code = "backend_overloaded"
+
+    def __init__(self, message: str, retry: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.retry = dict(retry or {})
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """When to come back if that is known; else the client's retry would only multiply ours."""
+        return self.retry or super().headers
+
+
+class BackendTimeout(BackendError):
+    status = 504
+    code = "backend_timeout"
+
+
+class ContextTooLong(BackendError):
+    """The prompt does not fit into the model's window; another backend may have a longer one."""
+
+    status = 400
+    type = "invalid_request_error"
+    code = "context_length_exceeded"
+
+
+class InvalidAnswer(BackendError):
+    """The answer breaks the request's own schemas; `reason` is a code of protocol.toolcheck."""
+
+    code = "invalid_answer"
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class CannotStart(Exception):
+    """Why the proxy does not start; the message names the place and the remedy, on one line."""
+
+    exit_code = 1
+
+
+class BadConfig(CannotStart):
+    """A settings file or a command line that cannot be followed."""
+
+    exit_code = 2
+
+
+class MissingExtra(CannotStart):
+    """An optional part that the settings ask for is not installed."""
+
+    exit_code = 2
+
+
+class PortInUse(CannotStart):
+    """Somebody else listens on the address."""

@@ -1,0 +1,166 @@
+"""The life of a request, top to bottom. Read this file first.
+
+| step            | where                        | may end with                  |
+|-----------------|------------------------------|-------------------------------|
+| 1 authenticate  | auth                         | 401                           |
+| 2 parse         | protocol.openai, toolcheck   | 400 with the field's path     |
+| 3 match         | routing                      | 404 for an unknown model      |
+| 4 admit         | limits                       | 429 with retry-after          |
+| 5 plan          | catalog                      | 400 for what no backend can   |
+| 6 attempt       | cascade, backends            | 502, 503, 504                 |
+| 7 relay         | endpoints                    | the client leaves             |
+| 8 record        | recording, recorder          | never the client's problem    |
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+
+from proxy import cascade
+from proxy.assemble import new_head
+from proxy.auth import Authenticator, Caller
+from proxy.cascade import Answer, Deadline, Job
+from proxy.catalog import Catalog, Plan
+from proxy.errors import BackendTimeout, BadRequest, Forbidden, ProxyError
+from proxy.limits import Limits
+from proxy.logs import CLIENT_GONE, Facts
+from proxy.protocol.openai import ChatRequest, MalformedRequest, parse_request
+from proxy.protocol.toolcheck import check_tools, fingerprint_tools
+from proxy.recorder import Recorder
+from proxy.recording import Recording
+from proxy.routing import Route, RouteTable
+
+PIN = b"x-headrace-adapter"
+"""Request header that names the adapter to answer, or `base`: for tests and evaluation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inbound:
+    """A request as it came in."""
+
+    headers: Mapping[bytes, bytes]
+    """Lower-case names."""
+    body: bytes
+    facts: Facts
+    """Filled in on the way: what the response's headers and the log line will say."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gateway:
+    """Answers chat requests. Made once; holds no state of its own."""
+
+    auth: Authenticator
+    routes: RouteTable
+    limits: Limits
+    catalog: Catalog
+    recorder: Recorder | None
+    deadline_s: float
+
+    @asynccontextmanager
+    async def answer(self, inbound: Inbound) -> AsyncIterator[Answer]:
+        """The answer to a request; entering waits for the first piece of it worth sending.
+
+        Raises ProxyError, be it on entering or, when the answer breaks off, inside the context.
+        """
+        caller = self.auth.authenticate(inbound.headers)
+        request = parse(inbound.body)
+        route = self.routes.match(request)
+        inbound.facts.domain, inbound.facts.match = route.domain, route.reason
+        with self.limits.admit():
+            plan = self._plan(inbound, caller, route, request)
+            head = new_head(request.model)
+            recording = _recording(head.id, inbound, caller, request, route)
+            with self._recorded(recording, inbound.facts):
+                async with self._until_silence(inbound) as deadline:
+                    job = Job(
+                        request=request,
+                        body=inbound.body,
+                        route=route,
+                        plan=plan,
+                        head=head,
+                        recording=recording,
+                        facts=inbound.facts,
+                        deadline=deadline,
+                    )
+                    async with cascade.answer(job) as answer:
+                        yield answer
+
+    def _plan(self, inbound: Inbound, caller: Caller, route: Route, request: ChatRequest) -> Plan:
+        """Who is asked: the route's backends or, for an admin who says so, one adapter."""
+        pin = inbound.headers.get(PIN)
+        if pin is None:
+            return self.catalog.plan(route, request)
+        if not caller.is_admin:
+            raise Forbidden(f"only a key with `admin: true` may send {PIN.decode()}")
+        return self.catalog.pinned(route, pin.decode("latin-1"))
+
+    @asynccontextmanager
+    async def _until_silence(self, inbound: Inbound) -> AsyncIterator[Deadline]:
+        seconds = min(self.deadline_s, _patience(inbound.headers))
+        try:
+            async with asyncio.timeout(seconds) as timer:
+                yield Deadline(seconds, timer)
+        except TimeoutError as error:
+            raise BackendTimeout(f"no backend answered within {seconds:g} s") from error
+
+    @contextmanager
+    def _recorded(self, recording: Recording, facts: Facts) -> Iterator[None]:
+        """Hand the recording over when the request is over, however it ends."""
+        status = 500
+        try:
+            yield
+            status = 200
+        except ProxyError as error:
+            status = error.status
+            raise
+        except (asyncio.CancelledError, GeneratorExit):
+            status = CLIENT_GONE
+            facts.outcome = "client_aborted"
+            raise
+        finally:
+            recording.close(facts.status or status)
+            if self.recorder is not None:
+                self.recorder.put(recording)
+
+
+def parse(body: bytes) -> ChatRequest:
+    """The request in `body`, its tools checked; raises BadRequest with the field's path."""
+    try:
+        request = parse_request(body)
+        check_tools(request)
+    except MalformedRequest as error:
+        raise BadRequest(str(error), error.param) from error
+    return request
+
+
+def _recording(
+    id: str, inbound: Inbound, caller: Caller, request: ChatRequest, route: Route
+) -> Recording:
+    return Recording(
+        id=id,
+        request_id=inbound.facts.request_id,
+        tenant=caller.tenant,
+        caller=caller.name,
+        domain=route.domain,
+        route=route.reason,
+        request=request,
+        body=inbound.body,
+        tools_fingerprint=fingerprint_tools(request.offered) if request.offered else None,
+        retries=_whole_number(inbound.headers.get(b"x-stainless-retry-count", b"")),
+    )
+
+
+def _whole_number(text: bytes) -> int:
+    return int(text) if text.isdigit() and len(text) < 6 else 0
+
+
+def _patience(headers: Mapping[bytes, bytes]) -> float:
+    """Seconds that the client's SDK waits between two bytes, if it says so."""
+    try:
+        seconds = float(headers.get(b"x-stainless-read-timeout", b""))
+    except ValueError:
+        return float("inf")
+    return seconds if seconds > 0 else float("inf")

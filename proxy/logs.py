@@ -1,0 +1,122 @@
+"""Logs: one JSON object a line on stderr, or a readable form when stderr is a terminal.
+
+An event is a fact in the past tense, what belongs to it are keywords. Prompts, answers, keys and
+headers are never logged, and tracebacks come without local variables, which hold all of these.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import structlog
+from structlog.typing import EventDict, Processor
+
+LEVELS = ("debug", "info", "warning", "error")
+
+CLIENT_GONE = 499
+"""Status, in logs and records, of a request whose client left before the answer began; nginx's."""
+
+
+@dataclass(slots=True)
+class Facts:
+    """What is known so far of one request: its response headers and its log line are made of it."""
+
+    request_id: str
+    domain: str | None = None
+    match: str | None = None
+    """Why this domain: a reason of routing."""
+    backend: str | None = None
+    adapter: str | None = None
+    attempts: int = 0
+    fallback_reason: str | None = None
+    """Code of the failure for which the next backend was asked."""
+    status: int | None = None
+    """What the client has seen; None before the head of the response."""
+    error: str | None = None
+    """Code of the error that the client was told."""
+    outcome: str | None = None
+    """An Outcome of protocol.exchange; None for requests that are not recorded."""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The x-headrace headers of the response; what is not known is left out."""
+        told = {
+            "x-headrace-domain": self.domain,
+            "x-headrace-backend": self.backend,
+            "x-headrace-adapter": self.adapter,
+            "x-headrace-attempts": str(self.attempts) if self.attempts else None,
+            "x-headrace-fallback-reason": self.fallback_reason,
+        }
+        return {name: value for name, value in told.items() if value is not None}
+
+    @property
+    def line(self) -> dict[str, str | int]:
+        """The keywords of the log line; what is not known is left out."""
+        told = {
+            "domain": self.domain,
+            "match": self.match,
+            "backend": self.backend,
+            "adapter": self.adapter,
+            "attempts": self.attempts or None,
+            "fallback_reason": self.fallback_reason,
+            "error": self.error,
+            "outcome": self.outcome,
+        }
+        return {name: value for name, value in told.items() if value is not None}
+
+
+def configure(level: str = "info") -> None:
+    """Set logging up for the process, once, from `__main__`; libraries' logs join ours."""
+    on_terminal = sys.stderr.isatty()
+    structlog.configure(
+        processors=[*_shared(), *(_terminal() if on_terminal else _json())],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr)
+        if on_terminal
+        else structlog.BytesLoggerFactory(sys.stderr.buffer),
+        cache_logger_on_first_use=True,
+    )
+    _adopt_libraries(level)
+
+
+def _shared() -> list[Processor]:
+    return [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+
+
+def _terminal() -> list[Processor]:
+    plain = structlog.dev.plain_traceback
+    return [structlog.dev.ConsoleRenderer(exception_formatter=plain)]
+
+
+def _json() -> list[Processor]:
+    tracebacks = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+    return [
+        structlog.processors.ExceptionRenderer(tracebacks),
+        structlog.processors.JSONRenderer(serializer=_encoded),
+    ]
+
+
+def _encoded(event: EventDict, **_: Any) -> bytes:
+    return msgspec.json.encode(event, enc_hook=str)
+
+
+class _Adopted(logging.Handler):
+    """Passes a library's log record on as an event of ours."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        log = structlog.get_logger(record.name)
+        log.log(record.levelno, record.getMessage(), exc_info=record.exc_info or None)
+
+
+def _adopt_libraries(level: str) -> None:
+    logging.basicConfig(handlers=[_Adopted()], level=logging.WARNING, force=True)
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    logging.getLogger("asyncio").setLevel(getattr(logging, level.upper()))

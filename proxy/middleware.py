@@ -1,0 +1,169 @@
+"""What every request gets, whatever answers it: an id, OpenAI's form of errors, one log line.
+
+Pure ASGI, in this order from the outside: RequestLog, ErrorAnswers, the router.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+
+import msgspec
+import structlog
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from proxy import sse
+from proxy.errors import MethodNotAllowed, NotFound, ProxyError
+from proxy.logs import CLIENT_GONE, Facts
+
+log = structlog.get_logger(__name__)
+
+
+class RequestLog:
+    """Gives each request an id and its Facts, puts them into the response's headers and the log."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        facts = Facts(request_id=_request_id(scope))
+        scope.setdefault("state", {})["facts"] = facts
+        sent = _Sent(facts, send)
+        with structlog.contextvars.bound_contextvars(request_id=facts.request_id):
+            try:
+                await self._app(scope, receive, sent)
+            finally:
+                log.info("request_answered", **_line(scope, facts, sent), **facts.line)
+
+
+class _Sent:
+    """A `send` that adds the headers of Facts, and notes the status and the times."""
+
+    def __init__(self, facts: Facts, send: Send) -> None:
+        self._facts = facts
+        self._send = send
+        self._started_at = time.perf_counter()
+        self.first_byte_s: float | None = None
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._facts.status = message["status"]
+            message["headers"] = [*message.get("headers", ()), *_headers(self._facts)]
+        elif self.first_byte_s is None:
+            self.first_byte_s = self.total_s
+        await self._send(message)
+
+    @property
+    def total_s(self) -> float:
+        """Seconds since the request began."""
+        return round(time.perf_counter() - self._started_at, 6)
+
+
+def _line(scope: Scope, facts: Facts, sent: _Sent) -> dict[str, str | int | float | None]:
+    return {
+        "method": scope["method"],
+        "path": scope["path"],
+        "status": facts.status or CLIENT_GONE,
+        "first_byte_s": sent.first_byte_s,
+        "total_s": sent.total_s,
+    }
+
+
+def _headers(facts: Facts) -> list[tuple[bytes, bytes]]:
+    told = {"x-request-id": facts.request_id, **facts.headers}
+    return [(name.encode(), value.encode("latin-1", "replace")) for name, value in told.items()]
+
+
+def _request_id(scope: Scope) -> str:
+    """The client's own id where it sends a sane one, for correlation; else a new one."""
+    headers = dict(scope["headers"])
+    for name in (b"x-request-id", b"x-client-request-id"):
+        given = headers.get(name, b"")
+        if 0 < len(given) <= 128 and all(0x21 <= sign <= 0x7E for sign in given):
+            return str(given, "ascii")
+    return f"req_{uuid.uuid4().hex}"
+
+
+class ErrorAnswers:
+    """Answers exceptions in OpenAI's form: a status before the head, one last event after it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        head: list[Message] = []
+
+        async def noted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                head.append(message)
+            await send(message)
+
+        # Starlette's router raises HTTPException instead of answering in plain text if this is set.
+        scope["app"] = self
+        scope["path"] = scope["path"].rstrip("/") or "/"
+        try:
+            await self._app(scope, receive, noted)
+        except Exception as error:
+            told = _told(error, scope)
+            scope["state"]["facts"].error = told.code or told.type
+            await _answer(told, head, send)
+
+
+async def _answer(error: ProxyError, head: list[Message], send: Send) -> None:
+    if not head:
+        await send(_head(error))
+        await send({"type": "http.response.body", "body": body(error)})
+    elif _is_stream(head[0]):
+        await send({"type": "http.response.body", "body": sse.encode(body(error))})
+    else:
+        raise error
+
+
+def _told(error: Exception, scope: Scope) -> ProxyError:
+    """The exception as the client is told of it; what nobody foresaw is logged here, once."""
+    match error:
+        case ProxyError():
+            return error
+        case HTTPException(status_code=405):
+            allowed = (error.headers or {}).get("Allow", "another method")
+            return MethodNotAllowed(f"{scope['method']} is not allowed here; use {allowed}")
+        case HTTPException(status_code=404):
+            return NotFound(f"there is nothing at {scope['method']} {scope['path']}")
+        case _:
+            log.error("request_failed", exc_info=error)
+            return ProxyError(
+                "something went wrong here; the log has more, under this request's id"
+            )
+
+
+def body(error: ProxyError) -> bytes:
+    """OpenAI's error object, with all of its four keys."""
+    told = {
+        "message": error.message,
+        "type": error.type,
+        "param": error.param,
+        "code": error.code,
+    }
+    return msgspec.json.encode({"error": told})
+
+
+def _head(error: ProxyError) -> Message:
+    headers = {"content-type": "application/json", **error.headers}
+    headers["content-length"] = str(len(body(error)))
+    return {
+        "type": "http.response.start",
+        "status": error.status,
+        "headers": [(name.encode(), value.encode("latin-1")) for name, value in headers.items()],
+    }
+
+
+def _is_stream(head: Message) -> bool:
+    kind: bytes = dict(head["headers"]).get(b"content-type", b"")
+    return kind.startswith(b"text/event-stream")

@@ -1,0 +1,142 @@
+"""An adapter bundle: a directory, written once by the trainer, read by the proxy.
+
+    api-v1/
+    ├── adapter_config.json        PEFT's own
+    ├── adapter_model.safetensors  PEFT's own, bf16
+    ├── manifest.json              Manifest, below; written last, so that it marks a whole bundle
+    ├── template.jinja             the prompt template, frozen with the weights
+    ├── canary.json                a prompt's ids and the greedy answer's, to prove a load
+    └── README.md                  the model card
+
+The champion file says which bundle serves a domain now: `champions.json` in the directory that
+holds the bundles. It is read and written here only.
+
+A bundle comes from disk or a bucket and is hostile until `read` has passed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+MANIFEST = "manifest.json"
+TEMPLATE = "template.jinja"
+CANARY = "canary.json"
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+CHAMPIONS = "champions.json"
+_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+
+
+class AdapterError(ValueError):
+    """A bundle or champion file that cannot be used; the message names the file and the remedy."""
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """What a bundle says of itself."""
+
+    id: str
+    """Immutable name, `<domain>-v<N>`; a new training makes a new id."""
+    domain: str
+    format: str
+    """Name of the prompt format that it was trained with, a key of proxy.protocol.formats."""
+    base_model: str
+    base_sha256: str
+    """Hash of the base model's weight file."""
+    tokenizer_sha256: str
+    template_sha256: str
+    weights_sha256: str
+    tool_fingerprints: dict[str, str] = {}
+    """Tools seen in training: name → fingerprint of the schema."""
+    dataset_fingerprint: str
+    recipe: msgspec.Raw = msgspec.Raw(b"{}")
+    seed: int = 0
+    versions: dict[str, str] = {}
+    """Library → version, as trained."""
+    metrics: dict[str, float] = {}
+    created_at: str = ""
+    """ISO 8601 date and time, UTC."""
+
+
+class Canary(msgspec.Struct, frozen=True):
+    """Proof of a load: after `prompt` (token ids) come `expected`, greedily, and not `base`."""
+
+    prompt: list[int]
+    expected: list[int]
+    base: list[int]
+
+
+class Adapter(msgspec.Struct, frozen=True):
+    """A bundle that has been read and found whole."""
+
+    path: Path
+    manifest: Manifest
+    template: str
+    canary: Canary
+
+    @property
+    def id(self) -> str:
+        return self.manifest.id
+
+
+def read(path: Path) -> Adapter:
+    """The bundle in `path`; raises AdapterError when a file is missing, torn or not what it was."""
+    manifest = _decode(path / MANIFEST, Manifest)
+    if not _ID.fullmatch(manifest.id):
+        raise AdapterError(
+            f"{path / MANIFEST}: {manifest.id!r} is no adapter id (a-z, 0-9, '.', '_', '-')"
+        )
+    template = _bytes(path / TEMPLATE)
+    _check(path / TEMPLATE, template, manifest.template_sha256)
+    _check(path / WEIGHTS, _bytes(path / WEIGHTS), manifest.weights_sha256)
+    _decode(path / CONFIG, dict[str, object])
+    return Adapter(path, manifest, template.decode(), _decode(path / CANARY, Canary))
+
+
+def read_champions(directory: Path) -> dict[str, str]:
+    """Domain → adapter id, from the champion file; {} where there is none yet."""
+    if not (directory / CHAMPIONS).exists():
+        return {}
+    return _decode(directory / CHAMPIONS, dict[str, str])
+
+
+def write_champions(directory: Path, champions: dict[str, str]) -> None:
+    """Replace the champion file in one step: a reader sees the old or the new one, whole."""
+    target = directory / CHAMPIONS
+    staged = target.with_suffix(".tmp")
+    staged.write_bytes(msgspec.json.format(msgspec.json.encode(champions), indent=2) + b"\n")
+    os.replace(staged, target)
+
+
+def sha256(content: bytes) -> str:
+    """Hash of a bundle's file, as the manifest has it."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def _check(path: Path, content: bytes, expected: str) -> None:
+    if sha256(content) != expected:
+        raise AdapterError(
+            f"{path} is not the file that its manifest names; fetch or train the bundle again"
+        )
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise AdapterError(f"{path}: {error.strerror}; fetch or train the bundle again") from error
+
+
+T = TypeVar("T")
+
+
+def _decode(path: Path, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(_bytes(path), type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise AdapterError(f"{path}: {error}") from error

@@ -1,0 +1,82 @@
+"""An exchange: one logical request, its attempts, and what became of it.
+
+The proxy writes exchanges, the trainer reads them; docs/exchange.md is this file in prose. Readers
+ignore fields that they do not know, so that old files stay readable and new ones can be read by
+old code; a change of meaning raises VERSION.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from proxy.protocol.openai import ToolCall, Usage
+
+VERSION = 1
+
+Outcome: TypeAlias = Literal["completed", "invalid", "failed", "client_aborted", "upstream_aborted"]
+Kind: TypeAlias = Literal["primary", "repair", "fallback", "hedge", "shadow"]
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a backend said, in whole or, when the attempt was cut short, in part."""
+
+    text: str = ""
+    refusal: str = ""
+    """What a cloud said in place of an answer that it would not give."""
+    tool_calls: list[ToolCall] = []
+    finish_reason: str | None = None
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One backend's try at a request."""
+
+    kind: Kind
+    backend: str
+    adapter: str | None = None
+    """Immutable adapter id such as `api-v1`; None for the base model and for clouds."""
+    format: str | None = None
+    outcome: Outcome
+    reason: str | None = None
+    """Why it is not `completed`: a code, never a text from the network."""
+    answer: Answer = Answer()
+    usage: Usage | None = None
+    mean_logprob: float | None = None
+    started_at: float
+    """Seconds since the epoch."""
+    first_byte_s: float | None = None
+    """Seconds from the start of the attempt to the first event."""
+    total_s: float
+
+
+class Exchange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A recorded request.
+
+    Only `completed` ones hold a whole answer: the trainer reads no others.
+    """
+
+    id: str
+    """The response's id, `chatcmpl-…`."""
+    request_id: str
+    version: int = VERSION
+    started_at: float
+    """Seconds since the epoch, when the last byte of the request had arrived."""
+    total_s: float
+    tenant: str
+    caller: str
+    domain: str
+    route: str
+    model: str
+    """The name the client asked for."""
+    stream: bool
+    tools_fingerprint: str | None = None
+    request: msgspec.Raw
+    """The body that the client sent, a JSON object."""
+    attempts: list[Attempt]
+    """In the order in which they were started; the last one answered the client."""
+    outcome: Outcome
+    status: int
+    """HTTP status that the client saw."""
+    retries: int = 0
+    """How often the client's SDK had sent this request before (x-stainless-retry-count)."""

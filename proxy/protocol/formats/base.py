@@ -1,0 +1,158 @@
+"""A format: how a conversation becomes prompt text, and how answer text becomes tool calls.
+
+The trainer and the proxy render with the same template, the one frozen in the adapter bundle, and
+parse with the same code: train/serve parity holds by construction. A template is Jinja in a
+sandbox, since bundles come from outside.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import uuid
+from collections.abc import Sequence
+from importlib import resources
+from typing import Any, Protocol
+
+import msgspec
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from proxy.protocol.formats.constraint import Calls
+from proxy.protocol.openai import Function, FunctionCall, Message, ToolCall
+
+END = "<|im_end|>"
+"""Ends every turn of the ChatML family; the last supervised token of a training row."""
+
+CONTROL = (
+    *("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<repo_name>", "<reponame>", "<file_sep>"),
+    *("<filename>", "<gh_stars>", "<issue_start>", "<issue_comment>", "<issue_closed>"),
+    *("<jupyter_start>", "<jupyter_text>", "<jupyter_code>", "<jupyter_output>"),
+    *("<jupyter_script>", "<empty_output>"),
+)
+"""SmolLM2's special tokens, which a message's text must not smuggle into the prompt."""
+
+
+class UnknownTemplate(ValueError):
+    """A template is named that does not exist."""
+
+
+class Parsed(msgspec.Struct, frozen=True):
+    """What an answer's text says: free text, then calls. `broken` is text that began as a call."""
+
+    text: str
+    calls: tuple[ToolCall, ...] = ()
+    broken: str = ""
+
+
+class Format(Protocol):
+    """One way to write tools, calls and answers. Stateless."""
+
+    name: str
+    template: str
+    """Name of the template that new adapters of this format are trained with."""
+    opening: str
+    """The text that begins a call; what comes before it is text for the reader."""
+    many: bool
+    """Whether an answer may hold several calls."""
+
+    def answer(self, calls: Sequence[FunctionCall]) -> str:
+        """The text with which a model calls these functions; `parse` is its inverse."""
+
+    def parse(self, text: str) -> Parsed:
+        """The calls in a whole answer."""
+
+    def constraint(self, functions: Sequence[Function], required: bool, many: bool) -> Calls:
+        """What an answer may look like when only these functions may be called."""
+
+
+def template(name: str) -> str:
+    """Source of a template that ships with Headrace, whole: its one kind of include is resolved.
+
+    The variables are those of transformers' chat templates, so that a frozen template can also be
+    given to an engine (`--chat-template`).
+    """
+    folder = resources.files(__package__).joinpath("templates")
+    try:
+        source: str = folder.joinpath(f"{name}.jinja").read_text()
+    except OSError:
+        raise UnknownTemplate(f"no template {name!r} ships with Headrace") from None
+    return source.replace("{# tools.jinja #}\n", folder.joinpath("tools.jinja").read_text())
+
+
+def render(template: str, messages: Sequence[Message], functions: Sequence[Function] = ()) -> str:
+    """The prompt up to where the assistant's answer begins."""
+    text: str = _compiled(template).render(
+        messages=[_plain(message) for message in messages],
+        tools=[_tool(function) for function in functions],
+        add_generation_prompt=True,
+    )
+    return text
+
+
+def call(name: str, arguments: str) -> ToolCall:
+    """A tool call with an id of its own."""
+    return ToolCall(id=f"call_{uuid.uuid4().hex[:24]}", function=FunctionCall(name, arguments))
+
+
+def neutral(text: str) -> str:
+    """The text with special tokens broken up, so that they are read as text."""
+    for token in CONTROL:
+        text = text.replace(token, "< " + token[1:])
+    return text
+
+
+@functools.lru_cache(maxsize=64)
+def _compiled(source: str) -> Any:
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    environment.filters["tojson"] = dumps
+    return environment.from_string(source)
+
+
+def dumps(value: object) -> str:
+    """JSON as models have read it most: a space after "," and ":", all letters as such."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _plain(message: Message) -> dict[str, object]:
+    return {
+        "role": {"developer": "system", "function": "tool"}.get(message.role, message.role),
+        "content": neutral(message.text),
+        "name": neutral(message.name or ""),
+        "tool_calls": [_plain_call(c.function) for c in message.tool_calls or ()],
+    }
+
+
+def _plain_call(call: FunctionCall) -> dict[str, object]:
+    arguments = _neutral(decoded(call.arguments or "{}"))
+    return {"type": "function", "function": {"name": neutral(call.name), "arguments": arguments}}
+
+
+def _tool(function: Function) -> dict[str, object]:
+    parameters = bytes(function.parameters).decode() or "{}"
+    described = {
+        "name": neutral(function.name),
+        "description": neutral(function.description or ""),
+        "parameters": _neutral(decoded(parameters)),
+    }
+    return {"type": "function", "function": described}
+
+
+def _neutral(value: object) -> object:
+    """The same for a JSON value; after decoding, or an escape would carry a token past us."""
+    match value:
+        case str():
+            return neutral(value)
+        case dict():
+            return {neutral(key): _neutral(inner) for key, inner in value.items()}
+        case list():
+            return [_neutral(inner) for inner in value]
+        case _:
+            return value
+
+
+def decoded(text: str) -> object:
+    """The JSON value in `text`, or the text itself where it is none."""
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return text

@@ -1,0 +1,282 @@
+"""The part of the OpenAI API that Headrace reads and writes.
+
+Source: OpenAI API reference, chat completions. Only fields that we decide on are typed; the bytes
+of a request are kept beside the parsed form, so that a cloud backend receives what the client
+sent, unknown fields included.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal, TypeAlias
+
+import msgspec
+
+FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter", "function_call"]
+Role: TypeAlias = Literal["system", "developer", "user", "assistant", "tool", "function"]
+
+
+_NO_PARAMETERS = msgspec.Raw(b'{"type":"object","properties":{},"additionalProperties":false}')
+
+
+class MalformedRequest(ValueError):
+    """The body is no chat request. `param` is the path of the offending field, if known."""
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+# ---------------------------------------------------------------- what a client sends
+
+
+class Function(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A function that the model may call; `parameters` is its JSON Schema, kept as bytes."""
+
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+    description: str | None = None
+    parameters: msgspec.Raw = msgspec.Raw(b"")
+    strict: bool | None = None
+
+    @property
+    def schema(self) -> msgspec.Raw:
+        """The schema of the arguments; a function without one takes none."""
+        given = bytes(self.parameters)
+        return self.parameters if given not in (b"", b"null") else _NO_PARAMETERS
+
+
+class Tool(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An offered tool. Custom (free-form) tools have no `function` and no schema."""
+
+    type: str
+    function: Function | None = None
+    custom: msgspec.Raw = msgspec.Raw(b"")
+
+    def __post_init__(self) -> None:
+        if self.type == "function" and self.function is None:
+            raise ValueError("a tool of type 'function' needs a 'function'")
+
+
+class FunctionCall(msgspec.Struct, frozen=True):
+    """A function's name and its arguments, a JSON text as on the wire."""
+
+    name: str
+    arguments: str = "{}"
+
+
+class ToolCall(msgspec.Struct, frozen=True):
+    """One call that a model asks for."""
+
+    id: str
+    function: FunctionCall
+    type: str = "function"
+
+
+class Part(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One part of a message's content; only text parts are read here."""
+
+    type: str
+    text: str = ""
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One message of a conversation."""
+
+    role: Role
+    content: str | list[Part] | None = None
+    name: str | None = None
+    tool_calls: list[ToolCall] | None = None
+    tool_call_id: str | None = None
+    refusal: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The text of the content, its text parts joined; "" where there is none."""
+        if isinstance(self.content, list):
+            return "".join(part.text for part in self.content)
+        return self.content or ""
+
+    @property
+    def is_plain_text(self) -> bool:
+        """False when the content holds images, audio or files, which local models cannot read."""
+        return not isinstance(self.content, list) or all(p.type == "text" for p in self.content)
+
+
+class StreamOptions(msgspec.Struct, frozen=True):
+    include_usage: bool = False
+
+
+class NamedFunction(msgspec.Struct, frozen=True):
+    name: str
+
+
+class NamedChoice(msgspec.Struct, frozen=True):
+    """`tool_choice` as an object: one named tool, or a set of allowed ones."""
+
+    type: str
+    function: NamedFunction | None = None
+    custom: NamedFunction | None = None
+    allowed_tools: AllowedTools | None = None
+
+    @property
+    def is_required(self) -> bool:
+        """Whether an answer without a call breaks the request."""
+        return self.allowed_tools is None or self.allowed_tools.mode == "required"
+
+
+class AllowedTools(msgspec.Struct, frozen=True):
+    """The tools among which the model may choose, each as a NamedChoice would name it."""
+
+    mode: Literal["auto", "required"]
+    tools: list[NamedChoice]
+
+
+class JsonSchema(msgspec.Struct, frozen=True):
+    name: str = "answer"
+    schema: msgspec.Raw = msgspec.Raw(b"{}")
+    strict: bool | None = None
+
+
+class ResponseFormat(msgspec.Struct, frozen=True):
+    type: str
+    json_schema: JsonSchema | None = None
+
+
+class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A chat completion request; fields that only a cloud reads are left in the raw body."""
+
+    model: str
+    messages: Annotated[list[Message], msgspec.Meta(min_length=1)]
+    tools: list[Tool] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedChoice | None = None
+    parallel_tool_calls: bool | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    max_completion_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    frequency_penalty: Annotated[float, msgspec.Meta(ge=-2, le=2)] | None = None
+    presence_penalty: Annotated[float, msgspec.Meta(ge=-2, le=2)] | None = None
+    n: Annotated[int, msgspec.Meta(ge=1, le=128)] | None = None
+    stop: str | list[str] | None = None
+    seed: int | None = None
+    logprobs: bool | None = None
+    response_format: ResponseFormat | None = None
+    functions: msgspec.Raw = msgspec.Raw(b"")
+    metadata: msgspec.Raw = msgspec.Raw(b"")
+    store: bool | None = None
+    user: str | None = None
+
+    @property
+    def offered(self) -> list[Function]:
+        """The functions that this request offers, in order; custom tools are left out."""
+        return [tool.function for tool in self.tools or () if tool.function is not None]
+
+    @property
+    def stops(self) -> list[str]:
+        """The stop strings, as a list."""
+        return [self.stop] if isinstance(self.stop, str) else list(self.stop or ())
+
+    @property
+    def wants_usage(self) -> bool:
+        """Whether a stream ends with a chunk that reports usage."""
+        return self.stream_options is not None and self.stream_options.include_usage
+
+
+_AT = re.compile(r"^(?P<what>.*) - at `(?P<path>[^`]+)`$", re.DOTALL)
+_decoder = msgspec.json.Decoder(ChatRequest)
+
+
+def parse_request(body: bytes) -> ChatRequest:
+    """The request in `body`; raises MalformedRequest, with the field's path where one is known."""
+    try:
+        return _decoder.decode(body)
+    except msgspec.ValidationError as error:
+        found = _AT.match(str(error))
+        if found is None:
+            raise MalformedRequest(str(error)) from None
+        raise MalformedRequest(f"{found['what']} (at {found['path']})", found["path"]) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise MalformedRequest(f"the body is not valid JSON: {error}") from None
+
+
+# ---------------------------------------------------------------- what a client gets
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """Tokens of a prompt and of its answer."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+    @classmethod
+    def of(cls, prompt: int, completion: int) -> Usage:
+        return cls(prompt, completion, prompt + completion)
+
+
+class AnswerMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """The assistant's message of a completion; `tool_calls` is absent when there are none."""
+
+    content: str | None
+    role: str = "assistant"
+    refusal: str | None = None
+    tool_calls: list[ToolCall] | msgspec.UnsetType = msgspec.UNSET
+
+
+class Choice(msgspec.Struct, frozen=True, kw_only=True):
+    index: int
+    message: AnswerMessage
+    finish_reason: FinishReason
+    logprobs: None = None
+
+
+class Completion(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole answer, as in a response without streaming."""
+
+    id: str
+    created: int
+    """Seconds since the epoch."""
+    model: str
+    choices: list[Choice]
+    usage: Usage
+    object: str = "chat.completion"
+
+
+class CallDelta(msgspec.Struct, frozen=True, kw_only=True):
+    """Part of a tool call. Id, type and name come once; clients concatenate what is repeated."""
+
+    index: int
+    function: FunctionDelta
+    id: str | msgspec.UnsetType = msgspec.UNSET
+    type: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class FunctionDelta(msgspec.Struct, frozen=True, kw_only=True):
+    arguments: str
+    name: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class Delta(msgspec.Struct, frozen=True, kw_only=True):
+    role: str | msgspec.UnsetType = msgspec.UNSET
+    content: str | msgspec.UnsetType | None = msgspec.UNSET
+    tool_calls: list[CallDelta] | msgspec.UnsetType = msgspec.UNSET
+
+
+class ChunkChoice(msgspec.Struct, frozen=True, kw_only=True):
+    index: int
+    delta: Delta
+    finish_reason: FinishReason | None = None
+    logprobs: None = None
+
+
+class Chunk(msgspec.Struct, frozen=True, kw_only=True):
+    """One event of a streamed answer."""
+
+    id: str
+    created: int
+    model: str
+    choices: list[ChunkChoice]
+    usage: Usage | msgspec.UnsetType | None = msgspec.UNSET
+    object: str = "chat.completion.chunk"

@@ -1,0 +1,406 @@
+"""What happened to one request, collected while it happens, made into an Exchange afterwards.
+
+    recording = Recording(…)
+    with recording.attempt("primary", backend="local") as tape:
+        async with backend.ask(ask) as reply:
+            async for event in tape.events(reply.events):
+                …
+    recording.close(status=200)
+    recorder.put(recording)
+
+While the client waits, pieces are put into lists, and that is all; nothing here raises. What a
+cloud's bytes say is read in `exchange`, which the recorder calls later and in a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+import msgspec
+
+from proxy import sse
+from proxy.backends.base import Call, Event, Finish, Relayed, Text
+from proxy.errors import BackendError, InvalidAnswer, ProxyError
+from proxy.protocol.exchange import Answer, Attempt, Exchange, Kind, Outcome
+from proxy.protocol.openai import ChatRequest, FunctionCall, ToolCall, Usage
+
+MAX_ANSWER = 8 * 1024 * 1024
+"""Bytes of one relayed answer that are kept. Chosen: 100 times the largest answers in use."""
+
+
+class Recording:
+    """One request and its attempts. Made when the request is matched, closed when it is over."""
+
+    def __init__(
+        self,
+        *,
+        id: str,
+        request_id: str,
+        tenant: str,
+        caller: str,
+        domain: str,
+        route: str,
+        request: ChatRequest,
+        body: bytes,
+        tools_fingerprint: str | None = None,
+        retries: int = 0,
+    ) -> None:
+        self.id = id
+        """The id of an answer that we make; a relayed answer brings its own."""
+        self.domain = domain
+        self.route = route
+        self.tapes: list[Tape] = []
+        self._request_id = request_id
+        self._tenant = tenant
+        self._caller = caller
+        self._model = request.model
+        self._stream = bool(request.stream)
+        self._body = body
+        self._tools_fingerprint = tools_fingerprint
+        self._retries = retries
+        self._clock = _Clock()
+        self._status = 500
+        self._total_s = 0.0
+        self._outcome: Outcome | None = None
+
+    def attempt(
+        self, kind: Kind, backend: str, adapter: str | None = None, format: str | None = None
+    ) -> Tape:
+        """The tape of an attempt that starts now; enter it for as long as the attempt lasts."""
+        tape = Tape(kind, backend, adapter, format)
+        self.tapes.append(tape)
+        return tape
+
+    def close(self, status: int, outcome: Outcome | None = None) -> None:
+        """The request is over: the client saw this status. Without an outcome, it is the last
+        attempt's."""
+        self._status = status
+        self._outcome = outcome
+        self._total_s = self._clock.elapsed()
+
+    @property
+    def size(self) -> int:
+        """About how many bytes this holds in memory."""
+        return len(self._body) + sum(tape.size for tape in self.tapes)
+
+    def exchange(self) -> Exchange:
+        """The exchange to be kept; reads relayed answers, so that it costs about what they do."""
+        heard = [tape.heard() for tape in self.tapes]
+        attempts = [tape.attempt(said) for tape, said in zip(self.tapes, heard, strict=True)]
+        outcome = self._outcome or (attempts[-1].outcome if attempts else "failed")
+        return Exchange(
+            id=(heard[-1].id if heard else None) or self.id,
+            request_id=self._request_id,
+            started_at=self._clock.started_at,
+            total_s=self._total_s,
+            tenant=self._tenant,
+            caller=self._caller,
+            domain=self.domain,
+            route=self.route,
+            model=self._model,
+            stream=self._stream,
+            tools_fingerprint=self._tools_fingerprint,
+            request=msgspec.Raw(self._body),
+            attempts=attempts,
+            outcome=outcome,
+            status=self._status,
+            retries=self._retries,
+        )
+
+
+class Tape:
+    """What one attempt said. A context manager: how it is left is the attempt's outcome.
+
+    InvalidAnswer makes it `invalid`; a BackendError `failed`, or `upstream_aborted` once something
+    had come; a cancellation `client_aborted`. Where a cancellation has another cause (a deadline, a
+    hedge that lost), say so with `end` before: the first outcome stays.
+    """
+
+    def __init__(self, kind: Kind, backend: str, adapter: str | None, format: str | None) -> None:
+        self.kind = kind
+        self.backend = backend
+        self.adapter = adapter
+        self.format = format
+        self._clock = _Clock()
+        self._events: list[Event] = []
+        self._bytes: list[bytes] = []
+        self.size = 0
+        """Bytes or, of a generated answer, characters that went by."""
+        self._content_type: str | None = None
+        self._first_byte_s: float | None = None
+        self._total_s: float | None = None
+        self._outcome: Outcome | None = None
+        self._reason: str | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self.end("completed")
+        else:
+            self.end(*_judged(error, begun=self._first_byte_s is not None))
+
+    def end(self, outcome: Outcome, reason: str | None = None) -> None:
+        """The attempt is over; later calls change nothing. `reason` is a code."""
+        if self._outcome is None:
+            self._outcome, self._reason = outcome, reason
+            self._total_s = self._clock.elapsed()
+
+    def hear(self, event: Event) -> None:
+        """Keep an event of a generated answer."""
+        self._mark_first_byte()
+        self._events.append(event)
+        match event:
+            case Text(text):
+                self.size += len(text)
+            case Call(call):
+                self.size += len(call.function.arguments)
+            case Finish():
+                pass
+
+    async def events(self, events: AsyncIterator[Event]) -> AsyncIterator[Event]:
+        """The same events, kept as they pass."""
+        async for event in events:
+            self.hear(event)
+            yield event
+
+    async def content(self, reply: Relayed) -> AsyncIterator[bytes]:
+        """The reply's bytes, kept as they pass; of a giant, only the first MAX_ANSWER are kept."""
+        self._content_type = reply.headers.get("content-type", "")
+        async for chunk in reply.content:
+            self._mark_first_byte()
+            self.size += len(chunk)
+            if self.size <= MAX_ANSWER:
+                self._bytes.append(chunk)
+            yield chunk
+
+    def heard(self) -> Heard:
+        """What was said so far, be it in events or in bytes."""
+        heard = Heard()
+        if self._content_type is None:
+            heard.add_events(self._events)
+        elif self._content_type.startswith("text/event-stream"):
+            heard.add_stream(self._bytes)
+        else:
+            heard.add_json(b"".join(self._bytes))
+        heard.is_cut = self._content_type is not None and self.size > MAX_ANSWER
+        return heard
+
+    def attempt(self, heard: Heard) -> Attempt:
+        """The attempt to be kept. `completed` only when what was heard is a whole answer."""
+        outcome, reason = self._outcome or "failed", self._reason
+        if outcome == "completed":
+            outcome, reason = heard.judged()
+        return Attempt(
+            kind=self.kind,
+            backend=self.backend,
+            adapter=self.adapter,
+            format=self.format,
+            outcome=outcome,
+            reason=reason,
+            answer=heard.answer(),
+            usage=heard.usage,
+            mean_logprob=heard.mean_logprob,
+            started_at=self._clock.started_at,
+            first_byte_s=self._first_byte_s,
+            total_s=self._clock.elapsed() if self._total_s is None else self._total_s,
+        )
+
+    def _mark_first_byte(self) -> None:
+        if self._first_byte_s is None:
+            self._first_byte_s = self._clock.elapsed()
+
+
+def _judged(error: BaseException, begun: bool) -> tuple[Outcome, str]:
+    """The outcome of an attempt that ended by this error, and the reason's code."""
+    match error:
+        case InvalidAnswer():
+            return "invalid", error.reason
+        case BackendError():
+            return "upstream_aborted" if begun else "failed", _code(error)
+        case ProxyError():
+            return "failed", _code(error)
+        case asyncio.CancelledError() | GeneratorExit():
+            return "client_aborted", "cancelled"
+        case _:
+            return "failed", "internal_error"
+
+
+def _code(error: ProxyError) -> str:
+    # The class's code, not the object's: BackendRefused carries one that came from the network.
+    return type(error).code or "bad_request"
+
+
+class _Clock:
+    """Seconds since it was made, whatever happens to the wall clock."""
+
+    def __init__(self) -> None:
+        self.started_at = time.time()
+        self._started = time.perf_counter()
+
+    def elapsed(self) -> float:
+        return time.perf_counter() - self._started
+
+
+# ---------------------------------------------------------------- what was said
+
+
+@dataclass
+class _MergedCall:
+    id: str = ""
+    type: str = "function"
+    name: str = ""
+    arguments: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Heard:
+    """An answer put together from events or from a cloud's bytes, as far as it went.
+
+    Only the first choice is kept: `n` above 1 asks for variants, of which one is the answer.
+    """
+
+    id: str | None = None
+    texts: list[str] = field(default_factory=list)
+    refusals: list[str] = field(default_factory=list)
+    calls: dict[int, _MergedCall] = field(default_factory=dict)
+    finish_reason: str | None = None
+    usage: Usage | None = None
+    mean_logprob: float | None = None
+    has_error: bool = False
+    is_unreadable: bool = False
+    is_cut: bool = False
+
+    def answer(self) -> Answer:
+        """The answer; partial when it was cut short."""
+        calls = [
+            ToolCall(call.id, FunctionCall(call.name, "".join(call.arguments)), call.type)
+            for _, call in sorted(self.calls.items())
+        ]
+        return Answer(
+            text="".join(self.texts),
+            refusal="".join(self.refusals),
+            tool_calls=calls,
+            finish_reason=self.finish_reason,
+        )
+
+    def judged(self) -> tuple[Outcome, str | None]:
+        """`completed` when this is a whole answer, else what kept it from being one."""
+        if self.has_error:
+            return "upstream_aborted", "error_in_answer"
+        if self.is_cut:
+            return "failed", "too_large_to_record"
+        if self.is_unreadable:
+            return "failed", "unreadable_answer"
+        if self.finish_reason is None:
+            return "upstream_aborted", "unfinished"
+        return "completed", None
+
+    def add_events(self, events: Iterable[Event]) -> None:
+        """What a local backend said."""
+        for event in events:
+            match event:
+                case Text(text):
+                    self.texts.append(text)
+                case Call(call):
+                    name, arguments = call.function.name, call.function.arguments
+                    merged = _MergedCall(call.id, call.type, name, [arguments])
+                    self.calls[len(self.calls)] = merged
+                case Finish():
+                    self.finish_reason = "tool_calls" if self.calls else event.reason
+                    self.usage = event.usage
+                    self.mean_logprob = event.mean_logprob
+
+    def add_stream(self, pieces: Iterable[bytes]) -> None:
+        """What a cloud streamed."""
+        decoder = sse.EventDecoder()
+        try:
+            for piece in pieces:
+                for data in decoder.feed(piece):
+                    if data.strip() != sse.DONE:
+                        self.add_json(data)
+        except sse.EventTooLarge:
+            self.is_unreadable = True
+
+    def add_json(self, data: bytes) -> None:
+        """What one chunk of a stream, or a completion, says."""
+        try:
+            chunk = _decoder.decode(data)
+        except (ValueError, RecursionError):
+            self.is_unreadable = True
+            return
+        self.id = chunk.id or self.id
+        self.usage = chunk.usage or self.usage
+        self.has_error |= chunk.error is not None
+        for choice in chunk.choices or ():
+            if choice.index == 0:
+                self._add_choice(choice)
+
+    def _add_choice(self, choice: _Choice) -> None:
+        self.finish_reason = choice.finish_reason or self.finish_reason
+        said = choice.delta or choice.message
+        if said is None:
+            return
+        self.texts.append(said.content or "")
+        self.refusals.append(said.refusal or "")
+        for position, call in enumerate(said.tool_calls or ()):
+            self._add_call(position if call.index is None else call.index, call)
+
+    def _add_call(self, index: int, delta: _Call) -> None:
+        merged = self.calls.setdefault(index, _MergedCall())
+        merged.id = merged.id or delta.id or ""
+        merged.type = delta.type or merged.type
+        said = delta.function or delta.custom
+        if said is not None:
+            merged.name = merged.name or said.name or ""
+            merged.arguments.append(said.arguments or said.input or "")
+
+
+class _Said(msgspec.Struct):
+    name: str | None = None
+    arguments: str | None = None
+    input: str | None = None
+
+
+class _Call(msgspec.Struct):
+    index: int | None = None
+    id: str | None = None
+    type: str | None = None
+    function: _Said | None = None
+    custom: _Said | None = None
+
+
+class _Delta(msgspec.Struct):
+    content: str | None = None
+    refusal: str | None = None
+    tool_calls: list[_Call] | None = None
+
+
+class _Choice(msgspec.Struct):
+    index: int = 0
+    delta: _Delta | None = None
+    message: _Delta | None = None
+    finish_reason: str | None = None
+
+
+class _Chunk(msgspec.Struct):
+    """A chunk or a completion, as lenient as can be: clouds differ, and we only listen."""
+
+    id: str | None = None
+    choices: list[_Choice] | None = None
+    usage: Usage | None = None
+    error: object = None
+
+
+_decoder = msgspec.json.Decoder(_Chunk)

@@ -1,0 +1,160 @@
+"""The tools choose the expert: a request's tools name its domain, the domain names its backends.
+
+A route table is made once from the settings and never changes; `match` is a dictionary look-up
+without side effects, and says why it chose what it chose.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from fnmatch import translate
+from typing import Literal, NamedTuple, TypeAlias
+
+import msgspec
+
+from proxy.errors import UnknownModel
+from proxy.protocol.openai import ChatRequest, Function
+from proxy.protocol.toolcheck import fingerprint
+
+Reason: TypeAlias = Literal["exact", "fingerprint", "glob", "mixed", "unknown", "no_tools"]
+Verify: TypeAlias = Literal["off", "observe", "enforce"]
+
+FINGERPRINT = "sha256:"
+_FINGERPRINT = re.compile(r"sha256:[0-9a-f]{64}")
+_REMEMBERED = 4096
+"""Tool names whose domain is kept at hand: names are at most 256 characters, so some 1 MiB."""
+
+
+class Domain(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A kind of request, told by its tools, and who answers it."""
+
+    plan: list[str]
+    """Backends in order: the next one is asked when one fails before the client saw anything."""
+    tools: list[str] = []
+    """Names, globs (`*`, `?`, `[0-9]`) or fingerprints (`sha256:…`) of the domain's tools. Default:
+    none, for domains that only `defaults` names."""
+    verify: Verify = "enforce"
+    """Tool calls that a local engine makes are checked against the request's schemas. `enforce`:
+    an invalid call never reaches the client; `observe`: it does, and is recorded; `off`: no check.
+    Default enforce: a wrong call costs the client more than a second attempt."""
+    constrain: bool = True
+    """Whether local engines may only write calls that fit the offered schemas. Default true."""
+
+    def __post_init__(self) -> None:
+        for tool in self.tools:
+            if tool.startswith(FINGERPRINT) and not _FINGERPRINT.fullmatch(tool):
+                raise ValueError(f"{tool!r} is no fingerprint: `sha256:` and 64 hexadecimal digits")
+
+
+class Defaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Domains of requests that no tool places."""
+
+    tools: str
+    """Domain of requests whose tools are unknown, or belong to several domains."""
+    chat: str
+    """Domain of requests without tools."""
+
+
+class Route(NamedTuple):
+    """Where a request goes, and why."""
+
+    domain: str
+    plan: Sequence[str]
+    verify: Verify
+    constrain: bool
+    reason: Reason
+
+
+class _Place(NamedTuple):
+    domain: str
+    reason: Reason
+
+
+class RouteTable:
+    """Which domain a request belongs to. Made once, immutable."""
+
+    def __init__(
+        self, domains: Mapping[str, Domain], defaults: Defaults, models: Iterable[str]
+    ) -> None:
+        self._domains = dict(domains)
+        self._defaults = defaults
+        self._models = frozenset(models)
+        self._exact = {tool: domain for tool, domain in _tools(domains) if _is_name(tool)}
+        self._fingerprints = {
+            tool: domain for tool, domain in _tools(domains) if tool.startswith(FINGERPRINT)
+        }
+        self._globs = [
+            (re.compile(translate(tool)), domain)
+            for tool, domain in _tools(domains)
+            if _is_glob(tool)
+        ]
+        self._named = functools.lru_cache(maxsize=_REMEMBERED)(self._by_name)
+
+    def match(self, request: ChatRequest) -> Route:
+        """The route of a request; raises UnknownModel for a model that no client may ask for."""
+        if request.model not in self._models:
+            raise UnknownModel(_unserved(request.model, self._models), "model")
+        place = self._place(request)
+        domain = self._domains[place.domain]
+        return Route(place.domain, domain.plan, domain.verify, domain.constrain, place.reason)
+
+    def _place(self, request: ChatRequest) -> _Place:
+        if not request.tools:
+            if bytes(request.functions) in (b"", b"null", b"[]"):
+                return _Place(self._defaults.chat, "no_tools")
+            return _Place(self._defaults.tools, "unknown")
+        places = [self._of(tool.function) for tool in request.tools]
+        first = places[0]
+        if first is not None and all(p is not None and p.domain == first.domain for p in places):
+            return first
+        known = any(place is not None for place in places)
+        return _Place(self._defaults.tools, "mixed" if known else "unknown")
+
+    def _of(self, function: Function | None) -> _Place | None:
+        """The most precise statement wins: a schema's fingerprint, then a name, then a glob."""
+        if function is None:
+            return None
+        if self._fingerprints:
+            domain = self._fingerprints.get(fingerprint(function))
+            if domain is not None:
+                return _Place(domain, "fingerprint")
+        return self._named(function.name)
+
+    def _by_name(self, name: str) -> _Place | None:
+        if name in self._exact:
+            return _Place(self._exact[name], "exact")
+        for pattern, domain in self._globs:
+            if pattern.match(name):
+                return _Place(domain, "glob")
+        return None
+
+
+def clashes(domains: Mapping[str, Domain]) -> Iterator[str]:
+    """Tool names and fingerprints that two domains claim, as sentences. Globs may overlap: the
+    first one in the file wins."""
+    seen: dict[str, str] = {}
+    for tool, domain in _tools(domains):
+        if not _is_glob(tool) and seen.setdefault(tool, domain) != domain:
+            yield f"the tool {tool!r} belongs to both {seen[tool]!r} and {domain!r}"
+
+
+def _tools(domains: Mapping[str, Domain]) -> Iterator[tuple[str, str]]:
+    for name, domain in domains.items():
+        for tool in domain.tools:
+            yield tool, name
+
+
+def _is_glob(tool: str) -> bool:
+    return not tool.startswith(FINGERPRINT) and any(sign in tool for sign in "*?[")
+
+
+def _is_name(tool: str) -> bool:
+    return not tool.startswith(FINGERPRINT) and not _is_glob(tool)
+
+
+def _unserved(model: str, models: Iterable[str]) -> str:
+    return (
+        f"The model {model!r} does not exist here; this server answers: {', '.join(sorted(models))}"
+    )

@@ -1,0 +1,1 @@
+"""Where exchanges are kept: segment files on disk, memory for tests."""

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from proxy.app import _beside
+from proxy.protocol.segments import read
+from tests import scripted
+from tests.scripted import ScriptedCloud, completion
+from tests.serving import serving, settings
+from tests.wire import ask
+
+
+async def test_leaving_writes_what_is_left_to_record(cloud: ScriptedCloud, tmp_path: Path):
+    cloud.plays(scripted.answer(completion({"role": "assistant", "content": "hi"})))
+    record = f"record: {{directory: '{tmp_path}', sync_s: 60}}"
+
+    async with serving(settings(f"cloud={cloud.base_url}", extra=record)) as url:
+        await ask(url)
+
+    assert [exchange.outcome for exchange in read(tmp_path)] == ["completed"]
+
+
+async def test_record_that_cannot_be_written_is_no_client_s_problem(
+    cloud: ScriptedCloud, tmp_path: Path
+):
+    cloud.plays(scripted.answer(completion({"role": "assistant", "content": "hi"})))
+    (tmp_path / "file").write_text("in the way")
+    record = f"limits: {{grace_s: 0.1}}\nrecord: {{directory: '{tmp_path / 'file'}'}}"
+
+    async with serving(settings(f"cloud={cloud.base_url}", extra=record)) as url:
+        response = await ask(url)
+
+    assert response.status == 200
+
+
+async def test_background_task_that_dies_takes_the_body_with_it():
+    async def dying() -> None:
+        raise ZeroDivisionError("why")
+
+    with capture_logs() as lines, pytest.raises(ExceptionGroup):
+        async with _beside(dying(), "recorder"):
+            await asyncio.sleep(60)
+
+    assert (lines[0]["event"], lines[0]["task"]) == ("background_task_died", "recorder")
+
+
+async def test_background_task_ends_with_the_body():
+    ended = asyncio.Event()
+
+    async def working() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.set()
+
+    async with asyncio.timeout(1), _beside(working(), "recorder"):
+        await asyncio.sleep(0)
+
+    assert ended.is_set()

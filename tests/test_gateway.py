@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from proxy.backends.base import Text
+from proxy.errors import BadRequest
+from proxy.gateway import parse
+from proxy.sinks.memory import MemorySink
+from tests import scripted
+from tests.scripted import ScriptedCloud, completion
+from tests.serving import Engine, call, finish, serving_with, settings
+from tests.wire import ask, body, cloud_backend
+
+KEY = "0123456789abcdef"
+GOOD = [call("ping", '{"host":"a"}'), finish()]
+BAD = [call("ping", '{"host":1}'), finish()]
+
+
+async def test_exchange_holds_the_request_and_the_answer():
+    sink = MemorySink()
+
+    async with serving_with(settings("local"), Engine("local", GOOD), sink=sink) as url:
+        response = await ask(
+            url, headers={"x-request-id": "trace-1", "x-stainless-retry-count": "1"}
+        )
+
+    (exchange,) = sink.exchanges
+    assert exchange.id == response.json["id"]
+    assert (exchange.request_id, exchange.retries) == ("trace-1", 1)
+    assert (exchange.domain, exchange.model, exchange.status) == ("all", "gpt-4o", 200)
+    assert (exchange.tenant, exchange.caller) == ("default", "anonymous")
+    assert msgspec.json.decode(exchange.request) == body()
+    assert exchange.tools_fingerprint.startswith("sha256:")
+    assert exchange.outcome == "completed"
+    assert exchange.attempts[0].answer.tool_calls[0].function.name == "ping"
+
+
+async def test_exchange_of_a_rescued_request_holds_both_attempts(cloud: ScriptedCloud):
+    sink = MemorySink()
+    cloud.plays(scripted.answer(completion({"role": "assistant", "content": "hello"})))
+    local = Engine("local", BAD)
+
+    async with serving_with(
+        settings("local", "cloud"), local, cloud_backend(cloud), sink=sink
+    ) as url:
+        await ask(url)
+
+    (exchange,) = sink.exchanges
+    attempts = [(a.kind, a.backend, a.outcome, a.reason) for a in exchange.attempts]
+    assert attempts == [
+        ("primary", "local", "invalid", "schema_violation"),
+        ("fallback", "cloud", "completed", None),
+    ]
+    assert exchange.attempts[0].answer.tool_calls[0].function.arguments == '{"host":1}'
+    assert exchange.id == "chatcmpl-cloud"
+
+
+async def test_observed_failure_reaches_the_client_and_the_record():
+    sink = MemorySink()
+    observing = settings("local", verify="observe")
+
+    async with serving_with(observing, Engine("local", BAD), sink=sink) as url:
+        response = await ask(url)
+
+    assert response.json["choices"][0]["message"]["tool_calls"]
+    assert (sink.exchanges[0].outcome, sink.exchanges[0].status) == ("invalid", 200)
+
+
+async def test_failed_request_is_recorded_with_its_status():
+    sink = MemorySink()
+
+    async with serving_with(settings("local"), Engine("local", BAD), sink=sink) as url:
+        await ask(url)
+
+    assert (sink.exchanges[0].outcome, sink.exchanges[0].status) == ("invalid", 502)
+
+
+async def test_request_that_never_reached_a_backend_is_not_recorded():
+    sink = MemorySink()
+
+    async with serving_with(settings("local"), Engine("local", GOOD), sink=sink) as url:
+        await ask(url, model="gpt-9")
+        await ask(url, n=2)
+
+    assert sink.exchanges == []
+
+
+async def test_key_names_the_caller_in_the_record():
+    sink = MemorySink()
+    keyed = settings("local", extra=f"auth: {{keys: [{{key: {KEY}, tenant: acme, name: shop}}]}}")
+
+    async with serving_with(keyed, Engine("local", GOOD), sink=sink) as url:
+        without = await ask(url)
+        await ask(url, headers={"api-key": KEY})
+
+    assert without.status == 401
+    assert without.json["error"]["code"] == "invalid_api_key"
+    assert [(e.tenant, e.caller) for e in sink.exchanges] == [("acme", "shop")]
+
+
+async def test_only_an_admin_may_say_which_adapter_answers():
+    keyed = settings("local", extra=f"auth: {{keys: [{{key: {KEY}}}]}}")
+
+    async with serving_with(keyed, Engine("local", GOOD)) as url:
+        refused = await ask(url, headers={"api-key": KEY, "x-headrace-adapter": "base"})
+
+    assert refused.status == 403
+
+
+async def test_chat_without_tools_is_answered_with_text():
+    engine = Engine("local", [Text("Hel"), Text("lo"), finish()])
+
+    async with serving_with(settings("local"), engine) as url:
+        response = await ask(url, tools=None)
+
+    assert response.json["choices"][0]["message"]["content"] == "Hello"
+
+
+def test_offered_twice_is_told_with_its_place():
+    twice = msgspec.json.encode(body(tools=body()["tools"] * 2))
+
+    with pytest.raises(BadRequest) as caught:
+        parse(twice)
+
+    assert caught.value.param == "$.tools[1].function.name"

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.errors import UnknownModel
+from proxy.protocol.openai import ChatRequest, Function, Message, Tool
+from proxy.protocol.toolcheck import fingerprint
+from proxy.routing import Defaults, Domain, RouteTable
+
+PING = Function("ping", parameters=msgspec.Raw(b'{"type":"object","properties":{"a":{}}}'))
+
+TABLE = RouteTable(
+    {
+        "exact": Domain(plan=["a"], tools=["Hotels_1_Find", "ping_all"]),
+        "glob": Domain(plan=["a"], tools=["*_[0-9]_*"], verify="observe", constrain=False),
+        "print": Domain(plan=["b", "a"], tools=[fingerprint(PING)]),
+        "tools": Domain(plan=["a"]),
+        "chat": Domain(plan=["a"]),
+    },
+    Defaults(tools="tools", chat="chat"),
+    ["gpt-4o"],
+)
+
+
+def request(*tools: str | Function, model: str = "gpt-4o") -> ChatRequest:
+    functions = [tool if isinstance(tool, Function) else Function(tool) for tool in tools]
+    return ChatRequest(
+        model=model,
+        messages=[Message(role="user", content="hi")],
+        tools=[Tool("function", function) for function in functions],
+    )
+
+
+@pytest.mark.parametrize(
+    ("tools", "domain", "reason"),
+    [
+        (["ping_all"], "exact", "exact"),
+        (["Hotels_1_Find"], "exact", "exact"),
+        (["Hotels_2_Find"], "glob", "glob"),
+        (["Hotels_2_Find", "Buses_3_Buy"], "glob", "glob"),
+        ([PING], "print", "fingerprint"),
+        (["ping"], "tools", "unknown"),
+        (["ping_all", "Hotels_2_Find"], "tools", "mixed"),
+        (["ping_all", "weather"], "tools", "mixed"),
+        (["weather", "ping_all"], "tools", "mixed"),
+        (["weather", "time"], "tools", "unknown"),
+        ([], "chat", "no_tools"),
+    ],
+)
+def test_tools_name_the_domain_and_the_reason_says_how(tools, domain, reason):
+    route = TABLE.match(request(*tools))
+
+    assert (route.domain, route.reason) == (domain, reason)
+
+
+def test_route_carries_what_its_domain_says():
+    route = TABLE.match(request("Hotels_2_Find"))
+
+    assert (route.plan, route.verify, route.constrain) == (["a"], "observe", False)
+
+
+def test_custom_tools_are_unknown():
+    custom = Tool("custom", custom=msgspec.Raw(b'{"name":"ping_all"}'))
+    asked = msgspec.structs.replace(request(), tools=[custom])
+
+    assert TABLE.match(asked).reason == "unknown"
+
+
+def test_legacy_functions_are_unknown_tools():
+    asked = msgspec.structs.replace(request(), functions=msgspec.Raw(b'[{"name":"x"}]'))
+
+    assert TABLE.match(asked).domain == "tools"
+
+
+def test_model_that_nobody_serves_is_refused_by_name():
+    with pytest.raises(UnknownModel, match="'gpt-5'"):
+        TABLE.match(request(model="gpt-5"))
+
+
+@given(
+    st.lists(st.sampled_from(["ping_all", "Hotels_2_Find", "weather", "Hotels_1_Find"])),
+    st.randoms(),
+)
+def test_domain_does_not_depend_on_the_order_of_the_tools(tools, random):
+    shuffled = list(tools)
+    random.shuffle(shuffled)
+
+    assert TABLE.match(request(*tools)).domain == TABLE.match(request(*shuffled)).domain

@@ -1,0 +1,77 @@
+"""Requests of tests, and what came back, down to the bytes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from proxy import sse
+from proxy.backends.openai import OpenAIBackend
+from tests.scripted import ScriptedCloud
+
+TOOLS = (
+    b'[{"type":"function","function":{"name":"ping","parameters":{"type":"object",'
+    b'"properties":{"host":{"type":"string"}},"required":["host"]}}}]'
+)
+
+
+@dataclass(frozen=True)
+class Response:
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+
+    @property
+    def json(self) -> Any:
+        return msgspec.json.decode(self.content)
+
+
+def body(**fields: object) -> dict[str, object]:
+    """A chat request that offers one tool, `ping(host: string)`; None takes a field out."""
+    whole = {
+        "model": "gpt-4o",
+        "messages": [{"role": "user", "content": "Ping a."}],
+        "tools": msgspec.json.decode(TOOLS),
+    }
+    return {name: value for name, value in (whole | fields).items() if value is not None}
+
+
+async def ask(url: str, headers: Mapping[str, str] | None = None, **fields: object) -> Response:
+    """The answer to `body`, with these fields in the place of its own."""
+    content = msgspec.json.encode(body(**fields))
+    return await send("POST", f"{url}/chat/completions", content, headers)
+
+
+async def send(
+    method: str, url: str, content: bytes = b"", headers: Mapping[str, str] | None = None
+) -> Response:
+    """The answer to a request, JSON unless the headers say otherwise."""
+    sent = {"content-type": "application/json"} | dict(headers or {})
+    async with (
+        aiohttp.ClientSession() as session,
+        session.request(method, url, data=content, headers=sent, allow_redirects=False) as answer,
+    ):
+        named = {name.lower(): value for name, value in answer.headers.items()}
+        return Response(answer.status, named, await answer.read())
+
+
+async def events_of(url: str, **fields: object) -> AsyncIterator[Any]:
+    """The events of a streamed answer as they come, `[DONE]` left out."""
+    decoder = sse.EventDecoder()
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(f"{url}/chat/completions", json=body(stream=True, **fields)) as answer,
+    ):
+        async for piece in answer.content.iter_any():
+            for event in decoder.feed(piece):
+                if event != sse.DONE:
+                    yield msgspec.json.decode(event)
+
+
+def cloud_backend(cloud: ScriptedCloud, models: Mapping[str, str] | None = None) -> OpenAIBackend:
+    """The backend `cloud` that asks a scripted cloud."""
+    return OpenAIBackend("cloud", base_url=cloud.base_url, models=models)
