@@ -1,0 +1,254 @@
+"""Evaluation: every row is asked as it is, and each figure counts the rows that it should."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import msgspec
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+pytest.importorskip("openai", reason="needs the dev extra")
+pytest.importorskip("scipy", reason="needs the train extra")
+
+from proxy.protocol.openai import FunctionCall
+from tests.serving import listening
+from tests.trainer.examples import WEATHER, function, row, weather
+from trainer import evaluate as evaluation
+from trainer.errors import TrainerError
+from trainer.evaluate import Figure, Report, Subject, evaluate
+from trainer.rows import Row
+
+
+@dataclass
+class Server:
+    """An OpenAI endpoint that answers each question as told."""
+
+    base_url: str = ""
+    calls: dict[str, list[FunctionCall]] = field(default_factory=dict)
+    """Question → calls; without any the answer is text."""
+    refuses: set[str] = field(default_factory=set)
+    """Questions that get an error."""
+    bodies: list[dict] = field(default_factory=list)
+    subjects: set[str | None] = field(default_factory=set)
+
+    async def answer(self, request: Request) -> Response:
+        body = json.loads(await request.body())
+        self.bodies.append(body)
+        self.subjects.add(request.headers.get("x-headrace-adapter"))
+        question = body["messages"][-1]["content"]
+        if question in self.refuses:
+            return JSONResponse({"error": {"message": "no"}}, status_code=500)
+        return JSONResponse(completion(self.calls.get(question, [])))
+
+
+def completion(calls: list[FunctionCall]) -> dict[str, object]:
+    message: dict[str, object] = {"role": "assistant", "content": None if calls else "No."}
+    if calls:
+        message["tool_calls"] = [
+            {"id": f"c{n}", "type": "function", "function": msgspec.to_builtins(c)}
+            for n, c in enumerate(calls)
+        ]
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    return {
+        "id": "x",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "m",
+        "choices": [choice],
+        "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
+    }
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    made = Server()
+    app = Starlette(routes=[Route("/v1/chat/completions", made.answer, methods=["POST"])])
+    async with listening(app) as base_url:
+        made.base_url = base_url
+        yield made
+
+
+async def asked(server: Server, *rows: Row) -> Report:
+    return await evaluate(rows, base_url=server.base_url, subject=Subject("api-v1"), side="seen")
+
+
+# ---------------------------------------------------------------- intervals
+
+
+@pytest.mark.parametrize(
+    ("hits", "n", "low", "high"),
+    [
+        (20, 50, 0.276, 0.538),
+        (0, 10, 0.0, 0.278),
+        (10, 10, 0.722, 1.0),
+        (5, 10, 0.237, 0.763),
+        (31, 100, 0.228, 0.406),
+        (1, 20, 0.009, 0.236),
+    ],
+)
+def test_an_interval_is_wilsons(hits, n, low, high):
+    figure = Figure.of(hits, n)
+
+    assert (round(figure.low, 3), round(figure.high, 3)) == (low, high)
+
+
+def test_a_figure_shows_share_interval_and_count():
+    assert str(Figure.of(20, 50)) == " 40% [28%, 54%] n=50"
+
+
+def test_a_figure_of_nothing_says_nothing():
+    assert (str(Figure.of(0, 0)), Figure.of(0, 0).low, Figure.of(0, 0).high) == ("–", 0.0, 1.0)
+
+
+# ---------------------------------------------------------------- what is asked
+
+
+async def test_a_row_is_asked_as_it_is(server):
+    await asked(server, row(weather(), functions=(WEATHER, function("tides"))))
+
+    (body,) = server.bodies
+    assert body["messages"] == [{"role": "user", "content": "Rain in Oslo?"}]
+    assert [tool["type"] for tool in body["tools"]] == ["function", "function"]
+    assert body["tools"][0]["function"] == {
+        "name": "weather",
+        "description": "Does weather.",
+        "parameters": json.loads(bytes(WEATHER.parameters)),
+    }
+
+
+async def test_answers_are_greedy_and_the_subjects_own(server):
+    await asked(server, row(weather()))
+
+    assert server.bodies[0]["temperature"] == 0
+    assert server.subjects == {"api-v1"}
+
+
+async def test_who_must_call_is_asked_only_what_a_call_answers(server):
+    await evaluate(
+        [row(weather()), row(question="nothing fits")],
+        base_url=server.base_url,
+        subject=Subject.parse("base!"),
+        side="seen",
+    )
+
+    (body,) = server.bodies
+    assert body["tool_choice"] == "required"
+    assert server.subjects == {"base"}
+
+
+# ---------------------------------------------------------------- what is counted
+
+
+ASKED = (
+    row(weather(), question="right", functions=(WEATHER, function("tides"))),
+    row(weather("New York"), question="loosely right"),
+    row(weather(), question="other arguments"),
+    row(weather(), question="other tool", functions=(WEATHER, function("tides"))),
+    row(weather(), question="invalid"),
+    row(weather(), question="missed"),
+    row(question="nothing fits"),
+    row(question="called all the same", functions=(WEATHER, function("tides"))),
+)
+ANSWERS = {
+    "right": [weather()],
+    "loosely right": [weather("new york")],
+    "other arguments": [weather("Bergen")],
+    "other tool": [FunctionCall("tides", "{}")],
+    "invalid": [FunctionCall("weather", '{"town": 1}')],
+    "called all the same": [weather()],
+}
+COUNTED = {
+    "call exact": (1, 6),
+    "call match": (2, 6),
+    "tool name": (4, 6),
+    "valid JSON": (7, 8),
+    "missed calls": (1, 6),
+    "false calls": (1, 2),
+    "tool choice": (1, 2),
+}
+
+
+@pytest.mark.parametrize("name", COUNTED)
+async def test_a_figure_counts_its_own_rows(server, name):
+    server.calls = ANSWERS
+
+    report = await asked(server, *ASKED)
+
+    assert (report.figures[name].hits, report.figures[name].n) == COUNTED[name]
+
+
+async def test_every_figure_has_a_count(server):
+    assert set((await asked(server, *ASKED)).figures) == set(COUNTED)
+
+
+async def test_an_answer_is_kept_with_its_row(server):
+    server.calls = ANSWERS
+
+    report = await asked(server, ASKED[0], ASKED[6])
+
+    assert [a.row for a in report.answers] == [ASKED[0].id, ASKED[6].id]
+    assert [a.calls for a in report.answers] == [[("weather", '{"city": "Oslo"}')], []]
+    assert [a.text for a in report.answers] == ["", "No."]
+    assert [a.offered for a in report.answers] == [2, 1]
+
+
+async def test_a_refused_request_counts_as_wrong(server):
+    server.calls = ANSWERS
+    server.refuses = {"refused"}
+
+    report = await asked(server, ASKED[0], row(weather(), question="refused"))
+
+    assert report.refused == 1
+    assert (report.figures["call exact"].hits, report.figures["call exact"].n) == (1, 2)
+
+
+async def test_broken_arguments_are_counted_and_end_nothing(server):
+    server.calls = {"torn": [FunctionCall("weather", '{"city": ')], "right": [weather()]}
+
+    report = await asked(server, row(weather(), question="torn"), ASKED[0])
+
+    assert (report.figures["valid JSON"].hits, report.figures["valid JSON"].n) == (1, 2)
+
+
+async def test_progress_is_told_once_a_row(server):
+    told: list[int] = []
+
+    await evaluate(
+        ASKED,
+        base_url=server.base_url,
+        subject=Subject("base"),
+        side="seen",
+        progress=lambda: told.append(1),
+    )
+
+    assert len(told) == len(ASKED)
+
+
+async def test_a_server_that_is_not_there_is_told():
+    with pytest.raises(TrainerError, match=r"127\.0\.0\.1:9/v1 .*is the server running\?"):
+        await evaluate(
+            ASKED, base_url="http://127.0.0.1:9/v1", subject=Subject("base"), side="seen"
+        )
+
+
+async def test_a_server_that_refuses_everything_is_told(server):
+    server.refuses = {row.question for row in ASKED}
+
+    with pytest.raises(TrainerError, match="answered none of 8 requests"):
+        await asked(server, *ASKED)
+
+
+async def test_a_report_is_written_for_machines(server, tmp_path):
+    server.calls = ANSWERS
+    report = await asked(server, *ASKED)
+
+    evaluation.write(report, tmp_path / "reports" / "api-v1-seen.json")
+
+    written = (tmp_path / "reports" / "api-v1-seen.json").read_bytes()
+    assert msgspec.json.decode(written, type=Report) == report

@@ -1,0 +1,185 @@
+"""`headrace-trainer`: what goes wrong is one line on stderr and exit 1, never a traceback."""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import msgspec
+import pytest
+
+pytest.importorskip("gguf", reason="needs the train extra")
+
+from proxy.protocol.adapter import Canary, Manifest, read_champions
+from tests.trainer.examples import row, weather
+from trainer import dataset, registry
+from trainer.__main__ import main
+from trainer.dataset import Dataset
+from trainer.sources.bfcl import BfclSource
+
+LEAST = """
+domain: api
+format: structured
+template: structured
+source: {kind: bfcl, categories: [live_simple]}
+"""
+BROKEN = {
+    "no yaml": b"domain: [api",
+    "two lines of it": b"domain: api\n\tformat: structured",
+    "no mapping": b"[]",
+    "nothing": b"",
+    "no text": b"\xff\xfe\x00",
+    "misspelt": LEAST.encode() + b"sede: 7",
+}
+
+
+def told(capsys, *arguments: str) -> str:
+    """The one line on stderr of a command that fails."""
+    assert main(arguments) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+# ---------------------------------------------------------------- recipes
+
+
+@pytest.mark.parametrize("command", ["dataset", "train"])
+def test_an_unknown_recipe_is_told_with_those_that_ship(capsys, tmp_path, command):
+    line = told(capsys, command, "--recipe", "apy", "--out", str(tmp_path / "run"))
+
+    assert line == "headrace-trainer: no recipe 'apy'; shipped ones: api, bookings"
+
+
+@pytest.mark.parametrize("command", ["dataset", "train"])
+@pytest.mark.parametrize("broken", BROKEN)
+def test_a_broken_recipe_is_told_with_its_file(capsys, tmp_path, command, broken):
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(BROKEN[broken])
+
+    line = told(capsys, command, "--recipe", str(path), "--out", str(tmp_path / "run"))
+
+    assert line.startswith(f"headrace-trainer: {path}: ")
+
+
+def test_a_failed_command_leaves_nothing_behind(capsys, tmp_path):
+    told(capsys, "train", "--recipe", "apy", "--out", str(tmp_path / "run"))
+
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_missing_package_of_rows_is_told_with_the_remedy(capsys, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "bfcl_eval", None)
+
+    line = told(capsys, "dataset", "--recipe", "api", "--out", str(tmp_path))
+
+    assert line.endswith("run `make train-setup`")
+
+
+def test_missing_libraries_of_the_training_are_told_with_the_remedy(capsys, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "trainer.engines.peft", None)
+
+    line = told(capsys, "train", "--recipe", "api", "--out", str(tmp_path))
+
+    assert line.startswith("headrace-trainer: training needs torch")
+    assert line.endswith("run `make train-setup`")
+
+
+@pytest.mark.parametrize("line", ["template: nothing", "base_model: llama"])
+def test_a_recipe_that_names_what_there_is_not_is_told(capsys, tmp_path, monkeypatch, line):
+    pytest.importorskip("torch", reason="needs the train extra")
+    monkeypatch.setattr(BfclSource, "rows", lambda self: iter([]))
+    path = tmp_path / "mine.yaml"
+    path.write_text(LEAST + line)
+    where = ("--out", str(tmp_path / "run"), "--adapters", str(tmp_path / "adapters"))
+
+    shown = told(capsys, "train", "--recipe", str(path), *where)
+
+    assert line.split()[1] in shown
+
+
+# ---------------------------------------------------------------- datasets
+
+
+def test_where_there_is_no_dataset_the_remedy_is_told(capsys, tmp_path):
+    line = told(capsys, "evaluate", "--dataset", str(tmp_path / "none"))
+
+    assert "holds no dataset" in line
+    assert line.endswith("run `headrace-trainer dataset`")
+
+
+def test_a_server_that_is_not_there_is_told(capsys, tmp_path):
+    rows = [row(weather())]
+    held_out = Dataset(train=rows, validation=[], seen=rows, unseen=rows, dropped={})
+    dataset.write(held_out, tmp_path)
+
+    line = told(
+        capsys, "evaluate", "--dataset", str(tmp_path), "--base-url", "http://127.0.0.1:9/v1"
+    )
+
+    assert "http://127.0.0.1:9/v1" in line
+    assert line.endswith("is the server running?")
+
+
+@pytest.mark.skipif(
+    find_spec("bfcl_eval") is None, reason="bfcl-eval is not installed; run `make train-setup`"
+)
+def test_a_dataset_is_written_and_told(capsys, tmp_path):
+    code = main(["dataset", "--recipe", "bookings", "--out", str(tmp_path)])
+
+    shown = capsys.readouterr().out
+    assert code == 0
+    assert dataset.read(tmp_path).fingerprint in shown
+    assert "label_breaks_the_schema" in shown
+
+
+# ---------------------------------------------------------------- promotion
+
+
+@pytest.fixture
+def adapters(tmp_path) -> Path:
+    """A directory with one bundle, `api-v1`."""
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "adapter_model.safetensors").write_bytes(b"w")
+    (tmp_path / "weights" / "adapter_config.json").write_bytes(b"{}")
+    (tmp_path / "adapters").mkdir()
+    names = ("base_model", "base_sha256", "tokenizer_sha256", "dataset_fingerprint")
+    unsaid = dict.fromkeys((*names, "template_sha256", "weights_sha256"), "")
+    manifest = msgspec.convert(
+        {"id": "api-v1", "domain": "api", "format": "structured", **unsaid}, Manifest
+    )
+    canary = Canary([1], [2], [3])
+    registry.write(manifest, tmp_path / "weights", "", canary, "", tmp_path / "adapters")
+    return tmp_path / "adapters"
+
+
+def test_a_promoted_bundle_serves_its_domain(capsys, adapters):
+    code = main(["promote", "api-v1", "--adapters", str(adapters)])
+
+    assert (code, read_champions(adapters)) == (0, {"api": "api-v1"})
+    assert "api: none → api-v1" in capsys.readouterr().out
+
+
+def test_a_bundle_that_is_not_there_is_not_promoted(capsys, adapters):
+    line = told(capsys, "promote", "api-v2", "--adapters", str(adapters))
+
+    assert "api-v2/manifest.json: No such file" in line
+    assert read_champions(adapters) == {}
+
+
+def test_a_torn_bundle_is_not_promoted(capsys, adapters):
+    (adapters / "api-v1" / "adapter_model.safetensors").write_bytes(b"")
+
+    line = told(capsys, "promote", "api-v1", "--adapters", str(adapters))
+
+    assert "adapter_model.safetensors" in line
+    assert read_champions(adapters) == {}
+
+
+def test_a_bundle_in_a_directory_of_another_name_is_not_promoted(capsys, adapters):
+    (adapters / "api-v1").rename(adapters / "api-v7")
+
+    line = told(capsys, "promote", "api-v7", "--adapters", str(adapters))
+
+    assert "api-v1" in line
+    assert read_champions(adapters) == {}

@@ -1,0 +1,100 @@
+"""Recipes: what ships is sound, and what is misspelt is named with its place."""
+
+from __future__ import annotations
+
+import pytest
+
+from proxy.protocol.formats import FORMATS
+from proxy.protocol.formats.base import template
+from trainer import recipe
+from trainer.__main__ import RECIPES
+from trainer.errors import RecipeError
+
+SHIPPED = sorted(path.stem for path in RECIPES.glob("*.yaml"))
+LEAST = """
+domain: api
+format: structured
+template: structured
+source: {kind: bfcl, categories: [live_simple]}
+"""
+
+
+def written(directory, text: str, name: str = "mine.yaml"):
+    path = directory / name
+    path.write_text(text)
+    return path
+
+
+def test_two_recipes_ship():
+    assert SHIPPED == ["api", "bookings"]
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_recipe_names_what_exists(name):
+    shipped = recipe.read(RECIPES / f"{name}.yaml")
+
+    assert shipped.domain == name
+    assert shipped.format in FORMATS
+    assert "<|im_start|>assistant" in template(shipped.template)
+
+
+def test_the_shipped_recipes_share_no_row():
+    api = recipe.read(RECIPES / "api.yaml")
+    bookings = recipe.read(RECIPES / "bookings.yaml")
+
+    assert api.source.without == bookings.source.tools
+
+
+def test_what_a_recipe_leaves_out_has_a_default(tmp_path):
+    read = recipe.read(written(tmp_path, LEAST))
+
+    assert (read.base_model, read.lora.rank, read.seed) == ("smollm2-135m-instruct", 16, 0)
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("domian: api", r"unknown field `domian`"),
+        ("lora: {rnak: 8}", r"unknown field `rnak` - at `\$\.lora`"),
+        ("split: {unseen: 0.1}", r"unknown field `unseen` - at `\$\.split`"),
+        ("lora: {rank: 12}", r"at `\$\.lora\.rank`|12"),
+        ("seed: soon", r"at `\$\.seed`"),
+        ("format: xml", r"xml"),
+    ],
+)
+def test_a_wrong_key_or_value_is_named_with_file_and_path(tmp_path, line, told):
+    path = written(tmp_path, f"{LEAST}{line}\n")
+
+    with pytest.raises(RecipeError, match=rf"mine\.yaml: .*({told})"):
+        recipe.read(path)
+
+
+@pytest.mark.parametrize("name", ["domain", "format", "template", "source"])
+def test_a_missing_key_is_named(tmp_path, name):
+    kept = "\n".join(line for line in LEAST.splitlines() if not line.startswith(name))
+
+    with pytest.raises(RecipeError, match=rf"mine\.yaml: .*missing required field `{name}`"):
+        recipe.read(written(tmp_path, kept))
+
+
+@pytest.mark.parametrize("text", ["", "[1, 2]", "domain: [", "\tdomain: api", "just text"])
+def test_what_is_no_recipe_is_told_with_the_file(tmp_path, text):
+    with pytest.raises(RecipeError, match=r"mine\.yaml: "):
+        recipe.read(written(tmp_path, text))
+
+
+def test_a_file_that_is_no_text_is_told(tmp_path):
+    (tmp_path / "mine.yaml").write_bytes(b"\xff\xfe\x00")
+
+    with pytest.raises(RecipeError, match=r"mine\.yaml: "):
+        recipe.read(tmp_path / "mine.yaml")
+
+
+def test_a_missing_file_is_told(tmp_path):
+    with pytest.raises(RecipeError, match=r"none\.yaml: No such file"):
+        recipe.read(tmp_path / "none.yaml")
+
+
+def test_a_directory_is_told(tmp_path):
+    with pytest.raises(RecipeError, match="Is a directory"):
+        recipe.read(tmp_path)

@@ -1,0 +1,1 @@
+"""Headrace's trainer: from what was recorded to better adapters."""

@@ -1,0 +1,35 @@
+"""What can go wrong in the trainer, as one tree; every message names the place and the remedy.
+
+TrainerError
+├── RecipeError        a recipe that cannot be run
+├── SourceError        rows that cannot be read
+├── DatasetError       a dataset that cannot be made or is not what its manifest says
+├── PreflightError     rows that would train something else than what is meant
+└── TrainingError      a run that went wrong
+"""
+
+from __future__ import annotations
+
+
+class TrainerError(Exception):
+    """Something that the person at the keyboard is told about; the command exits with 1."""
+
+
+class RecipeError(TrainerError):
+    pass
+
+
+class SourceError(TrainerError):
+    pass
+
+
+class DatasetError(TrainerError):
+    pass
+
+
+class PreflightError(TrainerError):
+    pass
+
+
+class TrainingError(TrainerError):
+    pass
