@@ -19,7 +19,7 @@ def main(base_url: str = "http://127.0.0.1:8080/v1") -> None:
     plain(client, "What is the capital of France?")
     call(client, "What is the least common multiple of 12 and 18?", API)
     call(client, "Show me the first page of all countries", API)
-    call(client, "What is on in sport 4 on 7 March 2025?", API)
+    call(client, "What is the schedule of sport 4 on 2025-03-07?", API)
     streamed(client, "What's the weather going to be in Hanoi on 2023-03-08?", BOOKINGS)
 
 

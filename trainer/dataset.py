@@ -230,7 +230,19 @@ def _negatives(
     """As many copies of the rows that call nothing as the recipe's share allows."""
     given = [row for row in train if not row.calls] * settings.copies
     most = round(others * settings.negatives / (1 - settings.negatives))
-    return [_shuffled(row, chance) for row in chance.sample(given, min(len(given), most))]
+    pool = _pool(train)
+    return [
+        _shuffled(_crowded(row, pool, settings.negative_distractors, chance), chance)
+        for row in chance.sample(given, min(len(given), most))
+    ]
+
+
+def _crowded(row: Row, pool: Sequence[Function], most: int, chance: random.Random) -> Row:
+    """The row with at most `most` unrelated tools beside its own."""
+    functions = list(row.functions)
+    for _ in range(chance.randint(0, most) if most else 0):
+        functions.append(_unlike(functions, pool, chance))
+    return msgspec.structs.replace(row, functions=functions)
 
 
 def _offered_more(tested: Sequence[Row], chance: random.Random) -> list[Row]:

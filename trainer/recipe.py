@@ -45,6 +45,9 @@ class VarietySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     one tool a row did not learn to choose (docs/LOG.md)."""
     unrelated: float = 0.05
     """Share of extra examples in which the right tool is gone and only unrelated ones are left."""
+    negative_distractors: int = 0
+    """At most so many unrelated tools are added where nothing must be called. Source rows of that
+    kind often offer a single tool: left so, the model learns that a single tool never fits."""
     negatives: float = 0.3
     """At most this share of the examples, the unrelated ones aside, are ones where nothing must be
     called. More of them make a model that calls too rarely (docs/LOG.md)."""
