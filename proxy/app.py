@@ -149,6 +149,7 @@ class _Local:
             self._model = BaseModel.find(settings.base_model)
         except BaseModelError as error:
             raise BadAdapter(f"$.backends.{name}.base_model: {error}") from error
+        self._unreadable = BaseModelError
         self._kind = EmbeddedBackend
         self._name = name
         self._settings = settings
@@ -156,7 +157,10 @@ class _Local:
 
     def champions(self) -> Champions:
         """The bundles that answer for the domains; blocks while it hashes files."""
-        base = Base(self._model.id, self._model.sha256, self._model.tokenizer_sha256)
+        try:
+            base = Base(self._model.id, self._model.sha256, self._model.tokenizer_sha256)
+        except self._unreadable as error:
+            raise BadAdapter(f"$.backends.{self._name}: {error}") from error
         return Champions.read(self._settings.adapters, base, self._domains)
 
     @asynccontextmanager
