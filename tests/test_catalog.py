@@ -30,6 +30,7 @@ def adapters(tmp_path: Path) -> Path:
 def write_bundle(path: Path, base_sha256: str = "b" * 64, tokenizer_sha256: str = "t" * 64) -> None:
     path.mkdir()
     (path / adapter.TEMPLATE).write_text("template")
+    (path / adapter.CONFIG).write_text("{}")
     (path / adapter.WEIGHTS).write_bytes(b"weights")
     (path / adapter.CANARY).write_bytes(msgspec.json.encode(Canary([1], [2], [3])))
     manifest = Manifest(
