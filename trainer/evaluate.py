@@ -150,6 +150,8 @@ async def _ask(client: AsyncOpenAI, row: Row, subject: Subject) -> Answered | No
             temperature=0,
             max_tokens=256,
             extra_headers={"x-headrace-adapter": subject.adapter},
+            # A row has one right call.
+            parallel_tool_calls=False,
         )
     except APIError:
         return None
