@@ -19,7 +19,7 @@ from proxy.protocol.formats.base import UnknownTemplate
 from trainer import card, dataset, pipeline, recipe, registry
 from trainer.dataset import SIDES
 from trainer.errors import RecipeError, TrainerError
-from trainer.evaluate import Report, Subject, evaluate, write
+from trainer.evaluate import Report, Subject, balanced, evaluate, write
 from trainer.rows import Row
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -120,7 +120,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     held_out = dataset.read(options.dataset)
     reports = []
     for side in options.side or ["seen", "unseen"]:
-        rows = getattr(held_out, side)[: options.most]
+        rows = balanced(getattr(held_out, side), options.most)
         for subject in map(Subject.parse, options.subject or ["base!", "base"]):
             reports.append(_asked(rows, subject, side, options))
     _out.print(_table(reports))

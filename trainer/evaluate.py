@@ -7,6 +7,7 @@ constraints and parsing are part of what is measured.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -206,6 +207,13 @@ def _figure(answers: Sequence[Answered], name: str) -> Figure:
 
 def _holds(score: Score, field: str) -> bool:
     return not score.called if field == "missed" else bool(getattr(score, field))
+
+
+def balanced(rows: Sequence[Row], most: int) -> list[Row]:
+    """At most `most` rows: of those that need a call and those that need none, turn about."""
+    kinds = [[row for row in rows if row.calls], [row for row in rows if not row.calls]]
+    turns = [row for pair in itertools.zip_longest(*kinds) for row in pair if row is not None]
+    return turns[:most]
 
 
 def write(report: Report, path: Path) -> None:

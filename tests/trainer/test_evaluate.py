@@ -142,6 +142,13 @@ async def test_who_must_call_is_asked_only_what_a_call_answers(server):
     assert server.subjects == {"base"}
 
 
+def test_a_sample_needs_calls_and_none_turn_about():
+    calls = [row(weather(), question=f"Rain {n}?") for n in range(4)]
+    none = [row(question="Sing!")]
+
+    assert evaluation.balanced([*calls, *none], 3) == [calls[0], none[0], calls[1]]
+
+
 # ---------------------------------------------------------------- what is counted
 
 
