@@ -20,7 +20,9 @@ def main(base_url: str = "http://127.0.0.1:8080/v1") -> None:
     call(client, "What is the least common multiple of 12 and 18?", API)
     call(client, "Show me the first page of all countries", API)
     call(client, "What is the schedule of sport 4 on 2025-03-07?", API)
-    streamed(client, "What's the weather going to be in Hanoi on 2023-03-08?", BOOKINGS)
+    streamed(
+        client, "I need a bus from Fresno, CA to Los Angeles on the 10th of March 2023.", BOOKINGS
+    )
 
 
 def plain(client: OpenAI, question: str) -> None:
@@ -49,8 +51,10 @@ def streamed(client: OpenAI, question: str, tools: list[ChatCompletionToolParam]
         chunks = list(response.parse())
     deltas = [choice.delta for chunk in chunks for choice in chunk.choices]
     calls = [c.function for delta in deltas for c in delta.tool_calls or () if c.function]
-    said = "".join(f"{c.name or ''}({c.arguments})" for c in calls)
-    said += "".join(delta.content or "" for delta in deltas)
+    name, arguments = (
+        "".join(getattr(c, part) or "" for c in calls) for part in ("name", "arguments")
+    )
+    said = f"{name}({arguments})" if name else "".join(delta.content or "" for delta in deltas)
     show(f"{question} (streamed, {len(chunks)} chunks)", said, response.headers)
 
 
