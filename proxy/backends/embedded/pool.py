@@ -11,6 +11,8 @@ import fcntl
 import functools
 import hashlib
 import os
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -20,6 +22,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
+import proxy
 from proxy.backends.embedded import weights
 from proxy.backends.embedded.pipeline import EngineBusy, EngineFailed, Pipeline
 
@@ -241,7 +244,7 @@ class MergedFiles:
         target = self._directory / f"{self._digest(adapter)}.gguf"
         with _locked(target.with_suffix(".lock")):
             if not _is_whole(target):
-                weights.merge(self._base, adapter, target)
+                _merge(self._base, adapter, target)
                 _vouch(target)
         os.utime(target)
         self._prune()
@@ -268,6 +271,27 @@ class MergedFiles:
             for path in files[: -self._max_files]:
                 for suffix in (".gguf", ".json", ".lock"):
                     path.with_suffix(suffix).unlink(missing_ok=True)
+
+
+def _merge(base: Path, adapter: Path | None, target: Path) -> None:
+    """weights.merge in a process of its own.
+
+    In a thread of this one its linear algebra would run while workers are started: BLAS's fork
+    handlers then wait for each other, and the proxy stands still for ever (docs/LOG.md).
+    """
+    root = str(Path(proxy.__file__).parents[1])
+    paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    ended = subprocess.run(  # noqa: S603  # our own interpreter and module
+        [sys.executable, "-m", weights.__name__, base, adapter or "", target],
+        env=os.environ | {"PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if ended.returncode == weights.REFUSED:
+        raise weights.WeightsError(ended.stderr.strip())
+    if ended.returncode:
+        raise EngineFailed(f"merging {adapter or base} failed: {ended.stderr[-500:]}")
 
 
 def _sha256(path: Path) -> str:

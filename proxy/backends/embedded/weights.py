@@ -11,6 +11,7 @@ the minimum of a Q4_1 block as an integer, which moves the weights by 8 %. Q8_0 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -364,3 +365,21 @@ def _replacing(target: Path) -> Iterator[Path]:
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+REFUSED = 3
+"""Exit status for weights that cannot be merged; why is on stderr."""
+
+
+def main(base: str, adapter: str, target: str) -> int:
+    """`python -m proxy.backends.embedded.weights BASE ADAPTER TARGET`; ADAPTER may be empty."""
+    try:
+        merge(Path(base), Path(adapter) if adapter else None, Path(target))
+    except WeightsError as error:
+        print(error, file=sys.stderr)
+        return REFUSED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
