@@ -17,7 +17,7 @@ from tools import API, BOOKINGS
 def main(base_url: str = "http://127.0.0.1:8080/v1") -> None:
     client = OpenAI(base_url=base_url, api_key="none")
     plain(client, "What is the capital of France?")
-    call(client, "What is the least common multiple of 12 and 18?", API)
+    call(client, "Find the least common multiple of 18 and 12.", API)
     call(client, "Show me the first page of all countries", API)
     call(client, "What is the schedule of sport 4 on 2025-03-07?", API)
     streamed(

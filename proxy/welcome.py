@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 _CURL = """\
 curl -s {base_url}/chat/completions -H 'content-type: application/json'{curl_key} -d '{{
-  "model": "{model}",
-  "messages": [{{"role": "user", "content": "What is the least common multiple of 12 and 18?"}}],
+  "model": "{model}", "tool_choice": "required",
+  "messages": [{{"role": "user", "content": "Find the least common multiple of 18 and 12."}}],
   "tools": [{{"type": "function", "function": {{
     "name": "least_common_multiple",
     "description": "The least common multiple of two numbers.",
@@ -28,8 +28,9 @@ tool = {{
 }}
 answer = client.chat.completions.create(
     model="{model}",
-    messages=[{{"role": "user", "content": "What is the least common multiple of 12 and 18?"}}],
+    messages=[{{"role": "user", "content": "Find the least common multiple of 18 and 12."}}],
     tools=[{{"type": "function", "function": tool}}],
+    tool_choice="required",
 )
 print(answer.choices[0].message)
 END
