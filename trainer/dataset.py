@@ -25,6 +25,7 @@ from trainer import rows
 from trainer.errors import DatasetError
 from trainer.recipe import Recipe, SplitSettings, VarietySettings
 from trainer.rows import Row
+from trainer.sources.bfcl import ABSTAIN
 
 SIDES = ("train", "validation", "seen", "unseen")
 
@@ -276,8 +277,6 @@ def _with_distractors(
 
 
 def _unanswerable(row: Row, pool: Sequence[Function], chance: random.Random) -> Row:
-    from trainer.sources.bfcl import ABSTAIN
-
     others: list[Function] = []
     for _ in range(chance.randint(1, 4)):
         others.append(_unlike([*row.functions, *others], pool, chance))
