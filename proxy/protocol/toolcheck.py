@@ -253,6 +253,11 @@ def _sha256(content: bytes) -> str:
 # ---------------------------------------------------------------- schemas
 
 
+def validator(function: Function) -> jsonschema_rs.Validator:
+    """The compiled schema of a function that `check_tools` has passed."""
+    return _validator(_schema(function), bool(function.strict))
+
+
 class _BrokenSchema(ValueError):
     """The schema cannot be compiled; the message is for the client who sent it."""
 
