@@ -23,6 +23,7 @@ from proxy.endpoints.health import Health, Ready
 from proxy.endpoints.models import Models
 from proxy.errors import MissingExtra
 from proxy.gateway import Gateway
+from proxy.hedge import Hedges
 from proxy.limits import Limits
 from proxy.middleware import ErrorAnswers, RequestLog
 from proxy.recorder import Recorder
@@ -99,6 +100,7 @@ def _gateway(config: Config, catalog: Catalog, recorder: Recorder | None) -> Gat
         catalog=catalog,
         recorder=recorder,
         deadline_s=config.limits.deadline_s,
+        hedges=Hedges(),
     )
 
 

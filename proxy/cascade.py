@@ -1,40 +1,54 @@
-"""The attempts of one request: backends in order, until one has answered.
+"""The attempts of one request, in order, until one has answered.
 
-What the client has seen decides who may still answer:
+    first backend ─invalid→ the same again, told what was wrong ─fails→ next backend ─fails→ …
 
-    uncommitted ──text──▶ text ──calls──▶ sealed ──end──▶ done
-         └────calls, or a cloud's bytes─────▶┘
-
-Nothing seen: the next backend may answer when one fails. Text seen, and then an invalid call: the
-next one may add its calls, nothing else. Calls or a cloud's bytes seen: nobody else may add to it.
-Text streams at once; tool calls wait until the answer is whole and has been checked.
+Text streams at once; tool calls wait until the answer is whole and has been checked. What the
+client has seen decides who may still answer (commit); one deadline holds for all (deadline).
 """
 
 from __future__ import annotations
 
-import asyncio
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 
-from proxy.assemble import Chunks, Head, complete
-from proxy.backends.base import Ask, Call, Event, Finish, Generated, Relayed, Reply, Text
-from proxy.catalog import Candidate, Plan
-from proxy.errors import BackendError, BackendUnavailable, InvalidAnswer
-from proxy.logs import Facts
-from proxy.protocol import toolcheck
-from proxy.protocol.openai import ChatRequest, Usage
-from proxy.recording import Recording, Tape
-from proxy.rename import rename, rename_events, whole_events
-from proxy.routing import Route, Verify
-
-State: TypeAlias = Literal["uncommitted", "text", "sealed", "done"]
+from proxy.assemble import Chunks, completion
+from proxy.attempt import Attempt, Item, Job, Piece, complaining, events, items
+from proxy.backends.base import Event, Text
+from proxy.catalog import Candidate
+from proxy.commit import Commitment
+from proxy.errors import (
+    BackendError,
+    BackendOverloaded,
+    BackendTimeout,
+    BackendUnavailable,
+    ContextTooLong,
+    InvalidAnswer,
+    LowConfidence,
+)
+from proxy.hedge import Hedges, race
+from proxy.protocol.exchange import Kind
+from proxy.protocol.openai import ChatRequest
+from proxy.recording import Tape
+from proxy.rename import rename, rename_events
+from proxy.routing import Trigger
+from proxy.verify import check_late
+from proxy.vote import vote
 
 _STREAM = {"content-type": "text/event-stream; charset=utf-8"}
 _JSON = {"content-type": "application/json"}
+_TRIGGERS: Mapping[type[BackendError], Trigger] = {
+    BackendOverloaded: "overloaded",
+    BackendTimeout: "timeout",
+    ContextTooLong: "context",
+    InvalidAnswer: "invalid",
+    LowConfidence: "low_confidence",
+}
+"""All other failures are `unavailable`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,74 +72,15 @@ class Streamed:
 Answer: TypeAlias = Whole | Streamed
 
 
-class Deadline:
-    """When an answer must have begun; pushed back as it goes on, so that only silence ends it."""
-
-    def __init__(self, seconds: float, timer: asyncio.Timeout) -> None:
-        self._seconds = seconds
-        self._timer = timer
-        self._loop = asyncio.get_running_loop()
-        self._pushed_at = self._loop.time()
-
-    @property
-    def passed(self) -> bool:
-        """Whether a cancellation that is under way is the deadline's."""
-        return self._timer.expired()
-
-    def push(self) -> None:
-        """Something was sent: count from now again. Once a second is enough."""
-        now = self._loop.time()
-        if now - self._pushed_at > min(1.0, self._seconds / 10):
-            self._pushed_at = now
-            self._timer.reschedule(now + self._seconds)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """One request, and all that its attempts need."""
-
-    request: ChatRequest
-    body: bytes
-    route: Route
-    plan: Plan
-    head: Head
-    recording: Recording
-    facts: Facts
-    deadline: Deadline
-
-
-class Turns:
-    """Whose turn it is, by what the client has seen. Knows no network."""
-
-    def __init__(self) -> None:
-        self.state: State = "uncommitted"
-
-    def sent(self, event: Event) -> None:
-        """The client has been sent a generated event."""
-        match event:
-            case Text():
-                self.state = "text" if self.state == "uncommitted" else self.state
-            case Call():
-                self.state = "sealed"
-            case Finish():
-                self.state = "done"
-
-    def may_follow(self, error: BackendError) -> bool:
-        """Whether the next backend may go on after this failure."""
-        if self.state == "text":
-            return isinstance(error, InvalidAnswer)
-        return self.state == "uncommitted"
-
-
 @asynccontextmanager
-async def answer(job: Job) -> AsyncIterator[Answer]:
+async def answer(job: Job, hedges: Hedges) -> AsyncIterator[Answer]:
     """The answer to a request, from the first backend of the plan that gives a good one.
 
     Entering waits until there is something worth sending. Raises the last backend's BackendError
     when none answers, and BadRequest when one says that none would; the content of a streamed
     answer raises what comes too late for another backend. Leaving drops the backend's work.
     """
-    cascade = _Cascade(job)
+    cascade = _Cascade(job, hedges)
     if not job.request.stream:
         yield await cascade.whole()
         return
@@ -134,202 +89,226 @@ async def answer(job: Job) -> AsyncIterator[Answer]:
         yield Streamed(cascade.status, cascade.headers, _chained(first, pieces))
 
 
-async def verified(
-    events: AsyncIterator[Event], request: ChatRequest, verify: Verify, tape: Tape
-) -> AsyncIterator[Event]:
-    """Text as it comes; calls once the answer is whole, and what `verify` says about it is done."""
-    if verify == "off":
-        async for event in events:
-            yield event
-        return
-    texts: list[str] = []
-    calls: list[Call] = []
-    async for event in events:
-        match event:
-            case Text(text):
-                texts.append(text)
-                yield event
-            case Call():
-                calls.append(event)
-            case Finish():
-                _judge("".join(texts), calls, event, request, verify, tape)
-                for call in calls:
-                    yield call
-                yield event
-
-
-def _judge(
-    text: str, calls: list[Call], finish: Finish, request: ChatRequest, verify: Verify, tape: Tape
-) -> None:
-    """Raise InvalidAnswer, or only record it, when the answer breaks the request's schemas."""
-    failure = toolcheck.check([call.call for call in calls], request)
-    if failure is None and not calls and finish.reason != "length":
-        failure = toolcheck.check_answer_format(text, request)
-    if failure is None:
-        return
-    if verify == "enforce":
-        raise InvalidAnswer(failure.message, failure.reason)
-    tape.end("invalid", failure.reason)
-
-
 class _Cascade:
     """The attempts at one request, and what they have in common."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, hedges: Hedges) -> None:
         self.status = 200
         self.headers: Mapping[str, str] = _STREAM
         self._job = job
-        self._turns = Turns()
+        self._hedges = hedges
+        self._commitment = Commitment()
         self._chunks = Chunks(job.head, job.request.wants_usage)
         self._failure: BackendError | None = None
+        self._unsure: Tape | None = None
+        self._waiting = list(reversed(job.plan.candidates))
+        """Who has not been asked yet, the next one last."""
+        self._answering: Attempt
+
+    # ------------------------------------------------------------ the answer
 
     async def whole(self) -> Whole:
         """The answer in one piece; nothing is committed before it is there."""
-        for candidate, tape in self._attempts():
-            with self._judged(tape):
-                async with candidate.backend.ask(self._ask(candidate)) as reply:
-                    return await self._whole(reply, tape)
-        raise self._exhausted()
+        for attempt in self._attempts():
+            with self._kept_back():
+                return self._joined([item async for item in self._given(attempt)])
+        return self._joined(self._last_resort())
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
         """The answer in pieces of whole events; the first one sets `status` and `headers`."""
-        for candidate, tape in self._attempts():
-            with self._judged(tape):
-                async with candidate.backend.ask(self._ask(candidate)) as reply:
-                    async for piece in self._pieces(reply, tape):
-                        self._job.deadline.push()
-                        yield piece
-                    return
-        raise self._exhausted()
+        for attempt in self._attempts():
+            with self._kept_back():
+                async with aclosing(self._given(attempt)) as given:
+                    async for item in given:
+                        if wire := self._wire(item):
+                            yield wire
+                self._check_end()
+                return
+        for event in self._last_resort():
+            yield self._wire(event)
 
-    def _attempts(self) -> Iterator[tuple[Candidate, Tape]]:
-        facts, recording = self._job.facts, self._job.recording
-        for number, candidate in enumerate(self._job.plan.candidates, start=1):
-            facts.attempts = number
-            facts.backend = candidate.backend.name
-            facts.adapter = candidate.answers_as
-            facts.fallback_reason = _reason(self._failure) or self._job.plan.passed_over
-            yield (
-                candidate,
-                recording.attempt(
-                    "primary" if number == 1 else "fallback",
-                    candidate.backend.name,
-                    facts.adapter,
-                    candidate.adapter.manifest.format if candidate.adapter else None,
-                ),
-            )
+    def _joined(self, given: Sequence[Item]) -> Whole:
+        pieces = [item for item in given if isinstance(item, Piece)]
+        if not pieces:
+            generated = [item for item in given if not isinstance(item, Piece)]
+            whole = completion(self._job.head, generated)
+            return Whole(200, _JSON, msgspec.json.encode(whole))
+        reply, content = pieces[0].reply, b"".join(piece.content for piece in pieces)
+        content = rename(content, self._job.request.model) if reply.renamed else content
+        return Whole(reply.status, reply.headers, content)
+
+    def _wire(self, item: Item) -> bytes:
+        """The item as the client gets it; b"" where that is nothing."""
+        if isinstance(item, Piece):
+            self.status, self.headers = item.reply.status, item.reply.headers
+            self._commitment.relayed()
+            wire = item.content
+            if item.reply.renamed:
+                wire = rename_events(wire, self._job.request.model)
+        else:
+            wire = self._chunks.encode(item)
+            if wire:
+                self._commitment.sent(item)
+        if wire:
+            self._job.deadline.push()
+        return wire
+
+    def _check_end(self) -> None:
+        if self._commitment.state != "done":
+            raise BackendUnavailable("the backend's answer ended before its end")
+
+    # ------------------------------------------------------------ whose turn it is
+
+    def _attempts(self) -> Iterator[Attempt]:
+        job, asked = self._job, 0
+        while self._waiting and asked <= job.route.policy.fallback.most:
+            candidate = self._waiting.pop()
+            asked += 1
+            yield self._attempt("primary" if asked == 1 else "fallback", candidate)
+            complaint = self._complaint()
+            if complaint is not None:
+                yield self._attempt("repair", candidate, complaining(job.request, complaint))
+
+    def _attempt(
+        self, kind: Kind, candidate: Candidate, request: ChatRequest | None = None
+    ) -> Attempt:
+        fallback = self._job.route.policy.fallback
+        return Attempt(
+            kind=kind,
+            candidate=candidate,
+            request=request or self._job.request,
+            part=fallback.share if self._waiting else 1.0,
+        )
+
+    def _complaint(self) -> str | None:
+        """What to tell the backend that has just failed; None where asking again is of no use."""
+        failure = self._failure
+        if isinstance(failure, InvalidAnswer) and self._job.route.policy.repair.ask_again:
+            return failure.message
+        return None
 
     @contextmanager
-    def _judged(self, tape: Tape) -> Iterator[None]:
-        """Record how the attempt ends; keep a failure back while another backend may follow."""
-        try:
-            with tape, self._blamed(tape):
-                yield
-        except BackendError as error:
-            if not self._turns.may_follow(error):
-                raise
-            self._failure = error
-
-    @contextmanager
-    def _blamed(self, tape: Tape) -> Iterator[None]:
+    def _kept_back(self) -> Iterator[None]:
+        """Keep a failure while another attempt may follow it."""
         try:
             yield
-        except (asyncio.CancelledError, GeneratorExit):
-            if self._job.deadline.passed:
-                tape.end("failed", "backend_timeout")
-            raise
+        except BackendError as error:
+            if not self._lets_follow(error):
+                raise
+            self._failure = error
+            if isinstance(error, LowConfidence):
+                self._unsure = self._job.recording.tapes[-1]
 
-    def _ask(self, candidate: Candidate) -> Ask:
-        job = self._job
-        return Ask(job.request, job.body, candidate.adapter, job.route.constrain, candidate.bare)
+    def _lets_follow(self, error: BackendError) -> bool:
+        triggers = self._job.route.policy.fallback.when
+        wanted = _TRIGGERS.get(type(error), "unavailable") in triggers
+        return wanted and self._commitment.lets_follow(error)
 
-    def _exhausted(self) -> BackendError:
-        return self._failure or BackendUnavailable("no backend is there to answer")
+    def _last_resort(self) -> list[Event]:
+        """An answer that was valid but not sure enough, when nobody has a better one."""
+        if self._unsure is None:
+            raise self._failure or BackendUnavailable("no backend is there to answer")
+        heard = self._unsure.heard().events()
+        return heard if self._commitment.state == "uncommitted" else _without_text(heard)
 
-    async def _whole(self, reply: Reply, tape: Tape) -> Whole:
-        match reply:
-            case Relayed():
-                content = b"".join([piece async for piece in tape.content(reply)])
-                model = self._job.request.model
-                content = rename(content, model) if reply.renamed else content
-                return Whole(reply.status, reply.headers, content)
-            case Generated():
-                events = self._verified(reply, tape)
-                completion = await complete(self._job.head, events)
-                return Whole(200, _JSON, msgspec.json.encode(completion))
+    # ------------------------------------------------------------ one attempt, or several at once
 
-    def _pieces(self, reply: Reply, tape: Tape) -> AsyncIterator[bytes]:
-        if self._turns.state == "text":
-            return self._late_calls(reply, tape)
-        match reply:
-            case Relayed():
-                return self._relayed(reply, tape)
-            case Generated():
-                return self._generated(reply, tape)
+    async def _given(self, attempt: Attempt) -> AsyncGenerator[Item, None]:
+        """What the client may get of an attempt."""
+        self._answering = attempt
+        self._tell()
+        async with self._job.deadline.share(attempt.part), aclosing(self._run(attempt)) as given:
+            told = False
+            async for item in given:
+                if not told:
+                    told = True
+                    self._tell()
+                yield item
 
-    async def _relayed(self, reply: Relayed, tape: Tape) -> AsyncIterator[bytes]:
-        """A cloud's bytes as they are, but for a model name that had been changed."""
-        model = self._job.request.model
-        async for piece in whole_events(tape.content(reply)):
-            self.status, self.headers = reply.status, reply.headers
-            self._turns.state = "sealed"
-            yield rename_events(piece, model) if reply.renamed else piece
-        if self._turns.state == "uncommitted":
-            raise BackendUnavailable("the backend's answer is empty")
+    def _run(self, attempt: Attempt) -> AsyncGenerator[Item, None]:
+        job, policy = self._job, self._job.route.policy
+        if self._commitment.state == "text":
+            return self._late_calls(attempt)
+        if policy.samples > 1 and attempt.candidate.backend.is_local and job.request.tools:
+            return self._voted(attempt)
+        if policy.hedge is not None and attempt.kind == "primary" and self._waiting:
+            return self._hedged(attempt, self._hedges.patience(job.route.domain, policy.hedge))
+        return items(attempt, job, attempt.tape(job.recording))
 
-    async def _generated(self, reply: Generated, tape: Tape) -> AsyncIterator[bytes]:
-        async for event in self._verified(reply, tape):
-            wire = self._chunks.encode(event)
-            if wire:
-                self._turns.sent(event)
-                yield wire
-        if self._turns.state != "done":
-            raise BackendUnavailable("the backend's answer ended before its end")
-
-    async def _late_calls(self, reply: Reply, tape: Tape) -> AsyncIterator[bytes]:
+    async def _late_calls(self, attempt: Attempt) -> AsyncGenerator[Item, None]:
         """The calls of an answer whose text comes too late, as another one's is there already."""
-        match reply:
-            case Relayed():
-                late = await self._calls_of(reply, tape)
-            case Generated():
-                late = [e async for e in self._verified(reply, tape) if not isinstance(e, Text)]
-        if not any(isinstance(event, Call) for event in late):
-            raise InvalidAnswer("no backend made a valid tool call after the text", "missing_call")
+        tape = attempt.tape(self._job.recording)
+        late = _without_text(await events(attempt, self._job, tape))
+        check_late(late, self._job.request)
         for event in late:
-            self._turns.sent(event)
-            yield self._chunks.encode(event)
+            yield event
 
-    async def _calls_of(self, reply: Relayed, tape: Tape) -> list[Event]:
-        async for _ in tape.content(reply):
-            pass
-        heard = tape.heard()
-        if heard.judged()[0] != "completed":
-            raise BackendUnavailable("the backend's answer ended before its end")
-        calls: list[Event] = [Call(call) for call in heard.answer().tool_calls]
-        finish = Finish(reason="tool_calls", usage=heard.usage or Usage.of(0, 0))
-        return [e async for e in verified(_each([*calls, finish]), *self._terms, tape)]
+    async def _voted(self, attempt: Attempt) -> AsyncGenerator[Item, None]:
+        """The answer that most samples agree on; each of them is recorded as an attempt."""
+        policy, request = self._job.route.policy, attempt.request
 
-    def _verified(self, reply: Generated, tape: Tape) -> AsyncIterator[Event]:
-        return verified(tape.events(reply.events), *self._terms, tape)
+        async def sample(number: int) -> list[Event]:
+            drawn = msgspec.structs.replace(
+                request,
+                temperature=request.temperature or policy.sample_temperature,
+                seed=None if request.seed is None else request.seed + number,
+            )
+            kind: Kind = attempt.kind if number == 0 else "sample"
+            one = Attempt(kind=kind, candidate=attempt.candidate, request=drawn)
+            return await events(one, self._job, one.tape(self._job.recording))
 
-    @property
-    def _terms(self) -> tuple[ChatRequest, Verify]:
-        return self._job.request, self._job.route.verify
+        for event in await vote(sample, policy.samples):
+            yield event
+
+    async def _hedged(self, attempt: Attempt, after_s: float | None) -> AsyncGenerator[Item, None]:
+        """The answer of whoever of two backends has something to send first."""
+        job, began = self._job, time.perf_counter()
+        tapes = [attempt.tape(job.recording)]
+        hedge = self._attempt("hedge", self._waiting[-1])
+
+        def second() -> AsyncGenerator[Item, None]:
+            self._hedges.hedged(job.route.domain)
+            self._waiting.pop()
+            tapes.append(hedge.tape(job.recording))
+            return items(hedge, job, tapes[1])
+
+        def decided(winner: int) -> None:
+            self._answering = (attempt, hedge)[winner]
+            for loser in tapes[:winner] + tapes[winner + 1 :]:
+                loser.end("failed", "hedge_lost")
+
+        first = items(attempt, job, tapes[0])
+        given = first if after_s is None else race(first, second, after_s, decided)
+        async with aclosing(given):
+            async for item in given:
+                if began and self._answering is attempt:
+                    self._hedges.began(job.route.domain, time.perf_counter() - began)
+                began = 0
+                yield item
+
+    def _tell(self) -> None:
+        """What response headers and log will say if the present attempt answers."""
+        facts, candidate = self._job.facts, self._answering.candidate
+        facts.attempts = max(1, len(self._job.recording.tapes))
+        facts.backend = candidate.backend.name
+        facts.adapter = candidate.answers_as
+        facts.fallback_reason = self._job.plan.passed_over
+        if self._answering.kind == "hedge":
+            facts.fallback_reason = "hedged"
+        elif self._failure is not None:
+            facts.fallback_reason = _reason(self._failure)
 
 
-def _reason(error: BackendError | None) -> str | None:
-    """Why the next backend is asked, as a code of ours."""
-    if isinstance(error, InvalidAnswer):
-        return error.reason
-    return None if error is None else type(error).code
+def _reason(error: BackendError) -> str | None:
+    """Why another attempt is made, as a code of ours."""
+    return error.reason if isinstance(error, InvalidAnswer | LowConfidence) else type(error).code
+
+
+def _without_text(answer: list[Event]) -> list[Event]:
+    return [event for event in answer if not isinstance(event, Text)]
 
 
 async def _chained(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     yield first
     async for piece in rest:
         yield piece
-
-
-async def _each(events: Sequence[Event]) -> AsyncIterator[Event]:
-    for event in events:
-        yield event

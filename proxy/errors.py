@@ -17,7 +17,8 @@
         ├── BackendOverloaded  503  backend_overloaded
         ├── BackendTimeout     504  backend_timeout
         ├── ContextTooLong     400  context_length_exceeded
-        └── InvalidAnswer      502  invalid_answer
+        ├── InvalidAnswer      502  invalid_answer
+        └── LowConfidence      502  low_confidence
 
 A library's errors are translated into these where the library is called, `from error`.
 
@@ -187,6 +188,16 @@ class InvalidAnswer(BackendError):
     code = "invalid_answer"
 
     def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class LowConfidence(BackendError):
+    """The answer is valid, but less sure than the domain asks for; `reason` says how that shows."""
+
+    code = "low_confidence"
+
+    def __init__(self, message: str, reason: str = "low_confidence") -> None:
         super().__init__(message)
         self.reason = reason
 

@@ -7,7 +7,7 @@
 | 3 match         | routing                      | 404 for an unknown model      |
 | 4 admit         | limits                       | 429 with retry-after          |
 | 5 plan          | catalog                      | 400 for what no backend can   |
-| 6 attempt       | cascade, backends            | 502, 503, 504                 |
+| 6 attempt       | cascade, attempt, backends   | 502, 503, 504                 |
 | 7 relay         | endpoints                    | the client leaves             |
 | 8 record        | recording, recorder          | never the client's problem    |
 """
@@ -21,10 +21,13 @@ from dataclasses import dataclass
 
 from proxy import cascade
 from proxy.assemble import new_head
+from proxy.attempt import Job
 from proxy.auth import Authenticator, Caller
-from proxy.cascade import Answer, Deadline, Job
+from proxy.cascade import Answer
 from proxy.catalog import Catalog, Plan
+from proxy.deadline import Deadline
 from proxy.errors import BackendTimeout, BadRequest, Forbidden, ProxyError
+from proxy.hedge import Hedges
 from proxy.limits import Limits
 from proxy.logs import CLIENT_GONE, Facts
 from proxy.protocol.openai import ChatRequest, MalformedRequest, parse_request
@@ -58,6 +61,7 @@ class Gateway:
     catalog: Catalog
     recorder: Recorder | None
     deadline_s: float
+    hedges: Hedges
 
     @asynccontextmanager
     async def answer(self, inbound: Inbound) -> AsyncIterator[Answer]:
@@ -74,7 +78,7 @@ class Gateway:
             head = new_head(request.model)
             recording = _recording(head.id, inbound, caller, request, route)
             with self._recorded(recording, inbound.facts):
-                async with self._until_silence(inbound) as deadline:
+                async with self._until_silence(inbound, route) as deadline:
                     job = Job(
                         request=request,
                         body=inbound.body,
@@ -85,7 +89,7 @@ class Gateway:
                         facts=inbound.facts,
                         deadline=deadline,
                     )
-                    async with cascade.answer(job) as answer:
+                    async with cascade.answer(job, self.hedges) as answer:
                         yield answer
 
     def _plan(self, inbound: Inbound, caller: Caller, route: Route, request: ChatRequest) -> Plan:
@@ -98,8 +102,8 @@ class Gateway:
         return self.catalog.pinned(route, pin.decode("latin-1"))
 
     @asynccontextmanager
-    async def _until_silence(self, inbound: Inbound) -> AsyncIterator[Deadline]:
-        seconds = min(self.deadline_s, _patience(inbound.headers))
+    async def _until_silence(self, inbound: Inbound, route: Route) -> AsyncIterator[Deadline]:
+        seconds = min(route.policy.deadline_s or self.deadline_s, _patience(inbound.headers))
         try:
             async with asyncio.timeout(seconds) as timer:
                 yield Deadline(seconds, timer)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import get_args
 
 import msgspec
 
 from proxy import sse
 from proxy.backends.base import Call, Event, Finish, Text
 from proxy.protocol.exchange import Answer, Outcome
-from proxy.protocol.openai import FunctionCall, ToolCall, Usage
+from proxy.protocol.openai import FinishReason, FunctionCall, ToolCall, Usage
+
+_FINISH: dict[str, FinishReason] = {reason: reason for reason in get_args(FinishReason)}
 
 
 @dataclass
@@ -51,6 +54,17 @@ class Heard:
             tool_calls=calls,
             finish_reason=self.finish_reason,
         )
+
+    def events(self) -> list[Event]:
+        """The whole answer as a local engine would give it; [] for one that is not whole."""
+        if self.judged()[0] != "completed":
+            return []
+        text, calls = "".join(self.texts), self.answer().tool_calls
+        reason = "tool_calls" if calls else _FINISH.get(self.finish_reason or "", "stop")
+        finish = Finish(
+            reason=reason, usage=self.usage or Usage.of(0, 0), mean_logprob=self.mean_logprob
+        )
+        return [*([Text(text)] if text else []), *map(Call, calls), finish]
 
     def judged(self) -> tuple[Outcome, str | None]:
         """`completed` when this is a whole answer, else what kept it from being one."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -135,6 +135,7 @@ class Tape:
         self._total_s: float | None = None
         self._outcome: Outcome | None = None
         self._reason: str | None = None
+        self._repairs: list[str] = []
 
     def __enter__(self) -> Self:
         return self
@@ -167,6 +168,12 @@ class Tape:
                 self.size += len(call.function.arguments)
             case Finish():
                 pass
+
+    def mend(self, calls: Sequence[Call], codes: Sequence[str]) -> None:
+        """The client gets these calls in the place of those that were heard."""
+        self._repairs = list(codes)
+        self._events = [event for event in self._events if not isinstance(event, Call)]
+        self._events[-1:-1] = calls
 
     async def events(self, events: AsyncIterator[Event]) -> AsyncIterator[Event]:
         """The same events, kept as they pass."""
@@ -211,6 +218,7 @@ class Tape:
             answer=heard.answer(),
             usage=heard.usage,
             mean_logprob=heard.mean_logprob,
+            repairs=self._repairs,
             started_at=self._clock.started_at,
             first_byte_s=self._first_byte_s,
             total_s=self._clock.elapsed() if self._total_s is None else self._total_s,

@@ -10,7 +10,7 @@ import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import translate
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Annotated, Literal, NamedTuple, TypeAlias, get_args
 
 import msgspec
 
@@ -27,6 +27,45 @@ _REMEMBERED = 4096
 """Tool names whose domain is kept at hand: names are at most 256 characters, so some 1 MiB."""
 
 
+Trigger: TypeAlias = Literal[
+    "unavailable", "overloaded", "timeout", "context", "invalid", "low_confidence"
+]
+Share: TypeAlias = Annotated[float, msgspec.Meta(gt=0, le=1)]
+
+
+class Repair(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is tried before an invalid local answer is given up."""
+
+    lossless: bool = True
+    """Put right what is wrong in form only: `"3"` for 3, one value for a list of one, the case of
+    an enum's member, JSON with single quotes. Default true: nothing is guessed."""
+    ask_again: bool = True
+    """Ask the same backend once more, held to the tools' schemas and told what was wrong. Default
+    true: a second local answer costs less than a cloud's."""
+
+
+class Fallback(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """When the next backend of the plan is asked, before the client has seen anything."""
+
+    when: tuple[Trigger, ...] = get_args(Trigger)
+    """Kinds of failures. Default: all of them. `[]` keeps every request where it is."""
+    most: Annotated[int, msgspec.Meta(ge=0)] = 3
+    """Backends that are asked after the first one, at most. Default 3."""
+    share: Share = 0.5
+    """Part of the time left that an attempt gets while another backend may follow. Default 0.5: a
+    slow first backend leaves the second one as long as it has had itself."""
+
+
+class Hedge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Ask the next backend too when the first one is slow; the first good answer wins."""
+
+    after_s: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    """Seconds without anything to send. Default none: the 95th percentile of this domain's last
+    answers, once there are 20 of them."""
+    share: Share = 0.05
+    """Part of the requests that may be asked twice. Default 0.05: what a 95th percentile means."""
+
+
 class Domain(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A kind of request, told by its tools, and who answers it."""
 
@@ -41,6 +80,19 @@ class Domain(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     Default enforce: a wrong call costs the client more than a second attempt."""
     constrain: bool = True
     """Whether local engines may only write calls that fit the offered schemas. Default true."""
+    repair: Repair = Repair()
+    """What is tried before an invalid local answer is given up."""
+    fallback: Fallback = Fallback()
+    """When the next backend of the plan is asked."""
+    hedge: Hedge | None = None
+    """Whether a slow first backend is raced by the next one. Default none: it costs twice."""
+    samples: Annotated[int, msgspec.Meta(ge=1, le=16)] = 1
+    """Local answers to one request with tools, of which the call that most agree on is given;
+    without a majority the next backend is asked. Default 1: k samples cost k times."""
+    sample_temperature: Annotated[float, msgspec.Meta(gt=0, le=2)] = 0.7
+    """Temperature of these samples where the client sets none above 0. Default 0.7, usual."""
+    deadline_s: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    """As `limits.deadline_s`, for this domain. Default none: that one."""
 
     def __post_init__(self) -> None:
         for tool in self.tools:
@@ -61,10 +113,13 @@ class Route(NamedTuple):
     """Where a request goes, and why."""
 
     domain: str
-    plan: Sequence[str]
-    verify: Verify
-    constrain: bool
+    policy: Domain
     reason: Reason
+
+    @property
+    def plan(self) -> Sequence[str]:
+        """Names of the backends, in order."""
+        return self.policy.plan
 
 
 class _Place(NamedTuple):
@@ -97,8 +152,7 @@ class RouteTable:
         if request.model not in self._models:
             raise UnknownModel(_unserved(request.model, self._models), "model")
         place = self._place(request)
-        domain = self._domains[place.domain]
-        return Route(place.domain, domain.plan, domain.verify, domain.constrain, place.reason)
+        return Route(place.domain, self._domains[place.domain], place.reason)
 
     def _place(self, request: ChatRequest) -> _Place:
         if not request.tools:

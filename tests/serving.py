@@ -69,10 +69,11 @@ async def listening(app: ASGIApp) -> AsyncIterator[str]:
 # ---------------------------------------------------------------- settings
 
 
-def settings(*backends: str, extra: str = "", verify: str = "enforce") -> Config:
+def settings(*backends: str, extra: str = "", verify: str = "enforce", policy: str = "") -> Config:
     """Settings with one domain, `all`, whose plan are these backends, in order.
 
-    A backend is a name, or `name=base_url` for one that is made from the settings.
+    `policy`: more of the domain's settings, such as `samples: 3`. A backend is a name, or
+    `name=base_url` for one that is made from the settings.
     """
     named = [backend.partition("=") for backend in backends]
     urls = "\n".join(
@@ -82,7 +83,7 @@ def settings(*backends: str, extra: str = "", verify: str = "enforce") -> Config
     plan = ", ".join(name for name, _, _ in named)
     text = (
         f"version: 1\nmodels: [gpt-4o, headrace]\nbackends:\n{urls}\n"
-        f"domains: {{all: {{plan: [{plan}], verify: {verify}}}}}\n"
+        f"domains: {{all: {{plan: [{plan}], verify: {verify}, {policy}}}}}\n"
         f"defaults: {{tools: all, chat: all}}\n{extra}\n"
     )
     return parse(text, Path("/nowhere"), {})
@@ -96,16 +97,20 @@ Step = Event | Pause | BackendError
 
 @dataclass
 class Engine:
-    """A local backend that answers every request with the same events."""
+    """A local backend that plays events: the first request the first script, and so on, the last
+    one again and again."""
 
     name: str
     steps: Sequence[Step]
+    then: Sequence[Sequence[Step]] = ()
+    """Scripts of the second request and those after it."""
     asks: list[Ask] = field(default_factory=list)
     asked: asyncio.Event = field(default_factory=asyncio.Event)
     """A request has arrived."""
     abandoned: asyncio.Event = field(default_factory=asyncio.Event)
     """A request was left before its answer was over."""
     is_ready: bool = True
+    is_local: bool = True
 
     def lacks(self, request: ChatRequest) -> str | None:
         return lacks_locally(request)
@@ -115,13 +120,14 @@ class Engine:
         self.asks.append(ask)
         self.asked.set()
         try:
-            yield Generated(self._play())
+            scripts = (self.steps, *self.then)
+            yield Generated(self._play(scripts[min(len(self.asks), len(scripts)) - 1]))
         except (asyncio.CancelledError, GeneratorExit):
             self.abandoned.set()
             raise
 
-    async def _play(self) -> AsyncIterator[Event]:
-        for step in self.steps:
+    async def _play(self, steps: Sequence[Step]) -> AsyncIterator[Event]:
+        for step in steps:
             match step:
                 case Pause(seconds):
                     await asyncio.sleep(seconds)

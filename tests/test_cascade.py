@@ -1,12 +1,18 @@
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
-from proxy.backends.base import Call, Event, Finish, Text
-from proxy.cascade import Turns, verified
-from proxy.errors import BackendUnavailable, InvalidAnswer
-from proxy.protocol.openai import ChatRequest, parse_request
-from proxy.recording import Tape
+from proxy.backends.base import Text
+from proxy.errors import (
+    BackendOverloaded,
+    BackendTimeout,
+    BackendUnavailable,
+    ContextTooLong,
+    InvalidAnswer,
+)
+from proxy.protocol.openai import parse_request
 from proxy.sinks.memory import MemorySink
 from tests import scripted
 from tests.scripted import Cut, Pause, ScriptedCloud, chunk, completion, stream
@@ -30,94 +36,6 @@ CLOUD_CALL = {
 REQUEST = parse_request(
     b'{"model":"gpt-4o","messages":[{"role":"user","content":"x"}],"tools":' + TOOLS + b"}"
 )
-
-
-# ---------------------------------------------------------------- decisions, without a network
-
-
-@pytest.mark.parametrize(
-    ("sent", "invalid", "unavailable"),
-    [
-        ([], True, True),
-        ([Text("a")], True, False),
-        ([Text("a"), GOOD], False, False),
-        ([GOOD], False, False),
-        ([GOOD, Text("a")], False, False),
-        ([Text("a"), finish()], False, False),
-    ],
-)
-def test_what_the_client_saw_decides_who_may_follow(sent, invalid, unavailable):
-    turns = Turns()
-
-    for event in sent:
-        turns.sent(event)
-
-    assert turns.may_follow(InvalidAnswer("", "unknown_tool")) is invalid
-    assert turns.may_follow(BackendUnavailable("")) is unavailable
-
-
-async def test_text_passes_at_once_and_calls_wait_for_the_end():
-    events = verified(each(Text("a"), GOOD, Text("b"), finish()), REQUEST, "enforce", tape())
-
-    assert [type(event) async for event in events] == [Text, Text, Call, Finish]
-
-
-async def test_invalid_call_is_never_given_out_when_enforced():
-    events = verified(each(Text("a"), BAD, finish()), REQUEST, "enforce", tape())
-
-    assert await anext(events) == Text("a")
-    with pytest.raises(InvalidAnswer, match="ping") as caught:
-        await anext(events)
-    assert caught.value.reason == "schema_violation"
-
-
-async def test_invalid_call_is_given_out_and_recorded_when_observed():
-    observed = tape()
-
-    events = [e async for e in verified(each(BAD, finish()), REQUEST, "observe", observed)]
-
-    observed.end("completed")
-    attempt = observed.attempt(observed.heard())
-    assert events[0] == BAD
-    assert (attempt.outcome, attempt.reason) == ("invalid", "schema_violation")
-
-
-async def test_nothing_is_held_when_verification_is_off():
-    events = verified(each(BAD, Text("a"), finish()), REQUEST, "off", tape())
-
-    assert [type(event) async for event in events] == [Call, Text, Finish]
-
-
-async def test_answer_that_breaks_the_response_format_is_invalid():
-    asked = request_for(b'"response_format":{"type":"json_object"}')
-
-    events = verified(each(Text("no JSON"), finish()), asked, "enforce", tape())
-
-    with pytest.raises(InvalidAnswer):
-        [event async for event in events]
-
-
-async def test_answer_cut_by_max_tokens_may_break_the_response_format():
-    asked = request_for(b'"response_format":{"type":"json_object"}')
-
-    events = verified(each(Text('{"a'), finish("length")), asked, "enforce", tape())
-
-    assert [type(event) async for event in events] == [Text, Finish]
-
-
-def request_for(fields: bytes) -> ChatRequest:
-    return parse_request(
-        b'{"model":"m","messages":[{"role":"user","content":"x"}],' + fields + b"}"
-    )
-
-
-def tape() -> Tape:
-    return Tape("primary", "local", None, None)
-
-
-async def each(*events: Event):
-    for event in events:
-        yield event
 
 
 # ---------------------------------------------------------------- whole answers
@@ -147,7 +65,7 @@ async def test_invalid_call_is_answered_by_the_next_backend(cloud: ScriptedCloud
 
     assert response.json == body
     assert response.headers["x-headrace-backend"] == "cloud"
-    assert response.headers["x-headrace-attempts"] == "2"
+    assert response.headers["x-headrace-attempts"] == "3"
     assert response.headers["x-headrace-fallback-reason"] == "schema_violation"
 
 
@@ -405,3 +323,215 @@ async def test_stream_that_goes_silent_ends_with_an_error():
     assert b'"code":"backend_timeout"' in response.content
     assert sink.exchanges[0].status == 200
     assert sink.exchanges[0].attempts[0].reason == "backend_timeout"
+
+
+# ---------------------------------------------------------------- another try at home
+
+
+async def test_backend_that_is_told_what_was_wrong_may_put_it_right(cloud: ScriptedCloud):
+    local = Engine("local", [BAD, finish()], then=[[GOOD, finish()]])
+    sink = MemorySink()
+
+    async with serving_with(
+        settings("local", "cloud"), local, cloud_backend(cloud), sink=sink
+    ) as url:
+        response = await ask(url)
+
+    (exchange,) = sink.exchanges
+    said = local.asks[1].request.messages[-1].text
+    assert response.json["choices"][0]["finish_reason"] == "tool_calls"
+    assert [a.kind for a in exchange.attempts] == ["primary", "repair"]
+    assert "ping" in said and "host" in said
+    assert local.asks[1].constrain
+    assert cloud.requests == []
+
+
+async def test_nobody_is_asked_again_where_that_is_switched_off(cloud: ScriptedCloud):
+    local = Engine("local", [BAD, finish()], then=[[GOOD, finish()]])
+    cloud.plays(scripted.answer(completion(CLOUD_CALL, "tool_calls")))
+    once = settings("local", "cloud", policy="repair: {ask_again: false}")
+
+    async with serving_with(once, local, cloud_backend(cloud)) as url:
+        response = await ask(url)
+
+    assert response.headers["x-headrace-backend"] == "cloud"
+    assert len(local.asks) == 1
+
+
+async def test_calls_of_a_second_try_follow_the_text_of_the_first():
+    local = Engine("local", [Text("Well:"), BAD, finish()], then=[[Text("So:"), GOOD, finish()]])
+
+    async with serving_with(settings("local"), local) as url:
+        chunks = [event async for event in events_of(url)]
+
+    deltas = [choice["delta"] for chunk in chunks for choice in chunk["choices"]]
+    assert "".join(d.get("content") or "" for d in deltas) == "Well:"
+    assert [d["tool_calls"][0]["index"] for d in deltas if "tool_calls" in d] == [0, 0]
+    assert chunks[-1]["choices"][0]["finish_reason"] == "tool_calls"
+
+
+# ---------------------------------------------------------------- when the next one is asked
+
+
+@pytest.mark.parametrize(
+    ("failure", "trigger"),
+    [
+        (BackendUnavailable("down"), "unavailable"),
+        (BackendOverloaded("busy"), "overloaded"),
+        (BackendTimeout("slow"), "timeout"),
+        (ContextTooLong("long"), "context"),
+        (InvalidAnswer("bad", "broken_call"), "invalid"),
+    ],
+)
+async def test_failure_moves_on_only_where_the_domain_says_so(failure, trigger):
+    local, spare = Engine("local", [failure]), Engine("spare", [GOOD, finish()])
+
+    for when, expected in ((f"[{trigger}]", 200), ("[low_confidence]", failure.status)):
+        policy = f"fallback: {{when: {when}}}, repair: {{ask_again: false}}"
+        async with serving_with(settings("local", "spare", policy=policy), local, spare) as url:
+            assert (await ask(url)).status == expected
+
+
+async def test_no_more_backends_are_asked_than_the_domain_allows():
+    engines = [Engine(name, [BackendUnavailable("down")]) for name in ("a", "b", "c")]
+
+    async with serving_with(settings("a", "b", "c", policy="fallback: {most: 1}"), *engines) as url:
+        response = await ask(url)
+
+    assert response.status == 502
+    assert [len(engine.asks) for engine in engines] == [1, 1, 0]
+
+
+async def test_slow_backend_gets_its_share_of_the_time_and_no_more():
+    slow, spare = Engine("slow", [Pause(60)]), Engine("spare", [GOOD, finish()])
+    sink = MemorySink()
+    quick = settings("slow", "spare", policy="deadline_s: 0.4")
+
+    async with serving_with(quick, slow, spare, sink=sink) as url:
+        response = await ask(url)
+
+    (exchange,) = sink.exchanges
+    assert response.headers["x-headrace-fallback-reason"] == "backend_timeout"
+    assert [(a.outcome, a.reason) for a in exchange.attempts] == [
+        ("failed", "backend_timeout"),
+        ("completed", None),
+    ]
+    assert slow.abandoned.is_set()
+
+
+async def test_share_of_the_time_ends_with_the_first_text():
+    slow = Engine("slow", [Text("a"), Pause(0.4), Text("b"), finish()])
+    quick = settings("slow", "spare", policy="deadline_s: 0.6")
+
+    async with serving_with(quick, slow, Engine("spare", [GOOD, finish()])) as url:
+        chunks = [event async for event in events_of(url)]
+
+    assert [c["choices"][0]["delta"].get("content") for c in chunks][:2] == ["a", "b"]
+
+
+# ---------------------------------------------------------------- two backends at once
+
+
+HEDGED = "hedge: {after_s: 0.1, share: 1}"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_second_backend_answers_where_the_first_is_slow(stream):
+    slow, spare = Engine("slow", [Pause(60)]), Engine("spare", [GOOD, finish()])
+    sink = MemorySink()
+
+    async with serving_with(
+        settings("slow", "spare", policy=HEDGED), slow, spare, sink=sink
+    ) as url:
+        response = await ask(url, stream=stream)
+
+    (exchange,) = sink.exchanges
+    assert response.status == 200
+    assert response.headers["x-headrace-backend"] == "spare"
+    assert response.headers["x-headrace-fallback-reason"] == "hedged"
+    assert [(a.kind, a.outcome, a.reason) for a in exchange.attempts] == [
+        ("primary", "failed", "hedge_lost"),
+        ("hedge", "completed", None),
+    ]
+    assert slow.abandoned.is_set()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_first_backend_still_wins_when_it_answers_first(stream):
+    first = Engine("first", [Pause(0.3), GOOD, finish()])
+    second = Engine("second", [Pause(60)])
+
+    async with serving_with(settings("first", "second", policy=HEDGED), first, second) as url:
+        response = await ask(url, stream=stream)
+
+    assert response.headers["x-headrace-backend"] == "first"
+    assert "x-headrace-fallback-reason" not in response.headers
+    assert second.abandoned.is_set()
+
+
+async def test_one_that_fails_in_a_race_leaves_it_to_the_other():
+    first = Engine("first", [Pause(0.2), BackendUnavailable("down")])
+    second = Engine("second", [Pause(0.3), GOOD, finish()])
+
+    async with serving_with(settings("first", "second", policy=HEDGED), first, second) as url:
+        response = await ask(url)
+
+    assert response.headers["x-headrace-backend"] == "second"
+
+
+async def test_race_that_both_lose_is_told_as_the_last_failure():
+    first = Engine("first", [Pause(0.2), BackendUnavailable("down")])
+    second = Engine("second", [Pause(0.3), BackendOverloaded("busy")])
+
+    async with serving_with(settings("first", "second", policy=HEDGED), first, second) as url:
+        response = await ask(url)
+
+    assert response.status == BackendOverloaded.status
+    assert (len(first.asks), len(second.asks)) == (1, 1)
+
+
+async def test_client_that_leaves_ends_both():
+    first, second = Engine("first", [Pause(60)]), Engine("second", [Pause(60)])
+    sink = MemorySink()
+
+    async with serving_with(
+        settings("first", "second", policy=HEDGED), first, second, sink=sink
+    ) as url:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await ask(url)
+        await asyncio.wait_for(first.abandoned.wait(), 5)
+        await asyncio.wait_for(second.abandoned.wait(), 5)
+
+    (exchange,) = sink.exchanges
+    assert exchange.outcome == "client_aborted"
+
+
+# ---------------------------------------------------------------- several samples
+
+
+async def test_call_that_most_samples_make_is_given():
+    odd, sink = call("ping", '{"host":"b"}'), MemorySink()
+    local = Engine("local", [odd, finish()], then=[[GOOD, finish()]])
+
+    async with serving_with(settings("local", policy="samples: 3"), local, sink=sink) as url:
+        response = await ask(url)
+
+    (exchange,) = sink.exchanges
+    message = response.json["choices"][0]["message"]
+    assert message["tool_calls"][0]["function"]["arguments"] == '{"host":"a"}'
+    assert [a.kind for a in exchange.attempts] == ["primary", "sample", "sample"]
+    assert {one.request.temperature for one in local.asks} == {0.7}
+
+
+async def test_without_a_majority_the_next_backend_answers():
+    each = [[call("ping", f'{{"host":"{host}"}}'), finish()] for host in "xyz"]
+    local, spare = Engine("local", each[0], then=each[1:]), Engine("spare", [GOOD, finish()])
+    voting = settings("local", "spare", policy="samples: 3")
+
+    async with serving_with(voting, local, spare) as url:
+        response = await ask(url)
+
+    # The spare is local too, so that it is sampled as well.
+    assert response.headers["x-headrace-fallback-reason"] == "no_majority"
+    assert response.headers["x-headrace-backend"] == "spare"

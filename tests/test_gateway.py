@@ -50,6 +50,7 @@ async def test_exchange_of_a_rescued_request_holds_both_attempts(cloud: Scripted
     attempts = [(a.kind, a.backend, a.outcome, a.reason) for a in exchange.attempts]
     assert attempts == [
         ("primary", "local", "invalid", "schema_violation"),
+        ("repair", "local", "invalid", "schema_violation"),
         ("fallback", "cloud", "completed", None),
     ]
     assert exchange.attempts[0].answer.tool_calls[0].function.arguments == '{"host":1}'

@@ -59,7 +59,7 @@ def test_tools_name_the_domain_and_the_reason_says_how(tools, domain, reason):
 def test_route_carries_what_its_domain_says():
     route = TABLE.match(request("Hotels_2_Find"))
 
-    assert (route.plan, route.verify, route.constrain) == (["a"], "observe", False)
+    assert (route.plan, route.policy.verify, route.policy.constrain) == (["a"], "observe", False)
 
 
 def test_custom_tools_are_unknown():

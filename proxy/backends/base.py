@@ -37,6 +37,8 @@ class Finish(msgspec.Struct, frozen=True, kw_only=True):
     usage: Usage
     mean_logprob: float | None = None
     """Mean natural-log probability of the answer's tokens; None where the engine gives none."""
+    confidence: float | None = None
+    """How sure the engine was of the calls, 0 to 1; None without calls, or where it cannot tell."""
 
 
 Event = Text | Call | Finish
@@ -84,6 +86,8 @@ class Backend(Protocol):
     """Something that completes chats. Made once, in app.py; shared by all requests."""
 
     name: str
+    is_local: bool
+    """Whether it generates, rather than relays what another server answers."""
 
     def lacks(self, request: ChatRequest) -> str | None:
         """The first field of the request that this backend cannot serve; None when it can all.

@@ -36,6 +36,8 @@ _MAX_ERROR = 64 * 1024
 class OpenAIBackend:
     """One base URL with its key. Connections are kept between requests."""
 
+    is_local = False
+
     def __init__(
         self,
         name: str,

@@ -16,7 +16,7 @@ from proxy.protocol.openai import ToolCall, Usage
 VERSION = 1
 
 Outcome: TypeAlias = Literal["completed", "invalid", "failed", "client_aborted", "upstream_aborted"]
-Kind: TypeAlias = Literal["primary", "repair", "fallback", "hedge", "shadow"]
+Kind: TypeAlias = Literal["primary", "sample", "repair", "fallback", "hedge", "shadow"]
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -43,6 +43,8 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     answer: Answer = Answer()
     usage: Usage | None = None
     mean_logprob: float | None = None
+    repairs: list[str] = []
+    """Codes of protocol.repair: what was put right in the calls before the client got them."""
     started_at: float
     """Seconds since the epoch."""
     first_byte_s: float | None = None

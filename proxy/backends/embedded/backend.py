@@ -72,6 +72,8 @@ class _Prompt:
 class EmbeddedBackend:
     """A base model and its adapters on this machine's processor."""
 
+    is_local = True
+
     def __init__(
         self, name: str, settings: EmbeddedSettings, model: BaseModel, adapters: Sequence[Adapter]
     ) -> None:

@@ -1,0 +1,128 @@
+"""One backend's try at a request: ask it, listen, check what it generates.
+
+An attempt gives items: a generated answer's events, or a cloud's bytes. It knows nothing of what
+the client has seen, nor of other attempts: that is the cascade's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
+
+import msgspec
+
+from proxy.assemble import Head
+from proxy.backends.base import Ask, Event, Generated, Relayed
+from proxy.catalog import Candidate, Plan
+from proxy.deadline import Deadline
+from proxy.errors import BackendUnavailable
+from proxy.logs import Facts
+from proxy.protocol.exchange import Kind
+from proxy.protocol.openai import ChatRequest, Message
+from proxy.recording import Recording, Tape
+from proxy.rename import whole_events
+from proxy.routing import Route
+from proxy.verify import verified
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One request, and all that its attempts need."""
+
+    request: ChatRequest
+    body: bytes
+    route: Route
+    plan: Plan
+    head: Head
+    recording: Recording
+    facts: Facts
+    deadline: Deadline
+
+
+class Piece(NamedTuple):
+    """Some of a cloud's bytes; of a stream, whole events."""
+
+    reply: Relayed
+    content: bytes
+
+
+Item: TypeAlias = Event | Piece
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """Who is asked, for what, and why."""
+
+    kind: Kind
+    candidate: Candidate
+    request: ChatRequest
+    part: float = 1.0
+    """Part of the time left that it has until something can be sent."""
+
+    def tape(self, recording: Recording) -> Tape:
+        """Where what is said from now on is kept."""
+        adapter = self.candidate.adapter
+        return recording.attempt(
+            self.kind,
+            self.candidate.backend.name,
+            self.candidate.answers_as,
+            adapter.manifest.format if adapter else None,
+        )
+
+
+async def items(attempt: Attempt, job: Job, tape: Tape) -> AsyncGenerator[Item, None]:
+    """What the client may get of an attempt, as it comes; close it to drop the backend's work.
+
+    Raises BackendError for what another attempt may do better, BadRequest for what none would.
+    """
+    with tape, _blamed(tape, job.deadline):
+        async with aclosing(_asked(attempt, job, tape)) as asked:
+            async for item in asked:
+                yield item
+
+
+async def events(attempt: Attempt, job: Job, tape: Tape) -> list[Event]:
+    """All of an answer, a cloud's read from its bytes; raises as `items` does."""
+    async with aclosing(items(attempt, job, tape)) as given:
+        generated = [item async for item in given if not isinstance(item, Piece)]
+    heard = generated or tape.heard().events()
+    if not heard:
+        raise BackendUnavailable("the backend's answer ended before its end")
+    return heard
+
+
+def complaining(request: ChatRequest, complaint: str) -> ChatRequest:
+    """The request, asked again by a proxy that says what was wrong with the answer."""
+    told = Message(role="user", content=f"That call was not valid: {complaint}. Call again.")
+    return msgspec.structs.replace(request, messages=[*request.messages, told])
+
+
+async def _asked(attempt: Attempt, job: Job, tape: Tape) -> AsyncGenerator[Item, None]:
+    request, policy, candidate = attempt.request, job.route.policy, attempt.candidate
+    # What was asked for again in other words is not what the client checks the answer against.
+    again = attempt.request is not job.request
+    ask = Ask(request, job.body, candidate.adapter, policy.constrain or again, candidate.bare)
+    async with candidate.backend.ask(ask) as reply:
+        match reply:
+            case Relayed():
+                content = tape.content(reply)
+                async for piece in whole_events(content) if job.request.stream else content:
+                    yield Piece(reply, piece)
+            case Generated():
+                heard = tape.events(reply.events)
+                async for event in verified(heard, job.request, policy, tape, candidate.floor):
+                    yield event
+
+
+@contextmanager
+def _blamed(tape: Tape, deadline: Deadline) -> Iterator[None]:
+    """A cancellation that the deadline caused is the backend's doing, not the client's."""
+    try:
+        yield
+    except (asyncio.CancelledError, GeneratorExit):
+        if deadline.passed:
+            tape.end("failed", "backend_timeout")
+        raise

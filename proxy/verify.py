@@ -1,0 +1,91 @@
+"""An answer is checked before it counts: text as it comes, calls once the answer is whole.
+
+Only what a local engine generates is checked; a cloud's bytes pass as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+
+from proxy.backends.base import Call, Event, Finish, Text
+from proxy.errors import InvalidAnswer, LowConfidence
+from proxy.protocol import toolcheck
+from proxy.protocol.openai import ChatRequest
+from proxy.protocol.repair import repair
+from proxy.protocol.toolcheck import Failure
+from proxy.recording import Tape
+from proxy.routing import Domain
+
+
+async def verified(
+    events: AsyncIterator[Event],
+    request: ChatRequest,
+    policy: Domain,
+    tape: Tape,
+    floor: float | None = None,
+) -> AsyncIterator[Event]:
+    """The same events, the calls held back until all of them are valid and sure enough.
+
+    With `verify: observe` an invalid answer is only recorded; with `off` nothing is held. Raises
+    InvalidAnswer, and LowConfidence for calls of which the engine is less sure than `floor`.
+    """
+    if policy.verify == "off":
+        async for event in events:
+            yield event
+        return
+    texts: list[str] = []
+    calls: list[Call] = []
+    async for event in events:
+        match event:
+            case Text(text):
+                texts.append(text)
+                yield event
+            case Call():
+                calls.append(event)
+            case Finish():
+                calls = _judged("".join(texts), calls, event, request, policy, tape)
+                _check_confidence(calls, event, floor)
+                for call in calls:
+                    yield call
+                yield event
+
+
+def check_late(late: Sequence[Event], request: ChatRequest) -> None:
+    """Raise InvalidAnswer when an answer's calls may not follow another answer's text."""
+    calls = [event.call for event in late if isinstance(event, Call)]
+    if not calls:
+        raise InvalidAnswer("no backend made a valid tool call after the text", "missing_call")
+    failure = toolcheck.check(calls, request)
+    if failure is not None:
+        raise InvalidAnswer(failure.message, failure.reason)
+
+
+def _check_confidence(calls: Sequence[Call], finish: Finish, floor: float | None) -> None:
+    if calls and floor is not None and finish.confidence is not None and finish.confidence < floor:
+        raise LowConfidence(f"confidence {finish.confidence:.3f} is below the floor {floor:.3f}")
+
+
+def _judged(
+    text: str, calls: list[Call], finish: Finish, request: ChatRequest, policy: Domain, tape: Tape
+) -> list[Call]:
+    """The calls as the client may get them."""
+    failure = _failure(text, calls, finish, request)
+    if failure is None:
+        return calls
+    if policy.repair.lossless and policy.verify == "enforce":
+        repaired = repair([call.call for call in calls], request)
+        if repaired is not None:
+            mended = [Call(call) for call in repaired.calls]
+            tape.mend(mended, repaired.codes)
+            return mended
+    if policy.verify == "enforce":
+        raise InvalidAnswer(failure.message, failure.reason)
+    tape.end("invalid", failure.reason)
+    return calls
+
+
+def _failure(text: str, calls: list[Call], finish: Finish, request: ChatRequest) -> Failure | None:
+    failure = toolcheck.check([call.call for call in calls], request)
+    if failure is None and not calls and finish.reason != "length":
+        return toolcheck.check_answer_format(text, request)
+    return failure
