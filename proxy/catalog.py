@@ -79,8 +79,6 @@ class Candidate(NamedTuple):
     adapter: Adapter | None
     bare: bool = False
     """Whether the base model answers in the adapter's stead."""
-    floor: float | None = None
-    """Confidence below which its calls are not given while another backend may do better."""
 
     @property
     def answers_as(self) -> str | None:

@@ -10,6 +10,7 @@ import msgspec
 
 from proxy import sse
 from proxy.backends.base import Call, Event, Finish, Text
+from proxy.backends.confidence import Confidence
 from proxy.protocol.exchange import Answer, Outcome
 from proxy.protocol.openai import FinishReason, FunctionCall, ToolCall, Usage
 
@@ -38,6 +39,7 @@ class Heard:
     finish_reason: str | None = None
     usage: Usage | None = None
     mean_logprob: float | None = None
+    confidence: Confidence | None = None
     has_error: bool = False
     is_unreadable: bool = False
     is_cut: bool = False
@@ -62,7 +64,10 @@ class Heard:
         text, calls = "".join(self.texts), self.answer().tool_calls
         reason = "tool_calls" if calls else _FINISH.get(self.finish_reason or "", "stop")
         finish = Finish(
-            reason=reason, usage=self.usage or Usage.of(0, 0), mean_logprob=self.mean_logprob
+            reason=reason,
+            usage=self.usage or Usage.of(0, 0),
+            mean_logprob=self.mean_logprob,
+            confidence=self.confidence,
         )
         return [*([Text(text)] if text else []), *map(Call, calls), finish]
 
@@ -92,6 +97,7 @@ class Heard:
                     self.finish_reason = "tool_calls" if self.calls else event.reason
                     self.usage = event.usage
                     self.mean_logprob = event.mean_logprob
+                    self.confidence = event.confidence
 
     def add_stream(self, pieces: Iterable[bytes]) -> None:
         """What a cloud streamed."""

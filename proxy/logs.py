@@ -34,6 +34,8 @@ class Facts:
     attempts: int = 0
     fallback_reason: str | None = None
     """Code of the failure for which the next backend was asked."""
+    confidence: float | None = None
+    """That the engine had in the calls of a whole answer, 0 to 1."""
     status: int | None = None
     """What the client has seen; None before the head of the response."""
     error: str | None = None
@@ -50,6 +52,7 @@ class Facts:
             "x-headrace-adapter": self.adapter,
             "x-headrace-attempts": str(self.attempts) if self.attempts else None,
             "x-headrace-fallback-reason": self.fallback_reason,
+            "x-headrace-confidence": None if self.confidence is None else f"{self.confidence:.4f}",
         }
         return {name: value for name, value in told.items() if value is not None}
 

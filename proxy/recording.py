@@ -206,6 +206,7 @@ class Tape:
     def attempt(self, heard: Heard) -> Attempt:
         """The attempt to be kept. `completed` only when what was heard is a whole answer."""
         outcome, reason = self._outcome or "failed", self._reason
+        sure = heard.confidence
         if outcome == "completed":
             outcome, reason = heard.judged()
         return Attempt(
@@ -218,6 +219,8 @@ class Tape:
             answer=heard.answer(),
             usage=heard.usage,
             mean_logprob=heard.mean_logprob,
+            name_probability=sure.name if sure else None,
+            arguments_probability=sure.arguments if sure else None,
             repairs=self._repairs,
             started_at=self._clock.started_at,
             first_byte_s=self._first_byte_s,

@@ -91,6 +91,13 @@ class Domain(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     without a majority the next backend is asked. Default 1: k samples cost k times."""
     sample_temperature: Annotated[float, msgspec.Meta(gt=0, le=2)] = 0.7
     """Temperature of these samples where the client sets none above 0. Default 0.7, usual."""
+    floor: Share | Literal["auto"] | None = None
+    """Probability that the engine must give to a call, 0 to 1; a call below it is asked of the next
+    backend. `auto` takes it from the adapter's calibration and `target_disagreement`; an adapter
+    without one has no floor. Default none: it costs cloud calls, and gains only what was measured.
+    """
+    target_disagreement: Share = 0.05
+    """Share of the calls given that may be wrong, as `floor: auto` understands it. Default 0.05."""
     deadline_s: Annotated[float, msgspec.Meta(gt=0)] | None = None
     """As `limits.deadline_s`, for this domain. Default none: that one."""
 

@@ -14,6 +14,7 @@ from typing import Protocol
 
 import msgspec
 
+from proxy.backends.confidence import Confidence
 from proxy.protocol.adapter import Adapter
 from proxy.protocol.openai import ChatRequest, FinishReason, NamedChoice, ToolCall, Usage
 
@@ -37,8 +38,8 @@ class Finish(msgspec.Struct, frozen=True, kw_only=True):
     usage: Usage
     mean_logprob: float | None = None
     """Mean natural-log probability of the answer's tokens; None where the engine gives none."""
-    confidence: float | None = None
-    """How sure the engine was of the calls, 0 to 1; None without calls, or where it cannot tell."""
+    confidence: Confidence | None = None
+    """How sure the engine was of the calls; None without calls, or where it cannot tell."""
 
 
 Event = Text | Call | Finish

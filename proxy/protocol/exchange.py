@@ -43,6 +43,10 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     answer: Answer = Answer()
     usage: Usage | None = None
     mean_logprob: float | None = None
+    name_probability: float | None = None
+    """That the engine gave to the tool's name, 0 to 1; None where it cannot tell."""
+    arguments_probability: float | None = None
+    """The same for the arguments: the product over their tokens."""
     repairs: list[str] = []
     """Codes of protocol.repair: what was put right in the calls before the client got them."""
     started_at: float
