@@ -89,7 +89,7 @@ def _app(config: Config, gateway: Gateway, draining: Draining) -> ASGIApp:
         ],
         redirect_slashes=False,
     )
-    return RequestLog(ErrorAnswers(router))
+    return RequestLog(ErrorAnswers(router), config.response_headers)
 
 
 def _gateway(config: Config, catalog: Catalog, recorder: Recorder | None) -> Gateway:

@@ -302,6 +302,7 @@ class _Cascade:
         """What response headers and log will say if the present attempt answers."""
         facts, candidate = self._job.facts, self._answering.candidate
         facts.attempts = max(1, len(self._job.recording.tapes))
+        facts.overhead_s = self._job.recording.overhead_s
         facts.backend = candidate.backend.name
         facts.adapter = candidate.answers_as
         facts.fallback_reason = self._job.plan.passed_over

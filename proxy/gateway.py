@@ -38,6 +38,11 @@ from proxy.routing import Route, RouteTable
 
 PIN = b"x-headrace-adapter"
 """Request header that names the adapter to answer, or `base`: for tests and evaluation."""
+PIN_BACKEND = b"x-headrace-backend"
+"""Request header that names the backend to answer, alone."""
+FORCE_FALLBACK = b"x-headrace-fallback"
+"""Request header that leaves out the plan's first backend, whatever its value."""
+_FOR_ADMINS = (PIN, PIN_BACKEND, FORCE_FALLBACK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,7 @@ class Gateway:
         inbound.facts.domain, inbound.facts.match = route.domain, route.reason
         with self.limits.admit():
             plan = self._plan(inbound, caller, route, request)
+            inbound.facts.drifted = list(plan.drifted)
             head = new_head(request.model)
             recording = _recording(head.id, inbound, caller, request, route)
             with self._recorded(recording, inbound.facts):
@@ -93,13 +99,16 @@ class Gateway:
                         yield answer
 
     def _plan(self, inbound: Inbound, caller: Caller, route: Route, request: ChatRequest) -> Plan:
-        """Who is asked: the route's backends or, for an admin who says so, one adapter."""
-        pin = inbound.headers.get(PIN)
-        if pin is None:
-            return self.catalog.plan(route, request)
-        if not caller.is_admin:
-            raise Forbidden(f"only a key with `admin: true` may send {PIN.decode()}")
-        return self.catalog.pinned(route, pin.decode("latin-1"))
+        """Who is asked: the route's backends or, for an admin who says so, others."""
+        sent = [name for name in _FOR_ADMINS if name in inbound.headers]
+        if sent and not caller.is_admin:
+            raise Forbidden(f"only a key with `admin: true` may send {sent[0].decode()}")
+        if PIN in sent:
+            return self.catalog.pinned(route, inbound.headers[PIN].decode("latin-1"))
+        if PIN_BACKEND in sent:
+            return self.catalog.only(route, inbound.headers[PIN_BACKEND].decode("latin-1"))
+        plan = self.catalog.plan(route, request)
+        return plan.without("forced") if FORCE_FALLBACK in sent else plan
 
     @asynccontextmanager
     async def _until_silence(self, inbound: Inbound, route: Route) -> AsyncIterator[Deadline]:
@@ -154,6 +163,7 @@ def _recording(
         body=inbound.body,
         tools_fingerprint=fingerprint_tools(request.offered) if request.offered else None,
         retries=_whole_number(inbound.headers.get(b"x-stainless-retry-count", b"")),
+        drifted=inbound.facts.drifted,
     )
 
 

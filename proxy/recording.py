@@ -48,6 +48,7 @@ class Recording:
         body: bytes,
         tools_fingerprint: str | None = None,
         retries: int = 0,
+        drifted: Sequence[str] = (),
     ) -> None:
         self.id = id
         """The id of an answer that we make; a relayed answer brings its own."""
@@ -62,6 +63,7 @@ class Recording:
         self._body = body
         self._tools_fingerprint = tools_fingerprint
         self._retries = retries
+        self._drifted = list(drifted)
         self._clock = _Clock()
         self._status = 500
         self._total_s = 0.0
@@ -81,6 +83,12 @@ class Recording:
         self._status = status
         self._outcome = outcome
         self._total_s = self._clock.elapsed()
+
+    @property
+    def overhead_s(self) -> float:
+        """Seconds so far in which no backend was waited for."""
+        waited = sum(t.elapsed_s for t in self.tapes if t.kind not in ("hedge", "sample"))
+        return max(0.0, self._clock.elapsed() - waited)
 
     @property
     def size(self) -> int:
@@ -109,6 +117,7 @@ class Recording:
             outcome=outcome,
             status=self._status,
             retries=self._retries,
+            drifted=self._drifted,
         )
 
 
@@ -150,6 +159,11 @@ class Tape:
             self.end("completed")
         else:
             self.end(*_judged(error, begun=self._first_byte_s is not None))
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the start, up to the end or until now."""
+        return self._clock.elapsed() if self._total_s is None else self._total_s
 
     def end(self, outcome: Outcome, reason: str | None = None) -> None:
         """The attempt is over; later calls change nothing. `reason` is a code."""
@@ -224,7 +238,7 @@ class Tape:
             repairs=self._repairs,
             started_at=self._clock.started_at,
             first_byte_s=self._first_byte_s,
-            total_s=self._clock.elapsed() if self._total_s is None else self._total_s,
+            total_s=self.elapsed_s,
         )
 
     def _mark_first_byte(self) -> None:

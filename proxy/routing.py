@@ -30,6 +30,7 @@ _REMEMBERED = 4096
 Trigger: TypeAlias = Literal[
     "unavailable", "overloaded", "timeout", "context", "invalid", "low_confidence"
 ]
+Drift: TypeAlias = Literal["serve", "observe", "fallback"]
 Share: TypeAlias = Annotated[float, msgspec.Meta(gt=0, le=1)]
 
 
@@ -98,6 +99,11 @@ class Domain(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """
     target_disagreement: Share = 0.05
     """Share of the calls given that may be wrong, as `floor: auto` understands it. Default 0.05."""
+    drift: Drift = "observe"
+    """What becomes of requests in which a tool has another schema than its adapter was trained
+    with: `serve` asks the adapter all the same, `observe` also says so in log and record,
+    `fallback` asks the next backend. Default observe: most changes are harmless, and the answer is
+    verified."""
     deadline_s: Annotated[float, msgspec.Meta(gt=0)] | None = None
     """As `limits.deadline_s`, for this domain. Default none: that one."""
 

@@ -86,3 +86,5 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """HTTP status that the client saw."""
     retries: int = 0
     """How often the client's SDK had sent this request before (x-stainless-retry-count)."""
+    drifted: list[str] = []
+    """Tools whose schema is not the one that the first adapter of the plan was trained with."""
