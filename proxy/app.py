@@ -123,6 +123,7 @@ def _gateway(config: Config, catalog: Catalog, recorder: Recorder | None) -> Gat
         catalog=catalog,
         recorder=recorder,
         deadline_s=config.limits.deadline_s,
+        longest_s=config.limits.longest_s,
         hedges=Hedges(),
     )
 

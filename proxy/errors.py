@@ -167,6 +167,8 @@ class BackendError(ProxyError):
 
     status = 502
     code: str | None = "backend_error"
+    trigger = "unavailable"
+    """What a domain's `fallback.when` calls it."""
 
     @property
     def headers(self) -> dict[str, str]:
@@ -182,6 +184,7 @@ class BackendOverloaded(BackendError):
 
     status = 503
     code: str | None = "backend_overloaded"
+    trigger = "overloaded"
 
     def __init__(self, message: str, retry: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
@@ -215,6 +218,7 @@ class BackendLimited(BackendOverloaded):
 class BackendTimeout(BackendError):
     status = 504
     code = "backend_timeout"
+    trigger = "timeout"
 
 
 class ContextTooLong(BackendError):
@@ -223,12 +227,14 @@ class ContextTooLong(BackendError):
     status = 400
     type = "invalid_request_error"
     code = "context_length_exceeded"
+    trigger = "context"
 
 
 class InvalidAnswer(BackendError):
     """The answer breaks the request's own schemas; `reason` is a code of protocol.toolcheck."""
 
     code = "invalid_answer"
+    trigger = "invalid"
 
     def __init__(self, message: str, reason: str) -> None:
         super().__init__(message)
@@ -239,6 +245,7 @@ class LowConfidence(BackendError):
     """The answer is valid, but less sure than the domain asks for; `reason` says how that shows."""
 
     code = "low_confidence"
+    trigger = "low_confidence"
 
     def __init__(self, message: str, reason: str = "low_confidence") -> None:
         super().__init__(message)
