@@ -106,6 +106,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tool_call_id: str | None = None
     function_call: FunctionCall | None = None
     refusal: str | None = None
+    audio: msgspec.Raw = msgspec.Raw(b"")
 
     @property
     def text(self) -> str:
@@ -119,6 +120,8 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         """False for images, audio, files and calls of custom tools: no local model reads them."""
         parts = self.content if isinstance(self.content, list) else ()
         calls = self.tool_calls or ()
+        if bytes(self.audio) not in (b"", b"null"):
+            return False
         return all(p.type == "text" for p in parts) and all(c.function for c in calls)
 
 
