@@ -156,6 +156,7 @@ async def _openai(name: str, settings: OpenAISettings) -> AsyncIterator[Backend]
         connect_s=settings.connect_s,
         silence_s=settings.silence_s,
         answer_s=settings.answer_s,
+        count_usage=settings.count_usage,
         max_connections=settings.max_connections,
     )
     async with aclosing(backend):

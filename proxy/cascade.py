@@ -31,7 +31,7 @@ from proxy.hedge import Hedges, race
 from proxy.protocol.exchange import Kind
 from proxy.protocol.openai import ChatRequest
 from proxy.recording import Tape
-from proxy.rename import rename, rename_events
+from proxy.rename import rename, rename_events, without_usage
 from proxy.verify import check_late
 from proxy.vote import vote
 
@@ -131,7 +131,7 @@ class _Cascade:
         if isinstance(item, Piece):
             self.status, self.headers = item.reply.status, item.reply.headers
             self._commitment.relayed()
-            wire = item.content
+            wire = without_usage(item.content) if item.reply.has_own_usage else item.content
             if item.reply.renamed:
                 wire = rename_events(wire, self._job.request.model)
         else:
