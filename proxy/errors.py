@@ -16,6 +16,11 @@
         ├── BackendUnavailable 502  backend_unavailable
         ├── BackendOverloaded  503  backend_overloaded
         ├── BackendTimeout     504  backend_timeout
+        │   ├── ConnectTimeout      timeout_connect
+        │   ├── FirstTokenTimeout   timeout_first_token
+        │   ├── StallTimeout        timeout_stall
+        │   └── TotalTimeout        timeout_total
+        ├── AdapterMissing     502  adapter_missing
         ├── ContextTooLong     400  context_length_exceeded
         └── InvalidAnswer      502  invalid_answer
 
@@ -171,6 +176,36 @@ class BackendOverloaded(BackendError):
 class BackendTimeout(BackendError):
     status = 504
     code = "backend_timeout"
+
+
+class ConnectTimeout(BackendTimeout):
+    """No connection to the backend stood in time."""
+
+    code = "timeout_connect"
+
+
+class FirstTokenTimeout(BackendTimeout):
+    """The backend took the request and sent nothing of an answer in time."""
+
+    code = "timeout_first_token"
+
+
+class StallTimeout(BackendTimeout):
+    """The backend went silent in the middle of an answer."""
+
+    code = "timeout_stall"
+
+
+class TotalTimeout(BackendTimeout):
+    """The answer was still coming when its time was over."""
+
+    code = "timeout_total"
+
+
+class AdapterMissing(BackendError):
+    """The server that was asked has not loaded the adapter; it may have been restarted."""
+
+    code = "adapter_missing"
 
 
 class ContextTooLong(BackendError):

@@ -12,17 +12,27 @@ rendering, and the reading of tool calls, to the engine.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import AbstractAsyncContextManager
-from typing import NamedTuple, Protocol
+import hashlib
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
+from typing import Literal, NamedTuple, Protocol
 
 import aiohttp
 import msgspec
 
-from proxy.backends.base import Call
+from proxy.backends.base import Ask, Call, Event, Finish, Generated, lacks_locally
+from proxy.backends.pacing import paced
+from proxy.backends.prompts import rendered
+from proxy.backends.reading import Reader
+from proxy.backends.settings import EngineSettings
+from proxy.errors import (
+    BackendOverloaded,
+    BackendUnavailable,
+    ContextTooLong,
+)
 from proxy.protocol.adapter import Adapter
 from proxy.protocol.formats.constraint import Constraint
-from proxy.protocol.openai import ChatRequest, FinishReason
+from proxy.protocol.openai import ChatRequest, FinishReason, Usage
 
 # ---------------------------------------------------------------- which server
 
@@ -130,13 +140,17 @@ Output = Piece | Call | End
 class Dialect(Protocol):
     """One kind of engine, over HTTP. Stateless: the server is named with each call.
 
-    Everything raised is of proxy.errors: BackendError where another server or backend may do
-    better, BadRequest where none would. Leaving a generator cuts the connection, at which every
+    Everything raised is of proxy.errors: AdapterMissing where the server does not have the adapter
+    (it has been restarted), another BackendError where another server or backend may do better,
+    BadRequest where none would. Leaving a generator cuts the connection, at which every
     engine here stops its work on the request.
     """
 
     loads_at_run_time: bool
     """Whether `load` and `unload` work; if not, new adapters take a restart of the server."""
+
+    def lacks(self, request: ChatRequest, mode: Literal["native", "chat"]) -> str | None:
+        """The first field of the request that this engine must not be given; None for none."""
 
     def generate(
         self, session: aiohttp.ClientSession, url: str, generation: Generation
@@ -170,3 +184,225 @@ class Dialect(Protocol):
     ) -> list[int] | str:
         """The `most` likeliest next tokens, to be held against a canary: ids, or their text where
         the engine gives no ids."""
+
+
+# ---------------------------------------------------------------- prompt in, events out
+
+MAX_ANSWER = 4 * 1024 * 1024
+"""Characters of an answer that are read: a bound on what a broken engine can cost us."""
+_PREFIX = 2048
+"""Characters of a prompt that decide where it goes: they hold the system text and the tools."""
+_CHARACTERS_A_TOKEN = 32
+"""A prompt of more is refused before it is counted: only a run of spaces packs as tightly."""
+
+
+class Encoder(Protocol):
+    """What turns a prompt into token ids."""
+
+    def encode(self, prompt: str) -> list[int]: ...
+
+
+class _Work(NamedTuple):
+    """One request, ready to be sent."""
+
+    start: Callable[[str], AsyncGenerator[Output, None]]
+    """Asks the server with this URL."""
+    reader: Reader
+    prompt_tokens: int
+    """Counted in native mode, estimated in chat mode."""
+    prefix: str
+    max_tokens: int
+
+
+class EngineBackend:
+    """An engine elsewhere, as the cascade sees it."""
+
+    def __init__(
+        self,
+        name: str,
+        settings: EngineSettings,
+        *,
+        encoder: Encoder,
+        dialect: Dialect,
+        pool: Pool,
+        session: aiohttp.ClientSession,
+    ) -> None:
+        """Owns the pool and the session from here on."""
+        self.name = name
+        self._settings = settings
+        self._encoder = encoder
+        self._dialect = dialect
+        self._pool = pool
+        self._session = session
+
+    def lacks(self, request: ChatRequest) -> str | None:
+        return lacks_locally(request) or self._dialect.lacks(request, self._settings.mode)
+
+    @asynccontextmanager
+    async def ask(self, ask: Ask) -> AsyncIterator[Generated]:
+        adapter = None if ask.bare or ask.adapter is None else ask.adapter.id
+        work = self._work(ask, adapter)
+        async with AsyncExitStack() as stack:
+            tokens = work.prompt_tokens + work.max_tokens
+            lease = self._pool.lease(adapter=adapter, prefix=work.prefix, tokens=tokens)
+            replica = await stack.enter_async_context(lease)
+            outputs = await stack.enter_async_context(aclosing(work.start(replica.url)))
+            yield Generated(_events(paced(outputs, self._settings), work))
+
+    async def ready(self) -> bool:
+        return await self._pool.ready()
+
+    async def aclose(self) -> None:
+        await self._pool.aclose()
+        await self._session.close()
+
+    # ------------------------------------------------------------ in
+
+    def _work(self, ask: Ask, adapter: str | None) -> _Work:
+        if self._settings.mode == "chat":
+            return self._conversation(ask, adapter)
+        prompt = rendered(ask, self._settings.plain)
+        ids = self._counted(prompt.text)
+        sampling = self._sampling(ask.request, self._settings.context - len(ids))
+        generation = Generation(
+            adapter=adapter,
+            prompt=Prompt(prompt.text, ids),
+            sampling=sampling,
+            constraint=prompt.constraint if self._settings.constrain else None,
+        )
+        return _Work(
+            lambda url: self._dialect.generate(self._session, url, generation),
+            Reader(prompt.format, ask.request.stops),
+            len(ids),
+            _digest(prompt.text[:_PREFIX]),
+            sampling.max_tokens,
+        )
+
+    def _conversation(self, ask: Ask, adapter: str | None) -> _Work:
+        """Chat mode: how many tokens the engine's own template makes of it, we do not know."""
+        estimate = len(ask.body) // 4
+        sampling = self._sampling(ask.request, self._settings.context)
+        conversation = Conversation(
+            adapter=adapter,
+            request=ask.request,
+            sampling=sampling,
+            constrain=ask.constrain and self._settings.constrain,
+        )
+        head = (ask.request.messages[0].text, *(f.name for f in ask.request.offered))
+        return _Work(
+            lambda url: self._dialect.chat(self._session, url, conversation),
+            Reader(None, ask.request.stops),
+            estimate,
+            _digest("\n".join(head)[:_PREFIX]),
+            sampling.max_tokens,
+        )
+
+    def _counted(self, prompt: str) -> list[int]:
+        context = self._settings.context
+        fits = len(prompt) <= _CHARACTERS_A_TOKEN * context
+        ids = self._encoder.encode(prompt) if fits else []
+        if not fits or len(ids) >= context:
+            raise ContextTooLong(
+                f"the prompt leaves no room for an answer in {context} tokens", "messages"
+            )
+        return ids
+
+    def _sampling(self, request: ChatRequest, room: int) -> Sampling:
+        asked = request.max_completion_tokens or request.max_tokens or self._settings.max_tokens
+        return Sampling(
+            max_tokens=min(asked, room),
+            # Greedy unless asked otherwise: a call has one right form, and the trainer judged that.
+            temperature=request.temperature or 0.0,
+            top_p=1.0 if request.top_p is None else max(request.top_p, 1e-6),
+            seed=request.seed,
+            frequency_penalty=request.frequency_penalty or 0.0,
+            presence_penalty=request.presence_penalty or 0.0,
+        )
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(errors="replace"), digest_size=8).hexdigest()
+
+
+# ---------------------------------------------------------------- out
+
+
+async def _events(outputs: AsyncIterator[Output], work: _Work) -> AsyncIterator[Event]:
+    tally = _Tally()
+    calls: list[Call] = []
+    async for output in outputs:
+        match output:
+            case Piece(text):
+                tally.count(output)
+                for event in work.reader.feed(text):
+                    yield event
+                if work.reader.stopped:
+                    break
+            case Call():
+                calls.append(output)
+            case End():
+                tally.end = output
+    if tally.end is None and not work.reader.stopped:
+        raise BackendUnavailable("the engine's answer ended before its end")
+    for event in [*work.reader.end(), *calls]:
+        calls += [event] if isinstance(event, Call) else []
+        yield event
+    yield tally.finish(work, called=bool(calls))
+
+
+class _Tally:
+    """What an answer's pieces come to."""
+
+    def __init__(self) -> None:
+        self.end: End | None = None
+        self._size = 0
+        self._tokens = 0
+        self._rated = 0
+        self._logprob = 0.0
+
+    def count(self, piece: Piece) -> None:
+        self._size += len(piece.text)
+        if self._size > MAX_ANSWER:
+            raise BackendUnavailable(f"the answer is longer than {MAX_ANSWER} characters")
+        self._tokens += piece.tokens
+        if piece.logprob is not None:
+            self._rated += piece.tokens
+            self._logprob += piece.logprob
+
+    def finish(self, work: _Work, *, called: bool) -> Finish:
+        """The last event. The engine's own counts where it gave them."""
+        end = self.end or End(reason="stop")
+        prompt = work.prompt_tokens if end.prompt_tokens is None else end.prompt_tokens
+        tokens = self._tokens if end.tokens is None else end.tokens
+        reason: FinishReason = "stop" if end.reason == "tool_calls" else end.reason
+        return Finish(
+            reason="tool_calls" if called else reason,
+            usage=Usage.of(prompt, tokens),
+            mean_logprob=self._logprob / self._rated if self._rated else None,
+        )
+
+
+class OneReplica:
+    """The pool of a backend with one server: slots, and nothing to choose."""
+
+    def __init__(self, replica: Replica, max_in_flight: int) -> None:
+        self._replica = replica
+        self._free = max_in_flight
+
+    @asynccontextmanager
+    async def lease(
+        self, *, adapter: str | None, prefix: str, tokens: int
+    ) -> AsyncIterator[Replica]:
+        if self._free == 0:
+            raise BackendOverloaded(f"all slots of {self._replica.name} are taken")
+        self._free -= 1
+        try:
+            yield self._replica
+        finally:
+            self._free += 1
+
+    async def ready(self) -> bool:
+        return True
+
+    async def aclose(self) -> None:
+        pass
