@@ -30,10 +30,6 @@ State: TypeAlias = Literal["up", "slow", "open", "half_open", "down", "draining"
 class BalanceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How requests are spread over replicas."""
 
-    max_in_flight: Annotated[int, msgspec.Meta(ge=1)] = 32
-    """Requests that one replica works on at once; more wait. Default 32: the smallest batch at
-    which an 8B model with 4-bit weights keeps a 24 GB card busy; `headrace plan-gpu` prints what
-    the memory allows."""
     affinity_tokens: Annotated[int, msgspec.Meta(ge=0)] = 4096
     """Tokens in flight by which a replica that knows the prompt's beginning may be ahead of the
     idlest and still be chosen; never more than the prompt has, as no cache saves more. Default
@@ -45,8 +41,8 @@ class BalanceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     """Seconds until a stopped replica is tried with one request; doubles with each trial that
     fails, up to 12 times as long. Default 5: a restarted process is back that soon, or not yet."""
     slow_start_s: Annotated[float, msgspec.Meta(ge=0)] = 20
-    """Seconds in which a replica that came back grows from a tenth of its share to all of it.
-    Default 20: its caches are cold, its graphs not yet captured."""
+    """Seconds in which a replica that came back grows from a tenth of its share to all of it, while
+    others have room. Default 20: its caches are cold, its graphs not yet captured."""
 
 
 _LONGEST = 12
@@ -105,9 +101,12 @@ Choice: TypeAlias = Picked | Full | Nobody
 class Balancer:
     """The replicas' loads and breakers, and the choice that follows from them."""
 
-    def __init__(self, settings: BalanceSettings, clock: Callable[[], float]) -> None:
-        """`clock` gives seconds that never go back."""
+    def __init__(
+        self, settings: BalanceSettings, max_in_flight: int, clock: Callable[[], float]
+    ) -> None:
+        """`max_in_flight` holds for each replica; `clock` gives seconds that never go back."""
         self._settings = settings
+        self._max_in_flight = max_in_flight
         self._clock = clock
         self._replicas: dict[str, _Replica] = {}
         self._choices = 0
@@ -162,7 +161,9 @@ class Balancer:
         free = [id for id, replica in usable.items() if self._has_room(replica)]
         if not free:
             return Full() if usable else Nobody()
-        return self._begin(self._pick(free, tokens, prefix), tokens, prefix)
+        # One that just came back is spared as long as others have room, and no longer.
+        calm = [id for id in free if self._is_within_share(usable[id])]
+        return self._begin(self._pick(calm or free, tokens, prefix), tokens, prefix)
 
     def end(self, picked: Picked, outcome: Outcome) -> None:
         """A use is over: its place is free, and the breaker has heard how it went. Call it once."""
@@ -213,7 +214,10 @@ class Balancer:
     def _has_room(self, replica: _Replica) -> bool:
         if replica.opened_at is not None:
             return not replica.in_trial
-        return replica.uses < max(1, int(self._settings.max_in_flight * self._share(replica)))
+        return replica.uses < self._max_in_flight
+
+    def _is_within_share(self, replica: _Replica) -> bool:
+        return replica.uses < max(1, int(self._max_in_flight * self._share(replica)))
 
     def _may_be_tried(self, replica: _Replica) -> bool:
         if replica.opened_at is None:

@@ -1,7 +1,8 @@
 """Which adapter answers for a domain now: the champions of each adapters directory.
 
-Bundles are read and proven whole at start; one that is corrupt, or made for other weights, keeps
-the proxy from starting rather than spoil answers quietly.
+Bundles are read and found whole at start; one that is corrupt, or made for other weights, keeps
+the proxy from starting rather than spoil answers quietly. Champions that come later are put in
+place by `flip`, once rollout.py has prepared them.
 """
 
 from __future__ import annotations
@@ -99,7 +100,11 @@ class Catalog:
 
     def __init__(self, backends: Mapping[str, Backend], champions: Mapping[str, Champions]) -> None:
         self.backends = backends
-        self._champions = champions
+        self._champions = dict(champions)
+
+    def flip(self, backend: str, champions: Champions) -> None:
+        """From now on these answer; requests under way keep the adapter that they were given."""
+        self._champions[backend] = champions
 
     def plan(self, route: Route, request: ChatRequest) -> Plan:
         """The route's backends that can serve the request, in order.

@@ -181,7 +181,7 @@ class Fit(msgspec.Struct, frozen=True, kw_only=True):
     sequences: int
     """Of the whole context, at once."""
     max_in_flight: int
-    """For `balance.max_in_flight` of routes.yaml."""
+    """For the setting of that name in routes.yaml."""
     launch: list[str]
     """A line for each card."""
 
@@ -398,7 +398,7 @@ def told(plan: Plan) -> Iterator[str]:
     for refusal in plan.refused:
         yield f"\n{refusal.engine} cannot: {refusal.why}"
     for fit in plan.fits:
-        yield f"\n{fit.engine}, with balance.max_in_flight: {fit.max_in_flight} in routes.yaml:\n"
+        yield f"\n{fit.engine}, with max_in_flight: {fit.max_in_flight} in routes.yaml:\n"
         yield from fit.launch
 
 

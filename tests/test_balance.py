@@ -11,9 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from proxy.balance import Balancer, BalanceSettings, Full, Nobody, Picked
 
-SETTINGS = BalanceSettings(
-    max_in_flight=4, affinity_tokens=1000, failures=3, open_s=5, slow_start_s=20
-)
+SETTINGS = BalanceSettings(affinity_tokens=1000, failures=3, open_s=5, slow_start_s=20)
+PLACES = 4
 BOTH = ("a", "b")
 
 
@@ -34,7 +33,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def balancer(clock: Clock) -> Balancer:
-    balancer = Balancer(SETTINGS, clock)
+    balancer = Balancer(SETTINGS, PLACES, clock)
     balancer.keep(BOTH)
     return balancer
 
@@ -101,7 +100,7 @@ def test_affinity_does_not_beat_a_longer_queue(balancer: Balancer):
 
 
 def test_no_affinity_where_it_is_switched_off(clock: Clock):
-    balancer = Balancer(BalanceSettings(affinity_tokens=0), clock)
+    balancer = Balancer(BalanceSettings(affinity_tokens=0), PLACES, clock)
     balancer.keep(BOTH)
 
     assert pick(balancer).id != pick(balancer).id
@@ -232,10 +231,17 @@ def test_health_check_that_fails_stops_a_replica_and_one_that_passes_starts_it_s
     balancer.set_healthy("a", True)
 
     assert balancer.state("a") == "slow"
-    assert isinstance(balancer.choose(["a"], 1, ("x", "x")), Picked)
-    assert balancer.choose(["a"], 1, ("x", "x")) == Full()
     clock.now += 20
     assert balancer.state("a") == "up"
+
+
+def test_replica_that_came_back_is_spared_while_another_has_room(balancer: Balancer):
+    balancer.set_healthy("a", False)
+    balancer.set_healthy("a", True)
+
+    ids = [pick(balancer, prefix=str(number), tokens=1).id for number in range(8)]
+
+    assert ids == ["a", "b", "b", "b", "b", "a", "a", "a"]
 
 
 def test_health_that_goes_on_does_not_close_the_breaker(balancer: Balancer):
@@ -261,7 +267,7 @@ class Anything(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.clock = Clock()
-        self.balancer = Balancer(SETTINGS, self.clock)
+        self.balancer = Balancer(SETTINGS, PLACES, self.clock)
         self.balancer.keep("abc")
         self.taken: list[Picked] = []
 
@@ -269,7 +275,9 @@ class Anything(RuleBasedStateMachine):
     def ask(self, tokens: int, adapter: str, prefix: str) -> None:
         states = {id: self.balancer.state(id) for id in "abc"}
         usable = {id for id, state in states.items() if state in ("up", "slow", "half_open")}
-        loads = {id: self.load(id) for id in usable if self.has_room(id)}
+        free = [id for id in usable if self.has_room(id)]
+        calm = [id for id in free if self.is_within_share(id)]
+        loads = {id: self.load(id) for id in calm or free}
         choice = self.balancer.choose("abc", tokens, (adapter, prefix))
         match choice:
             case Picked(id=id):
@@ -301,13 +309,16 @@ class Anything(RuleBasedStateMachine):
     def places_are_neither_lost_nor_exceeded(self) -> None:
         for id in "abc":
             held = [picked for picked in self.taken if picked.id == id]
-            assert self.balancer.in_flight(id) == len(held) <= SETTINGS.max_in_flight
+            assert self.balancer.in_flight(id) == len(held) <= PLACES
 
     def load(self, id: str) -> float:
         return self.balancer._load(id)
 
     def has_room(self, id: str) -> bool:
         return self.balancer._has_room(self.balancer._replicas[id])
+
+    def is_within_share(self, id: str) -> bool:
+        return self.balancer._is_within_share(self.balancer._replicas[id])
 
 
 TestAnything = Anything.TestCase
@@ -317,7 +328,7 @@ TestAnything = Anything.TestCase
 def test_every_place_is_given_back_whatever_the_order(seed: int, shares: int):
     ids = [f"r{number}" for number in range(shares)]
     chance = random.Random(seed)
-    balancer = Balancer(SETTINGS, Clock())
+    balancer = Balancer(SETTINGS, PLACES, Clock())
     balancer.keep(ids)
     choices = [balancer.choose(ids, chance.randrange(1, 999), ("x", "x")) for _ in range(30)]
     taken = [choice for choice in choices if isinstance(choice, Picked)]
@@ -345,8 +356,8 @@ class Town:
     dies: tuple[str, float, float] | None = None
     """A replica that fails each request between two times, in seconds from the start."""
 
-    def run(self, seconds: float, gap: float, settings: BalanceSettings) -> None:
-        balancer = Balancer(settings, self.clock)
+    def run(self, seconds: float, gap: float, places: int) -> None:
+        balancer = Balancer(BalanceSettings(), places, self.clock)
         balancer.keep(self.speeds)
         chance, start = random.Random(1), self.clock.now
         ends: list[tuple[float, int, Picked]] = []
@@ -376,7 +387,7 @@ class Town:
 def test_work_is_shared_by_speed():
     town = Town({"slow": 50, "fast": 100})
 
-    town.run(600, 0.2, BalanceSettings(max_in_flight=32))
+    town.run(600, 0.2, 32)
 
     assert town.turned_away == 0
     assert 1.5 < town.served["fast"] / town.served["slow"] < 2.5
@@ -385,7 +396,7 @@ def test_work_is_shared_by_speed():
 def test_dead_replica_costs_few_requests_and_is_used_again():
     town = Town({"a": 100, "b": 100}, dies=("a", 100, 200))
 
-    town.run(600, 0.1, BalanceSettings(max_in_flight=64))
+    town.run(600, 0.1, 64)
 
     # Without a breaker half of a thousand would fail: what is in flight, and then one each trial.
     assert town.failed < 50

@@ -1,8 +1,8 @@
 """Which servers a list of URLs stands for: a name that resolves to many addresses is many.
 
-    http://tgi-a:8080          one address    asked by its name
-    http://tgi-headless:8080   three          http://10.0.0.7:8080, …, each a replica
-    https://tgi:8443           any number     asked by its name: certificates are made out to names
+http://tgi-a:8080          one address    asked by its name
+http://tgi-headless:8080   three          http://10.0.0.7:8080, …, each a replica
+https://tgi:8443           any number     asked by its name: certificates are made out to names
 """
 
 from __future__ import annotations

@@ -37,7 +37,9 @@ def complaint(
     return f"its answer is not the trained one's within {most} tokens"
 
 
-def _equal(answered: Sequence[int] | str, expected: Sequence[int], most: int, decode: Decode) -> bool:
+def _equal(
+    answered: Sequence[int] | str, expected: Sequence[int], most: int, decode: Decode
+) -> bool:
     wanted = list(expected[:most])
     if isinstance(answered, str):
         # A cut may fall inside a character.

@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import aiohttp
 import msgspec
@@ -86,12 +87,17 @@ class Server:
         self.tried_at.clear()
 
 
+class _Place(NamedTuple):
+    picked: Picked
+    server: Server
+
+
 @dataclass(slots=True)
 class _Waiter:
     adapter: str | None
     tokens: int
     prefix: tuple[str, str]
-    place: asyncio.Future[Picked]
+    place: asyncio.Future[_Place]
 
 
 class Replicas:
@@ -165,17 +171,17 @@ class Replicas:
     async def lease(
         self, *, adapter: str | None, prefix: str, tokens: int
     ) -> AsyncIterator[Replica]:
-        picked = await self._place(adapter, tokens, (adapter or "", prefix))
-        server = self._servers[picked.id]
+        picked, server = await self._place(adapter, tokens, (adapter or "", prefix))
         outcome: Outcome = "neutral"
         try:
             yield server.replica
             outcome = "served"
-        except (BackendUnavailable, BackendTimeout) as error:
-            if isinstance(error, AdapterMissing):
-                server.forget()
-            else:
-                outcome = "failed"
+        except (BackendUnavailable, BackendTimeout):
+            outcome = "failed"
+            server.suspect.set()
+            raise
+        except AdapterMissing:
+            server.forget()
             server.suspect.set()
             raise
         finally:
@@ -190,7 +196,7 @@ class Replicas:
         for waiter in self._waiters:
             waiter.place.cancel()
 
-    async def _place(self, adapter: str | None, tokens: int, prefix: tuple[str, str]) -> Picked:
+    async def _place(self, adapter: str | None, tokens: int, prefix: tuple[str, str]) -> _Place:
         waiter = _Waiter(adapter, tokens, prefix, asyncio.get_running_loop().create_future())
         self._serve(waiter)
         if not waiter.place.done():
@@ -199,6 +205,7 @@ class Replicas:
             async with asyncio.timeout(self.settings.queue_s):
                 return await waiter.place
         except TimeoutError as error:
+            self._hand_back(waiter)
             raise BackendOverloaded(f"no place on {self.name!r} was free in time") from error
         except asyncio.CancelledError:
             self._hand_back(waiter)
@@ -208,10 +215,10 @@ class Replicas:
                 self._waiters.remove(waiter)
 
     def _serve(self, waiter: _Waiter) -> None:
-        """Give the waiter a place, or the error that keeps it from one, if it is time for either."""
+        """Give the waiter a place, or the error that keeps it from one, if there is either."""
         match self._balancer.choose(self._able(waiter.adapter), waiter.tokens, waiter.prefix):
             case Picked() as picked:
-                waiter.place.set_result(picked)
+                waiter.place.set_result(_Place(picked, self._servers[picked.id]))
             case Nobody():
                 waiter.place.set_exception(
                     BackendUnavailable(f"no server of {self.name!r} can answer this now")
@@ -228,7 +235,7 @@ class Replicas:
     def _hand_back(self, waiter: _Waiter) -> None:
         """Somebody left just as a place was given to them."""
         if waiter.place.done() and not waiter.place.cancelled() and not waiter.place.exception():
-            self._balancer.end(waiter.place.result(), "neutral")
+            self._balancer.end(waiter.place.result().picked, "neutral")
             self._serve_waiters()
 
     def _able(self, adapter: str | None) -> list[str]:
