@@ -15,7 +15,12 @@ from starlette.types import ASGIApp
 from proxy.auth import Authenticator
 from proxy.backends.base import Backend
 from proxy.backends.openai import OpenAIBackend
-from proxy.backends.settings import EmbeddedSettings, OpenAISettings
+from proxy.backends.settings import (
+    EmbeddedSettings,
+    OpenAISettings,
+    TgiSettings,
+    VllmSettings,
+)
 from proxy.catalog import BadAdapter, Base, Catalog, Champions
 from proxy.config import Config, RecordSettings
 from proxy.endpoints.chat import ChatCompletions
@@ -117,6 +122,10 @@ async def _catalog(config: Config, stack: AsyncExitStack) -> Catalog:
                 local = _Local(name, settings, config.domains)
                 champions[name] = await asyncio.to_thread(local.champions)
                 backends[name] = await stack.enter_async_context(local.backend(champions[name]))
+            case TgiSettings() | VllmSettings():
+                engine = _Engine(name, settings, config.domains)
+                champions[name] = await asyncio.to_thread(engine.champions)
+                backends[name] = await stack.enter_async_context(engine.backend())
     return Catalog(backends, champions)
 
 
@@ -144,7 +153,7 @@ class _Local:
             from proxy.backends.embedded.backend import EmbeddedBackend
             from proxy.protocol.base_model import BaseModel, BaseModelError
         except ImportError as error:
-            raise _missing(name, error) from error
+            raise _missing(name, "embedded", error) from error
         try:
             self._model = BaseModel.find(settings.base_model)
         except BaseModelError as error:
@@ -172,12 +181,44 @@ class _Local:
             yield backend
 
 
-def _missing(name: str, error: ImportError) -> Exception:
+class _Engine:
+    """The parts of a backend whose engine runs elsewhere. Its packages are an extra, too."""
+
+    def __init__(
+        self, name: str, settings: TgiSettings | VllmSettings, domains: Iterable[str]
+    ) -> None:
+        try:
+            from proxy.backends import connect
+            from proxy.backends.vocabulary import VocabularyError
+
+            self._connect = connect
+            self._vocabulary = connect.vocabulary(settings)
+        except ImportError as error:
+            raise _missing(name, "engines", error) from error
+        except VocabularyError as error:
+            raise BadAdapter(f"$.backends.{name}.tokenizer: {error}") from error
+        self._name = name
+        self._settings = settings
+        self._domains = domains
+
+    def champions(self) -> Champions:
+        """The bundles that answer for the domains; blocks while it hashes files."""
+        base = Base(self._settings.base_model, None, self._vocabulary.sha256)
+        return Champions.read(self._settings.adapters, base, self._domains)
+
+    @asynccontextmanager
+    async def backend(self) -> AsyncIterator[Backend]:
+        backend = self._connect.backend(self._name, self._settings, self._vocabulary)
+        async with aclosing(backend):
+            yield backend
+
+
+def _missing(name: str, extra: str, error: ImportError) -> Exception:
     if (error.name or "").startswith("proxy"):
         return error
     return MissingExtra(
-        f"$.backends.{name}: kind 'embedded' needs the package {error.name!r}, which is not"
-        " installed; run: pip install 'headrace[embedded]'"
+        f"$.backends.{name}: its kind needs the package {error.name!r}, which is not installed;"
+        f" run: pip install 'headrace[{extra}]'"
     )
 
 

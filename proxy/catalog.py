@@ -40,7 +40,8 @@ class Base(NamedTuple):
     """The base model that adapters must have been made for."""
 
     id: str
-    sha256: str
+    sha256: str | None
+    """None where the weights are on other machines: their engines prove each adapter themselves."""
     tokenizer_sha256: str
 
 
@@ -181,7 +182,12 @@ def _candidates(directory: Path, base: Base, known: set[str]) -> Iterator[Adapte
 
 def _check_base(adapter: Adapter, base: Base) -> None:
     manifest = adapter.manifest
-    if manifest.base_sha256 != base.sha256:
+    if base.sha256 is None and manifest.base_model != base.id:
+        raise AdapterError(
+            f"{adapter.path}: made for {manifest.base_model}, but the engine serves {base.id};"
+            " give each base model a directory of adapters of its own"
+        )
+    if base.sha256 is not None and manifest.base_sha256 != base.sha256:
         raise AdapterError(
             f"{adapter.path}: made for other weights of {manifest.base_model} than the installed"
             f" {base.id}; train it again, or install those weights"

@@ -18,7 +18,12 @@ import yaml
 from msgspec import inspect
 
 from proxy.auth import AuthSettings
-from proxy.backends.settings import KINDS, BackendSettings, EmbeddedSettings
+from proxy.backends.settings import (
+    KINDS,
+    BackendSettings,
+    EmbeddedSettings,
+    OpenAISettings,
+)
 from proxy.errors import BadConfig
 from proxy.limits import LimitSettings
 from proxy.routing import Defaults, Domain, clashes
@@ -167,13 +172,16 @@ def _anchored(config: Config, directory: Path) -> Config:
 
 
 def _anchored_backend(settings: BackendSettings, directory: Path) -> BackendSettings:
-    if not isinstance(settings, EmbeddedSettings):
+    if isinstance(settings, OpenAISettings):
         return settings
-    model = settings.base_model
-    if model.endswith(".gguf"):
-        model = str(directory / Path(model).expanduser())
     adapters = directory / settings.adapters.expanduser()
-    return msgspec.structs.replace(settings, base_model=model, adapters=adapters)
+    if isinstance(settings, EmbeddedSettings):
+        model = settings.base_model
+        if model.endswith(".gguf"):
+            model = str(directory / Path(model).expanduser())
+        return msgspec.structs.replace(settings, base_model=model, adapters=adapters)
+    tokenizer = settings.tokenizer and directory / settings.tokenizer.expanduser()
+    return msgspec.structs.replace(settings, tokenizer=tokenizer, adapters=adapters)
 
 
 _AT = re.compile(r"^(?P<what>.*?) - at (?:`key` in )?`(?P<path>[^`]+)`$", re.DOTALL)

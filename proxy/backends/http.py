@@ -88,6 +88,15 @@ async def events(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
                 yield event
 
 
+async def contents(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    """The JSON texts of an answer: its events, or the whole where it came in one piece."""
+    if response.content_type == "text/event-stream":
+        async for event in events(response):
+            yield event
+    else:
+        yield await read(response, MAX_WHOLE)
+
+
 async def read(response: aiohttp.ClientResponse, most: int) -> bytes:
     """The body, or its first `most` bytes."""
     body = b""

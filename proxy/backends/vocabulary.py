@@ -49,6 +49,15 @@ class Vocabulary:
         ids: list[int] = self._tokenizer.encode(prompt, add_special_tokens=False).ids
         return ids
 
+    def id(self, token: str) -> int:
+        """The id of one special token; raises VocabularyError when it is none here."""
+        found: int | None = self._tokenizer.token_to_id(token)
+        if found is None:
+            raise VocabularyError(
+                f"{self._source} has no token {token!r}; does `plain` name the model's family?"
+            )
+        return found
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of a prompt's ids, special tokens included."""
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=False)

@@ -1,9 +1,9 @@
 """What TGI's errors mean, by their shape.
 
-Source: router/src/server.rs and infer/mod.rs at db931fcf. Four shapes: JSON with `error_type`; plain
-text, from the web framework, when the body does not fit; `/generate_stream` sends the JSON as an
-event; `/v1/chat/completions` sends an event whose status is 422 whatever went wrong, so that only
-the message tells.
+Source: router/src/server.rs and infer/mod.rs at db931fcf. Four shapes: JSON with `error_type`;
+plain text, from the web framework, when the body does not fit; `/generate_stream` sends the JSON
+as an event; `/v1/chat/completions` sends an event whose status is 422 whatever went wrong, so that
+only the message tells.
 """
 
 from __future__ import annotations

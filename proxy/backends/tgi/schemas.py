@@ -15,6 +15,7 @@ from typing import TypeAlias
 import msgspec
 
 Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | None"
+Object: TypeAlias = "dict[str, Json]"
 
 MAX_BYTES = 16 * 1024
 """Chosen: ten times an ordinary tool; the table grows with the text of the expression."""
@@ -23,12 +24,13 @@ MAX_NODES = 200
 """Subschemas and choices. Chosen: an object of 60 properties with enumerations."""
 MAX_REPEAT = 64
 """Largest bound on a length: the expression repeats its part as often."""
+MAX_STATES = 20_000
+"""Chosen: 30 optional strings. Each state is matched against the whole vocabulary."""
 
 FORMATS = frozenset({"date-time", "date", "time", "uuid"})
-_SILENT = frozenset(
-    "title description default examples example deprecated readOnly writeOnly strict $schema $id"
-    " $comment additionalProperties minimum maximum exclusiveMinimum exclusiveMaximum".split()
-)
+_ANNOTATIONS = """title description default examples example deprecated readOnly writeOnly strict
+$schema $id $comment additionalProperties minimum maximum exclusiveMinimum exclusiveMaximum"""
+_SILENT = frozenset(_ANNOTATIONS.split())
 """Keywords that the compiler passes over; what they demand, verification finds."""
 _BY_TYPE: Mapping[str, frozenset[str]] = {
     "object": frozenset({"properties", "required"}),
@@ -39,7 +41,8 @@ _BY_TYPE: Mapping[str, frozenset[str]] = {
     "boolean": frozenset({"enum", "const"}),
     "null": frozenset({"const"}),
 }
-_REPEATS = ("minItems", "maxItems", "minLength", "maxLength")
+_SCALAR = 20
+"""States of a number or of a string without bounds, rounded up."""
 
 
 class Unfit(ValueError):
@@ -64,77 +67,87 @@ def objection(schema: bytes) -> str | None:
 
 
 class _Walk:
-    """One schema, looked at from the root."""
+    """One schema, looked at from the root.
+
+    Methods return about how many states the compiled expression has: an object none of whose
+    properties is required holds all of them once for each that may come last.
+    """
 
     def __init__(self) -> None:
         self._nodes = 0
 
-    def check(self, schema: Json, path: str, depth: int) -> None:
-        """Raise Unfit for the first thing that is not known to be harmless."""
+    def check(self, schema: Json, path: str, depth: int) -> int:
+        """The states of a schema; raises Unfit for the first thing not known to be harmless."""
         self._count(1, path)
         if depth > MAX_DEPTH:
             raise Unfit(f"{path}: deeper than {MAX_DEPTH}")
         if not isinstance(schema, dict):
             raise Unfit(f"{path}: not a schema object")
-        if alternatives := schema.get("anyOf"):
+        if "anyOf" in schema:
             self._known(schema, {"anyOf"}, path)
-            return self._each(alternatives, f"{path}.anyOf", depth)
+            return self._any_of(schema["anyOf"], f"{path}.anyOf", depth)
         kind = schema.get("type")
         if not isinstance(kind, str) or kind not in _BY_TYPE:
             raise Unfit(f"{path}.type: {kind!r} is not one type")
         self._known(schema, _BY_TYPE[kind], path)
-        self._literals(schema, path)
-        self._bounds(schema, path)
-        return self._inside(kind, schema, path, depth)
+        return self._bounded(self._states(kind, schema, path, depth), path)
 
     def _count(self, nodes: int, path: str) -> None:
         self._nodes += nodes
         if self._nodes > MAX_NODES:
             raise Unfit(f"{path}: more than {MAX_NODES} parts")
 
-    def _known(self, schema: dict[str, Json], known: Iterable[str], path: str) -> None:
+    def _bounded(self, states: int, path: str) -> int:
+        if states > MAX_STATES:
+            raise Unfit(f"{path}: compiles to more than {MAX_STATES} states")
+        return states
+
+    def _known(self, schema: Object, known: Iterable[str], path: str) -> None:
         for keyword in schema.keys() - _SILENT - {"type", *known}:
             raise Unfit(f"{path}.{keyword}: not a keyword that TGI compiles safely")
 
-    def _each(self, schemas: Json, path: str, depth: int) -> None:
+    def _any_of(self, schemas: Json, path: str, depth: int) -> int:
         if not isinstance(schemas, list) or not schemas:
             raise Unfit(f"{path}: not a list of schemas")
-        for index, schema in enumerate(schemas):
-            self.check(schema, f"{path}[{index}]", depth + 1)
+        each = (self.check(s, f"{path}[{i}]", depth + 1) for i, s in enumerate(schemas))
+        return self._bounded(sum(each), path)
 
-    def _literals(self, schema: dict[str, Json], path: str) -> None:
-        choices = schema.get("enum", [])
-        if not isinstance(choices, list) or ("enum" in schema and not choices):
-            raise Unfit(f"{path}.enum: not a list of values")
-        self._count(len(choices), path)
-        for value in (*choices, schema.get("const")):
-            if isinstance(value, dict | list):
-                raise Unfit(f"{path}: a value that is no scalar")
+    def _states(self, kind: str, schema: Object, path: str, depth: int) -> int:
+        match kind:
+            case "object":
+                return self._object(schema, path, depth)
+            case "array":
+                most = self._repeat(schema, path, "minItems", "maxItems")
+                return most * self.check(schema.get("items"), f"{path}.items", depth + 1)
+            case _:
+                return self._scalar(schema, path)
 
-    def _bounds(self, schema: dict[str, Json], path: str) -> None:
-        for keyword in _REPEATS:
-            bound = schema.get(keyword, 0)
-            if (
-                not isinstance(bound, int)
-                or isinstance(bound, bool)
-                or not 0 <= bound <= MAX_REPEAT
-            ):
-                raise Unfit(f"{path}.{keyword}: not from 0 to {MAX_REPEAT}")
-        if "format" in schema and schema["format"] not in FORMATS:
-            raise Unfit(f"{path}.format: {schema['format']!r} is not compiled")
-
-    def _inside(self, kind: str, schema: dict[str, Json], path: str, depth: int) -> None:
-        if kind == "array":
-            return self.check(schema.get("items"), f"{path}.items", depth + 1)
-        if kind != "object":
-            return None
-        properties = schema.get("properties")
+    def _object(self, schema: Object, path: str, depth: int) -> int:
+        properties, required = schema.get("properties"), schema.get("required", [])
         if not isinstance(properties, dict) or (depth and not properties):
             raise Unfit(f"{path}: an object that names no properties")
-        for name, value in properties.items():
-            self.check(value, f"{path}.{name}", depth + 1)
-        return self._required(schema.get("required", []), properties, path)
-
-    def _required(self, names: Json, properties: dict[str, Json], path: str) -> None:
-        if not isinstance(names, list) or any(name not in properties for name in names):
+        if not isinstance(required, list) or any(name not in properties for name in required):
             raise Unfit(f"{path}.required: names what has no schema")
+        each = [self.check(s, f"{path}.{n}", depth + 1) + len(n) for n, s in properties.items()]
+        return sum(each) * (1 if required else max(len(each), 1))
+
+    def _scalar(self, schema: Object, path: str) -> int:
+        if "format" in schema and schema["format"] not in FORMATS:
+            raise Unfit(f"{path}.format: {schema['format']!r} is not compiled")
+        if "enum" not in schema and "const" not in schema:
+            return _SCALAR + self._repeat(schema, path, "minLength", "maxLength")
+        choices = schema.get("enum", [schema.get("const")])
+        if not isinstance(choices, list) or not choices:
+            raise Unfit(f"{path}.enum: not a list of values")
+        if any(isinstance(value, dict | list) for value in choices):
+            raise Unfit(f"{path}: a value that is no scalar")
+        self._count(len(choices), path)
+        return sum(len(str(value)) for value in choices)
+
+    def _repeat(self, schema: Object, path: str, least: str, most: str) -> int:
+        """The largest bound, at least 2: without one, a part stands there once and again."""
+        for keyword in (least, most):
+            bound = schema.get(keyword, 0)
+            if type(bound) is not int or not 0 <= bound <= MAX_REPEAT:
+                raise Unfit(f"{path}.{keyword}: not from 0 to {MAX_REPEAT}")
+        return max(2, *(int(str(schema.get(keyword, 0))) for keyword in (least, most)))
