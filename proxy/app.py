@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
 from proxy.auth import Authenticator
+from proxy.backends import http
 from proxy.backends.base import Backend
 from proxy.backends.openai import OpenAIBackend
+from proxy.backends.replicas import Replicas
 from proxy.backends.settings import (
     EmbeddedSettings,
     OpenAISettings,
@@ -31,12 +34,20 @@ from proxy.gateway import Gateway
 from proxy.limits import Limits
 from proxy.middleware import ErrorAnswers, RequestLog
 from proxy.recorder import Recorder
+from proxy.restart import restarter
+from proxy.rollout import LocalRollout, PoolRollout, Rollouts, Source, stamp
 from proxy.routing import RouteTable
 from proxy.sinks.segments import SegmentSink
+
+if TYPE_CHECKING:
+    from proxy.backends.embedded.backend import EmbeddedBackend
 
 log = structlog.get_logger(__name__)
 
 _MIB = 1024 * 1024
+_SETTLING = 30.0
+"""Seconds that the start waits for engines elsewhere to be well and prove their adapters. Chosen:
+what takes longer joins when it is there; until then the plan's next backend answers."""
 
 
 class Draining:
@@ -68,21 +79,34 @@ async def running(config: Config) -> AsyncIterator[Proxy]:
     task that dies cancels the body and takes the process with it, so that it is started anew.
     """
     async with AsyncExitStack() as stack:
-        catalog = await _catalog(config, stack)
+        fleet = await _fleet(config, stack)
+        catalog = Catalog(fleet.backends, fleet.champions)
+        rollouts = Rollouts(catalog, fleet.sources)
+        await stack.enter_async_context(_beside(rollouts.run(), "rollouts"))
         recorder = await stack.enter_async_context(_recorder(config.record, config.limits.grace_s))
-        yield assemble(config, catalog, recorder)
+        yield assemble(config, catalog, recorder, lambda: _details(fleet, rollouts))
 
 
-def assemble(config: Config, catalog: Catalog, recorder: Recorder | None) -> Proxy:
-    """The proxy around backends that are there already."""
+def assemble(
+    config: Config,
+    catalog: Catalog,
+    recorder: Recorder | None,
+    details: Callable[[], Mapping[str, object]] = dict,
+) -> Proxy:
+    """The proxy around backends that are there already; /ready tells `details` besides."""
     draining = Draining()
-    return Proxy(_app(config, _gateway(config, catalog, recorder), draining), draining)
+    ready = Ready(catalog.backends, config.domains, draining, details)
+    return Proxy(_app(config, _gateway(config, catalog, recorder), ready), draining)
 
 
-def _app(config: Config, gateway: Gateway, draining: Draining) -> ASGIApp:
+def _details(fleet: _Fleet, rollouts: Rollouts) -> dict[str, object]:
+    replicas = {name: pool.status() for name, pool in fleet.pools.items()}
+    return {"replicas": replicas, "rollouts": rollouts.told}
+
+
+def _app(config: Config, gateway: Gateway, ready: Ready) -> ASGIApp:
     models = Models(config.models, gateway.auth, int(time.time()))
     chat = ChatCompletions(gateway, int(config.limits.max_body_mib * _MIB))
-    ready = Ready(gateway.catalog.backends, config.domains, draining)
     router = Router(
         routes=[
             Route("/v1/chat/completions", chat, methods=["POST"]),
@@ -110,23 +134,28 @@ def _gateway(config: Config, catalog: Catalog, recorder: Recorder | None) -> Gat
 # ---------------------------------------------------------------- backends
 
 
-async def _catalog(config: Config, stack: AsyncExitStack) -> Catalog:
-    """The backends, closed again with `stack`, and the champions of those that have adapters."""
-    backends: dict[str, Backend] = {}
-    champions: dict[str, Champions] = {}
+@dataclass(frozen=True, slots=True)
+class _Fleet:
+    """The backends, by name, and what belongs to those that have adapters."""
+
+    backends: dict[str, Backend] = field(default_factory=dict)
+    champions: dict[str, Champions] = field(default_factory=dict)
+    sources: dict[str, Source] = field(default_factory=dict)
+    pools: dict[str, Replicas] = field(default_factory=dict)
+
+
+async def _fleet(config: Config, stack: AsyncExitStack) -> _Fleet:
+    """All backends, running; closed again with `stack`."""
+    fleet = _Fleet()
     for name, settings in config.backends.items():
         match settings:
             case OpenAISettings():
-                backends[name] = await stack.enter_async_context(_openai(name, settings))
+                fleet.backends[name] = await stack.enter_async_context(_openai(name, settings))
             case EmbeddedSettings():
-                local = _Local(name, settings, config.domains)
-                champions[name] = await asyncio.to_thread(local.champions)
-                backends[name] = await stack.enter_async_context(local.backend(champions[name]))
+                await _Local(name, settings, config.domains).join(fleet, stack)
             case TgiSettings() | VllmSettings():
-                engine = _Engine(name, settings, config.domains)
-                champions[name] = await asyncio.to_thread(engine.champions)
-                backends[name] = await stack.enter_async_context(engine.backend())
-    return Catalog(backends, champions)
+                await _Engine(name, settings, config.domains).join(fleet, stack)
+    return fleet
 
 
 @asynccontextmanager
@@ -164,6 +193,16 @@ class _Local:
         self._settings = settings
         self._domains = domains
 
+    async def join(self, fleet: _Fleet, stack: AsyncExitStack) -> None:
+        """Start it, with its champions of now; closed with `stack`."""
+        seen = await asyncio.to_thread(stamp, self._settings.adapters)
+        champions = await asyncio.to_thread(self.champions)
+        backend = await stack.enter_async_context(self.backend(champions))
+        rollout = LocalRollout(backend)
+        fleet.backends[self._name] = backend
+        fleet.champions[self._name] = champions
+        fleet.sources[self._name] = Source(self._settings.adapters, self.champions, rollout, seen)
+
     def champions(self) -> Champions:
         """The bundles that answer for the domains; blocks while it hashes files."""
         try:
@@ -173,7 +212,7 @@ class _Local:
         return Champions.read(self._settings.adapters, base, self._domains)
 
     @asynccontextmanager
-    async def backend(self, champions: Champions) -> AsyncIterator[Backend]:
+    async def backend(self, champions: Champions) -> AsyncIterator[EmbeddedBackend]:
         """The engine, with what is to be preloaded in memory."""
         backend = self._kind(self._name, self._settings, self._model, champions.adapters)
         async with aclosing(backend):
@@ -201,16 +240,34 @@ class _Engine:
         self._settings = settings
         self._domains = domains
 
+    async def join(self, fleet: _Fleet, stack: AsyncExitStack) -> None:
+        """Start it, with its champions of now; closed with `stack`."""
+        settings = self._settings
+        seen = await asyncio.to_thread(stamp, settings.adapters)
+        champions = await asyncio.to_thread(self.champions)
+        backend, pool = await stack.enter_async_context(self.running(champions))
+        there = settings.adapters_there or str(settings.adapters.absolute())
+        rollout = PoolRollout(pool, restarter(settings.pool.restart), champions.adapters, there)
+        fleet.backends[self._name] = backend
+        fleet.pools[self._name] = pool
+        fleet.champions[self._name] = champions
+        fleet.sources[self._name] = Source(settings.adapters, self.champions, rollout, seen)
+
     def champions(self) -> Champions:
         """The bundles that answer for the domains; blocks while it hashes files."""
         base = Base(self._settings.base_model, None, self._vocabulary.sha256)
         return Champions.read(self._settings.adapters, base, self._domains)
 
     @asynccontextmanager
-    async def backend(self) -> AsyncIterator[Backend]:
-        backend = self._connect.backend(self._name, self._settings, self._vocabulary)
-        async with aclosing(backend):
-            yield backend
+    async def running(self, champions: Champions) -> AsyncIterator[tuple[Backend, Replicas]]:
+        """The backend and its servers, each of which has been asked once, if it answers at all."""
+        session = http.session(self._settings.connect_s, self._settings.api_key)
+        pool = self._connect.pool(self._name, self._settings, self._vocabulary, session)
+        backend = self._connect.backend(self._name, self._settings, self._vocabulary, pool, session)
+        pool.want(champions.adapters)
+        async with aclosing(backend), _beside(pool.run(), f"replicas of {self._name}"):
+            await pool.settled(_SETTLING)
+            yield backend, pool
 
 
 def _missing(name: str, extra: str, error: ImportError) -> Exception:

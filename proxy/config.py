@@ -237,7 +237,7 @@ def _inside(value: object, step: str | int) -> object:
 
 
 def _suggestion(what: str, steps: list[str | int], document: object) -> str:
-    if steps[-1:] == ["kind"] and what.startswith("Invalid value"):
+    if len(steps) == 3 and steps[-1] == "kind" and what.startswith("Invalid value"):
         return f"; known are: {', '.join(KINDS)}"
     unknown = _UNKNOWN.search(what)
     if unknown is None:

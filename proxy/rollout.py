@@ -25,6 +25,7 @@ import structlog
 
 from proxy.backends.replicas import Replicas, Server
 from proxy.catalog import BadAdapter, Catalog, Champions
+from proxy.errors import CannotStart
 from proxy.protocol.adapter import CHAMPIONS, Adapter
 from proxy.restart import Restarter, RestartFailed, lora_adapters
 
@@ -55,6 +56,13 @@ class Prepares(Protocol):
 
         Raises RolloutFailed or RolloutWaits.
         """
+
+
+class Loads(Protocol):
+    """An engine that loads adapters while it serves."""
+
+    async def prepare(self, adapters: Sequence[Adapter]) -> None:
+        """Return once each has passed its canary; raises CannotStart."""
 
 
 class Source(NamedTuple):
@@ -129,6 +137,20 @@ def stamp(directory: Path) -> Stamp | None:
     except OSError:
         return None
     return found.st_mtime_ns, found.st_ino, found.st_size
+
+
+class LocalRollout:
+    """Gets the engine of this machine ready."""
+
+    def __init__(self, backend: Loads) -> None:
+        self._backend = backend
+
+    async def prepare(self, adapters: Sequence[Adapter]) -> None:
+        """See Prepares."""
+        try:
+            await self._backend.prepare(adapters)
+        except CannotStart as error:
+            raise RolloutFailed(str(error)) from error
 
 
 class PoolRollout:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from proxy.backends import http
-from proxy.backends.engine import Dialect, EngineBackend, OneReplica, Replica
+import aiohttp
+
+from proxy.backends.addresses import Addresses
+from proxy.backends.engine import Dialect, EngineBackend, Pool
+from proxy.backends.replicas import Replicas
 from proxy.backends.settings import TgiSettings, VllmSettings
 from proxy.backends.tgi.dialect import Tgi
 from proxy.backends.vllm.dialect import Vllm
@@ -39,16 +42,37 @@ def dialect(settings: TgiSettings | VllmSettings, vocabulary: Vocabulary) -> Dia
             )
 
 
+def pool(
+    name: str,
+    settings: TgiSettings | VllmSettings,
+    vocabulary: Vocabulary,
+    session: aiohttp.ClientSession,
+) -> Replicas:
+    """The servers, none of them asked yet."""
+    return Replicas(
+        name,
+        settings.pool,
+        max_in_flight=settings.max_in_flight,
+        addresses=Addresses([url.rstrip("/") for url in settings.replicas]),
+        dialect=dialect(settings, vocabulary),
+        session=session,
+        decode=vocabulary.text,
+    )
+
+
 def backend(
-    name: str, settings: TgiSettings | VllmSettings, vocabulary: Vocabulary
+    name: str,
+    settings: TgiSettings | VllmSettings,
+    vocabulary: Vocabulary,
+    pool: Pool,
+    session: aiohttp.ClientSession,
 ) -> EngineBackend:
-    """The backend, connected to nothing yet; needs a running loop."""
-    url = settings.replicas[0].rstrip("/")
+    """The backend around its servers; it closes both when it is closed."""
     return EngineBackend(
         name,
         settings,
         encoder=vocabulary,
         dialect=dialect(settings, vocabulary),
-        pool=OneReplica(Replica(url.partition("//")[2], url), settings.max_in_flight),
-        session=http.session(settings.connect_s, settings.api_key),
+        pool=pool,
+        session=session,
     )

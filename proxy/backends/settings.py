@@ -7,6 +7,8 @@ from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
+from proxy.backends.pool_settings import PoolSettings
+
 _Url = Annotated[str, msgspec.Meta(pattern="^https?://[^/?#@]+/?$")]
 
 
@@ -65,7 +67,10 @@ class EngineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """What all engines on other machines have in common; the kinds below add their own."""
 
     replicas: Annotated[list[_Url], msgspec.Meta(min_length=1)]
-    """Servers that serve the same base model and adapters, each as `http://host:port`, no path."""
+    """Servers that serve the same base model and adapters, each as `http://host:port`, no path. A
+    name that resolves to several addresses is as many servers."""
+    pool: PoolSettings = PoolSettings()
+    """How the servers are chosen, watched and restarted."""
     base_model: str
     """Id of the base model, as the adapters' manifests name it."""
     tokenizer: Path | None = None
@@ -76,6 +81,9 @@ class EngineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     template serves requests without tools. `llama3` for Llama 3.x, `hermes` for ChatML models."""
     adapters: Path = Path("adapters")
     """Directory of the adapter bundles and of champions.json, as the proxy sees it."""
+    adapters_there: str | None = None
+    """The same directory as the servers see it, for loading adapters or restarting with them.
+    Default: the absolute path of `adapters`."""
     mode: Literal["native", "chat"] = "native"
     """`native`: we render the prompt with the bundle's template and read the calls ourselves, so
     that an adapter sees what it was trained on. `chat`: the engine does both, for adapters that
@@ -120,9 +128,6 @@ class VllmSettings(EngineSettings, frozen=True, kw_only=True, tag="vllm", tag_fi
     """`sglang` names adapters and loads them as SGLang does, and leaves answers unconstrained."""
     served_model: str | None = None
     """Name under which the servers know the base model. Default: `base_model`."""
-    adapters_there: str | None = None
-    """The adapters' directory as the servers see it, for loading at run time. Default: the absolute
-    path of `adapters`."""
     constrain: bool = True
     """Whether calls are held to the offered tools' schemas while they are written."""
 

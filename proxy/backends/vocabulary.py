@@ -63,6 +63,11 @@ class Vocabulary:
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=False)
         return text
 
+    def text(self, ids: Sequence[int]) -> str:
+        """The text of an answer's ids, without special tokens."""
+        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
+        return text
+
     @functools.cached_property
     def beginning(self) -> str:
         """What an engine puts before a text by itself, such as `<|begin_of_text|>`; mostly ""."""

@@ -97,6 +97,11 @@ class EmbeddedBackend:
             "embedded_engine_ready", backend=self.name, total_s=round(time.monotonic() - began, 2)
         )
 
+    async def prepare(self, adapters: Sequence[Adapter]) -> None:
+        """Load adapters while others serve, and see them pass; raises CannotStart."""
+        for adapter in adapters:
+            await self._proven(adapter)
+
     def lacks(self, request: ChatRequest) -> str | None:
         return lacks_locally(request)
 
