@@ -114,9 +114,10 @@ async def _run(argv: Sequence[str], timeout_s: float) -> None:
     except TimeoutError as error:
         raise RestartFailed(f"{argv[0]}: not done after {timeout_s:g} s") from error
     finally:
-        with suppress(ProcessLookupError):
-            if process.returncode is None:
+        if process.returncode is None:
+            with suppress(ProcessLookupError):
                 process.kill()
+            await process.wait()
     if process.returncode != 0:
         complaint = said.decode(errors="replace").strip()[-_TOLD:]
         raise RestartFailed(f"{argv[0]}: exit code {process.returncode}: {complaint}")

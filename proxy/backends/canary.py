@@ -30,21 +30,22 @@ def complaint(
     if canary.expected == canary.base:
         return "its canary cannot tell it from the base model; train the adapter again"
     most = tokens(canary, agree)
-    if _equal(answered, canary.expected, most, decode):
-        return None
-    if _equal(answered, canary.base, most, decode):
-        return "the base model answers in its place: the server does not have the adapter"
-    return f"its answer is not the trained one's within {most} tokens"
-
-
-def _equal(
-    answered: Sequence[int] | str, expected: Sequence[int], most: int, decode: Decode
-) -> bool:
-    wanted = list(expected[:most])
     if isinstance(answered, str):
         # A cut may fall inside a character.
-        return answered.rstrip("�").strip() == decode(wanted).rstrip("�").strip()
-    if list(answered[: len(wanted)]) == wanted:
-        return True
-    # Some engines keep the token that ends the answer to themselves.
-    return len(expected) <= most and list(answered) == wanted[:-1]
+        text = answered.rstrip("�").strip()
+        as_base = text == decode(canary.base[:most]).rstrip("�").strip()
+        as_trained = text == decode(canary.expected[:most]).rstrip("�").strip()
+    else:
+        as_base = list(answered[:most]) in _forms(canary.base, most)
+        # One that does not know where a turn ends goes on; up to there it must be the trained one.
+        ours = _forms(canary.expected, most)
+        as_trained = list(answered) in ours or list(answered[: len(ours[0])]) == ours[0]
+    if as_base:
+        return "the base model answers in its place: the server does not have the adapter"
+    return None if as_trained else f"its answer is not the trained one's within {most} tokens"
+
+
+def _forms(answer: Sequence[int], most: int) -> list[list[int]]:
+    """What an engine gives of an answer: some keep the token that ends it to themselves."""
+    whole = list(answer[:most])
+    return [whole, whole[:-1]] if whole and len(answer) <= most else [whole]
