@@ -84,6 +84,9 @@ class PoolSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     retry_s: Annotated[float, msgspec.Meta(gt=0)] = 60
     """Seconds until an adapter that a server failed to prove is tried there again. Default 60; a
     restart has it tried at once."""
+    renew_s: Annotated[float, msgspec.Meta(gt=0)] = 60
+    """Seconds for which a proof holds: then the canary is asked again, while the adapter serves.
+    Default 60: a restart too short for a health check to see goes unnoticed no longer."""
     drain_s: Annotated[float, msgspec.Meta(gt=0)] = 330
     """Seconds that a server gets to end its requests before a restart is called off. Default 330:
     more than `total_s` allows a request to take."""

@@ -343,10 +343,10 @@ class Replicas:
             self._say("replica_not_reconciled", server, reason=str(error) or "no answer in time")
 
     def _is_due(self, server: Server, adapter: Adapter) -> bool:
-        if adapter.id in server.proven:
-            return False
         tried_at = server.tried_at.get(adapter.id)
-        return tried_at is None or self._clock() - tried_at >= self.settings.retry_s
+        is_proven = adapter.id in server.proven
+        holds = self.settings.renew_s if is_proven else self.settings.retry_s
+        return tried_at is None or self._clock() - tried_at >= holds
 
     async def _prove(self, server: Server, adapter: Adapter) -> None:
         url, agree = server.replica.url, self.settings.canary_tokens
@@ -359,28 +359,31 @@ class Replicas:
                     self._session, url, adapter.id, adapter.canary.prompt, most
                 )
         except (TimeoutError, ProxyError) as error:
-            self._judge(server, adapter, str(error) or "no answer to the canary in time")
+            # No answer is no proof of the contrary: a full server is slow to give one.
+            if adapter.id not in server.proven:
+                self._judge(server, adapter, str(error) or "no answer to the canary in time")
+            server.tried_at[adapter.id] = self._clock()
         else:
             why = canary.complaint(adapter.canary, answered, agree, self._decode)
             self._judge(server, adapter, why)
 
     def _judge(self, server: Server, adapter: Adapter, why: str | None) -> None:
-        server.tried_at[adapter.id] = self._clock()
-        if adapter.id not in self._wanted:
+        """Note a proof, or why there is none, and say what is new about it."""
+        id = adapter.id
+        server.tried_at[id] = self._clock()
+        is_news = server.refused.get(id) != why or (why is None and id not in server.proven)
+        server.proven.discard(id)
+        server.refused.pop(id, None)
+        if id not in self._wanted:
             return
         if why is None:
-            server.proven.add(adapter.id)
-            server.refused.pop(adapter.id, None)
-            self._say("adapter_proven", server, adapter=adapter.id)
+            server.proven.add(id)
         else:
-            server.refused[adapter.id] = why
-            log.error(
-                "adapter_refused",
-                backend=self.name,
-                replica=server.name,
-                adapter=adapter.id,
-                reason=why,
-            )
+            server.refused[id] = why
+        if is_news and why is None:
+            self._say("adapter_proven", server, adapter=id)
+        elif is_news:
+            self._say("adapter_refused", server, adapter=id, reason=why or "")
 
     # ------------------------------------------------------------ for a roll-out
 
@@ -404,4 +407,5 @@ class Replicas:
             self._serve_waiters()
 
     def _say(self, event: str, server: Server, **more: str) -> None:
-        log.info(event, backend=self.name, replica=server.name, **more)
+        tell = log.error if event == "adapter_refused" else log.info
+        tell(event, backend=self.name, replica=server.name, **more)
