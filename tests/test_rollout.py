@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
 import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
@@ -19,11 +20,10 @@ from tests.engines.farm import Machine, SlowTgi, SlowVllm, farm
 from tests.engines.pooled import QUICK, Pooled, Reply, pooled
 from tests.engines.toy import do
 
-ASKS = """
-import sys, urllib.request
-url, adapters = sys.argv[1:]
-urllib.request.urlopen(url, data=adapters.encode(), timeout=60).read()
-"""
+ASKS = (
+    "import sys, urllib.request as r;"
+    " r.urlopen(sys.argv[1], data=sys.argv[2].encode(), timeout=60).read()"
+)
 """What the restart command runs: it asks whoever minds the machines, and waits."""
 
 
@@ -51,9 +51,8 @@ class Minder:
     def settings(self) -> str:
         """For the pool: the command that has it restart a machine."""
         argv = [sys.executable, "-c", ASKS, self.url + "/{name}", "{adapters}"]
-        return f"{QUICK}, start_s: 20, restart: {{kind: command, argv: {argv!r}}}".replace(
-            "\\n", " "
-        )
+        listed = msgspec.json.encode(argv).decode()
+        return f"{QUICK}, start_s: 20, restart: {{kind: command, argv: {listed}}}"
 
 
 @asynccontextmanager
@@ -146,12 +145,12 @@ async def test_new_adapter_is_rolled_out_under_load_where_servers_must_be_restar
             farm(SlowTgi, "chat-v1") as machines,
             minding(machines) as minder,
             pooled(tmp_path, "tgi", machines, pool=minder.settings) as proxy,
+            Load(proxy) as load,
         ):
-            async with Load(proxy) as load:
-                await load.more(24)
-                proxy.champion("chat-v2")
-                await proxy.until(lambda told: is_done(logs), within=60)
-                await load.more(24)
+            await load.more(24)
+            proxy.champion("chat-v2")
+            await proxy.until(lambda told: is_done(logs), within=60)
+            await load.more(24)
 
     check_the_flip(load.replies, proxy.recorded())
     assert minder.restarted == [machine.name for machine in machines]
@@ -267,7 +266,7 @@ async def test_operator_is_told_the_line_and_the_flip_follows_the_restart(tmp_pa
     at = proxy.adapters.absolute()
     line = f"LORA_ADAPTERS=chat-v1={at / 'chat-v1'},chat-v2={at / 'chat-v2'}"
     assert told.rollouts["local"] == f"restart {machine.name} with {line}"
-    assert [e["reason"] for e in logs if e["event"] == "rollout_waits"][0].endswith(line)
+    assert next(e["reason"] for e in logs if e["event"] == "rollout_waits").endswith(line)
     recorded = {exchange.id: exchange.attempts[0].adapter for exchange in proxy.recorded()}
     assert (recorded[before.id], recorded[after.id]) == ("chat-v1", "chat-v2")
 

@@ -26,7 +26,6 @@ from proxy.backends.prompts import rendered
 from proxy.backends.reading import Reader
 from proxy.backends.settings import EngineSettings
 from proxy.errors import (
-    BackendOverloaded,
     BackendUnavailable,
     ContextTooLong,
 )
@@ -380,29 +379,3 @@ class _Tally:
             usage=Usage.of(prompt, tokens),
             mean_logprob=self._logprob / self._rated if self._rated else None,
         )
-
-
-class OneReplica:
-    """The pool of a backend with one server: slots, and nothing to choose."""
-
-    def __init__(self, replica: Replica, max_in_flight: int) -> None:
-        self._replica = replica
-        self._free = max_in_flight
-
-    @asynccontextmanager
-    async def lease(
-        self, *, adapter: str | None, prefix: str, tokens: int
-    ) -> AsyncIterator[Replica]:
-        if self._free == 0:
-            raise BackendOverloaded(f"all slots of {self._replica.name} are taken")
-        self._free -= 1
-        try:
-            yield self._replica
-        finally:
-            self._free += 1
-
-    async def ready(self) -> bool:
-        return True
-
-    async def aclose(self) -> None:
-        pass

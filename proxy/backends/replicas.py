@@ -407,5 +407,5 @@ class Replicas:
             self._serve_waiters()
 
     def _say(self, event: str, server: Server, **more: str) -> None:
-        tell = log.error if event == "adapter_refused" else log.info
+        tell = log.warning if event == "adapter_refused" else log.info
         tell(event, backend=self.name, replica=server.name, **more)
