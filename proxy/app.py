@@ -243,7 +243,6 @@ class _Engine:
     async def join(self, fleet: _Fleet, stack: AsyncExitStack) -> None:
         """Start it, with its champions of now; closed with `stack`."""
         settings = self._settings
-        seen = await asyncio.to_thread(stamp, settings.adapters)
         champions = await asyncio.to_thread(self.champions)
         backend, pool = await stack.enter_async_context(self.running(champions))
         there = settings.adapters_there or str(settings.adapters.absolute())
@@ -251,7 +250,7 @@ class _Engine:
         fleet.backends[self._name] = backend
         fleet.pools[self._name] = pool
         fleet.champions[self._name] = champions
-        fleet.sources[self._name] = Source(settings.adapters, self.champions, rollout, seen)
+        fleet.sources[self._name] = Source(settings.adapters, self.champions, rollout)
 
     def champions(self) -> Champions:
         """The bundles that answer for the domains; blocks while it hashes files."""

@@ -72,8 +72,9 @@ class Source(NamedTuple):
     read: Callable[[], Champions]
     """Reads and checks the bundles; blocks. Raises BadAdapter."""
     backend: Prepares
-    stamp: Stamp | None
-    """The champion file's, from before it was read for the start."""
+    stamp: Stamp | None = None
+    """The champion file's when it was read for the start; None where what it names may have to be
+    rolled out still: servers elsewhere may have been started with other adapters."""
 
 
 class Rollouts:
@@ -185,7 +186,10 @@ class PoolRollout:
     async def _renew(self, server: Server, adapters: Sequence[Adapter]) -> None:
         """Give a server what it lacks, or say why it does not get it."""
         names = self._names()
-        if self._pool.loads_at_run_time or (server.name, names) in self._restarted:
+        if self._pool.loads_at_run_time:
+            # Loading has been tried, and is again: it costs nobody anything.
+            raise RolloutWaits(_refusal(server, adapters))
+        if (server.name, names) in self._restarted:
             raise RolloutFailed(_refusal(server, adapters))
         if self._restarter is None:
             raise RolloutWaits(f"restart {server.name} with LORA_ADAPTERS={names}")
@@ -217,9 +221,10 @@ class PoolRollout:
             raise RolloutFailed(_refusal(server, adapters))
 
     def _check_others(self, server: Server) -> None:
-        """A server is not restarted while no other could take over; a single one has to be."""
+        """What a server answers for, another must be able to. A single one has to go all the same."""
         others = [other for other in self._pool.servers if other is not server]
-        if others and all(_lacking(other, self._serving) for other in others):
+        served = server.proven & {adapter.id for adapter in self._serving}
+        if others and not served <= {id for other in others for id in other.proven}:
             raise RolloutWaits(f"no other server could take over from {server.name}")
 
     def _names(self) -> str:

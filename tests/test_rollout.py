@@ -157,8 +157,9 @@ async def test_new_adapter_is_rolled_out_under_load_where_servers_must_be_restar
     assert [machine.adapters for machine in machines] == [["chat-v1", "chat-v2"]] * 2
 
 
-def is_done(logs: Sequence[dict[str, object]]) -> bool:
-    return "rollout_done" in {entry["event"] for entry in logs}
+def is_done(logs: Sequence[dict[str, object]], id: str = "chat-v2") -> bool:
+    done = [entry for entry in logs if entry["event"] == "rollout_done"]
+    return [id] in [entry["adapters"] for entry in done]
 
 
 async def test_former_champion_is_let_go_with_the_next_roll_out(tmp_path: Path):
@@ -188,7 +189,7 @@ async def test_going_back_to_the_former_champion_takes_no_restart(tmp_path: Path
             await proxy.until(lambda told: is_done(logs))
             logs.clear()
             write_champions(proxy.adapters, {"chat": "chat-v1"})
-            await proxy.until(lambda told: is_done(logs))
+            await proxy.until(lambda told: is_done(logs, "chat-v1"))
 
     assert len(minder.restarted) == 1
 
@@ -269,6 +270,22 @@ async def test_operator_is_told_the_line_and_the_flip_follows_the_restart(tmp_pa
     assert next(e["reason"] for e in logs if e["event"] == "rollout_waits").endswith(line)
     recorded = {exchange.id: exchange.attempts[0].adapter for exchange in proxy.recorded()}
     assert (recorded[before.id], recorded[after.id]) == ("chat-v1", "chat-v2")
+
+
+async def test_servers_that_were_started_with_other_adapters_are_restarted_at_the_start(
+    tmp_path: Path,
+):
+    async with (
+        farm(SlowTgi, "chat-v0") as machines,
+        minding(machines) as minder,
+        pooled(tmp_path, "tgi", machines, pool=minder.settings) as proxy,
+    ):
+        for machine in machines:
+            await proxy.until(lambda told, m=machine: told.of(m)["adapters"] == ["chat-v1"])
+        reply = await proxy.ask(do("Hello."))
+
+    assert minder.restarted == [machine.name for machine in machines]
+    assert reply.text == "Hello."
 
 
 async def test_champion_file_that_vanishes_changes_nothing(tmp_path: Path):

@@ -53,7 +53,6 @@ class _Event(msgspec.Struct):
 
 class _TokenId(msgspec.Struct):
     id: int
-    special: bool = False
 
 
 class _AllDetails(msgspec.Struct):
@@ -137,7 +136,7 @@ class Tgi:
             tokens = msgspec.json.decode(content, type=_Generated).details.tokens
         except (ValueError, RecursionError) as error:
             raise BackendUnavailable("the engine's answer cannot be read") from error
-        return [token.id for token in tokens if not token.special]
+        return [token.id for token in tokens]
 
     def _bare(self, prompt: str) -> str:
         """The prompt without the token that TGI puts before it by itself."""
