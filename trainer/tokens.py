@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from proxy.protocol.base_model import BaseModel
-from proxy.protocol.formats import FORMATS
-from proxy.protocol.formats.base import CONTROL, render
+from proxy.protocol.formats import FORMATS, prompt
+from proxy.protocol.formats.base import CONTROL
 from trainer.errors import PreflightError
 from trainer.rows import Row
 
@@ -43,7 +43,7 @@ class Encoder:
 
     def prompt(self, row: Row) -> list[int]:
         """Ids up to where the answer begins."""
-        return self.base.encode(render(self._template, row.messages, row.functions))
+        return self.base.encode(prompt(self._format, self._template, row.messages, row.functions))
 
     def completion(self, row: Row) -> str:
         """The answer that is learnt, without its end."""

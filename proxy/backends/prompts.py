@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import msgspec
 
 from proxy.backends.base import Ask
-from proxy.protocol.formats import FORMATS
-from proxy.protocol.formats.base import Format, render, template
+from proxy.protocol.formats import FORMATS, prompt
+from proxy.protocol.formats.base import Format, template
 from proxy.protocol.formats.constraint import Constraint, JsonObject
 from proxy.protocol.openai import ChatRequest, Function, NamedChoice
 
@@ -36,12 +36,11 @@ def rendered(ask: Ask, plain: str) -> Rendered:
     """
     request = ask.request
     functions = [] if request.tool_choice == "none" else request.offered
-    if not functions:
-        chat = template(FORMATS[plain].chat)
-        return Rendered(render(chat, request.messages), None, _answer_format(request))
-    format = FORMATS[ask.adapter.manifest.format if ask.adapter else plain]
+    format = FORMATS[ask.adapter.manifest.format if ask.adapter and functions else plain]
     source = ask.adapter.template if ask.adapter else template(format.template)
-    text = render(source, request.messages, functions)
+    text = prompt(format, source, request.messages, functions)
+    if not functions:
+        return Rendered(text, None, _answer_format(request))
     return Rendered(text, format, _calls(request, format) if ask.constrain else None)
 
 

@@ -24,8 +24,8 @@ MAX_NODES = 200
 """Subschemas and choices. Chosen: an object of 60 properties with enumerations."""
 MAX_REPEAT = 64
 """Largest bound on a length: the expression repeats its part as often."""
-MAX_STATES = 20_000
-"""Chosen: 30 optional strings. Each state is matched against the whole vocabulary."""
+MAX_STATES = 5_000
+"""Chosen: 15 optional strings. Each state is matched against the whole vocabulary."""
 
 FORMATS = frozenset({"date-time", "date", "time", "uuid"})
 _ANNOTATIONS = """title description default examples example deprecated readOnly writeOnly strict
@@ -86,7 +86,7 @@ class _Walk:
         if "anyOf" in schema:
             self._known(schema, {"anyOf"}, path)
             return self._any_of(schema["anyOf"], f"{path}.anyOf", depth)
-        kind = schema.get("type")
+        kind = schema.get("type", "string" if "enum" in schema else None)
         if not isinstance(kind, str) or kind not in _BY_TYPE:
             raise Unfit(f"{path}.type: {kind!r} is not one type")
         self._known(schema, _BY_TYPE[kind], path)
@@ -150,4 +150,7 @@ class _Walk:
             bound = schema.get(keyword, 0)
             if type(bound) is not int or not 0 <= bound <= MAX_REPEAT:
                 raise Unfit(f"{path}.{keyword}: not from 0 to {MAX_REPEAT}")
-        return max(2, *(int(str(schema.get(keyword, 0))) for keyword in (least, most)))
+        low, high = (int(str(schema.get(keyword, 0))) for keyword in (least, most))
+        if most in schema and low > high:
+            raise Unfit(f"{path}.{least}: more than {most}")
+        return max(2, low, high)
