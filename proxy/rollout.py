@@ -221,7 +221,7 @@ class PoolRollout:
             raise RolloutFailed(_refusal(server, adapters))
 
     def _check_others(self, server: Server) -> None:
-        """What a server answers for, another must be able to. A single one has to go all the same."""
+        """What a server answers for, another must be able to; a single one has to go anyway."""
         others = [other for other in self._pool.servers if other is not server]
         served = server.proven & {adapter.id for adapter in self._serving}
         if others and not served <= {id for other in others for id in other.proven}:

@@ -7,11 +7,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import aiohttp
 import msgspec
 import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
 
+from proxy.config import parse
 from proxy.protocol import adapter
 from proxy.protocol.adapter import write_champions
 from proxy.protocol.exchange import Exchange
@@ -19,6 +21,7 @@ from tests.engines import bundles
 from tests.engines.farm import Machine, SlowTgi, SlowVllm, farm
 from tests.engines.pooled import QUICK, Pooled, Reply, pooled
 from tests.engines.toy import do
+from tests.serving import serving
 
 ASKS = (
     "import sys, urllib.request as r;"
@@ -302,3 +305,30 @@ async def test_champion_file_that_vanishes_changes_nothing(tmp_path: Path):
 
     recorded = {exchange.id: exchange.attempts[0].adapter for exchange in proxy.recorded()}
     assert recorded[reply.id] == "chat-v2"
+
+
+async def test_new_champion_of_the_engine_in_the_proxy_is_loaded_and_put_in_place(tmp_path: Path):
+    pytest.importorskip("openvino_genai", reason="needs the embedded extra")
+    shipped = Path(__file__).parents[1] / "adapters"
+    (tmp_path / "api-v1").symlink_to(shipped / "api-v1")
+    write_champions(tmp_path, {})
+    text = f"""
+version: 1
+models: [gpt-4o]
+backends: {{local: {{kind: embedded, base_model: {bundles.MODEL}, adapters: ., preload: false}}}}
+domains: {{chat: {{plan: [local]}}}}
+defaults: {{tools: chat, chat: chat}}
+record: {{directory: record}}
+"""
+    with capture_logs() as logs:
+        async with (
+            serving(parse(text, tmp_path, {})) as url,
+            aiohttp.ClientSession() as session,
+        ):
+            proxy = Pooled(url, tmp_path, session)
+            write_champions(tmp_path, {"chat": "api-v1"})
+            await proxy.until(lambda told: is_done(logs, "api-v1"), within=120)
+            reply = await proxy.ask("Hello.")
+
+    assert reply.is_whole
+    assert [exchange.attempts[0].adapter for exchange in proxy.recorded()] == ["api-v1"]

@@ -1,12 +1,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+import aiohttp
 import pytest
 from structlog.testing import capture_logs
 
+from proxy.backends.addresses import Addresses, Resolve
+from proxy.backends.pool_settings import PoolSettings
+from proxy.backends.replicas import Replicas
+from proxy.backends.vllm.dialect import Vllm
+from proxy.errors import (
+    BackendOverloaded,
+    BackendUnavailable,
+    BadRequest,
+    InvalidAnswer,
+    StallTimeout,
+)
+from proxy.protocol.adapter import Adapter
 from tests.engines import bundles
 from tests.engines.farm import Machine, SlowTgi, SlowVllm, farm
 from tests.engines.pooled import QUICK, Pooled, Reply, pooled
@@ -218,3 +232,146 @@ async def leave(proxy: Pooled, machine: Machine) -> None:
     await all_asked([machine], asked + 1)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+# ---------------------------------------------------------------- the pool by itself
+
+
+class Names:
+    """What the name of the servers resolves to, as a test has it."""
+
+    def __init__(self, *addresses: str) -> None:
+        self.addresses = list(addresses)
+
+    async def __call__(self, host: str, port: int) -> list[str]:
+        return self.addresses
+
+
+@asynccontextmanager
+async def watched(
+    url: str, resolve: Resolve, *adapters: Adapter, max_in_flight: int = 4, **settings: float
+) -> AsyncIterator[Replicas]:
+    """The pool of a vLLM server or more, checked once."""
+    dialect = Vllm(base="base", adapters_there="/adapters", end=2)
+    quick = {"check_s": 0.05, "resolve_s": 0.05, "queue_s": 5} | settings
+    async with aiohttp.ClientSession() as session, asyncio.TaskGroup() as tasks:
+        pool = Replicas(
+            "local",
+            PoolSettings(**quick),
+            max_in_flight=max_in_flight,
+            addresses=Addresses([url], resolve),
+            dialect=dialect,
+            session=session,
+            decode=lambda ids: "",
+        )
+        pool.want(adapters)
+        watching = tasks.create_task(pool.run())
+        await pool.settled(5)
+        yield pool
+        watching.cancel()
+        await pool.aclose()
+
+
+async def test_server_that_leaves_the_name_gets_nothing_new_and_ends_what_it_has():
+    async with farm(SlowVllm, machines=1) as (one,):
+        names = Names("127.0.0.1", "127.0.0.2")
+        two = Machine(SlowVllm, [], port=one.port, host="127.0.0.2")
+        await two.start()
+        async with watched(f"http://vllm:{one.port}", names) as pool, AsyncExitStack() as stack:
+            leases = [pool.lease(adapter=None, prefix=str(n), tokens=9) for n in range(2)]
+            held = {await stack.enter_async_context(lease) for lease in leases}
+            assert {replica.url for replica in held} == {one.url, two.url}
+
+            names.addresses = ["127.0.0.2", "127.0.0.3"]
+            async with asyncio.timeout(5):
+                while one.url in [server.replica.url for server in pool.servers]:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+
+            for number in range(3):
+                lease = pool.lease(adapter=None, prefix=f"later {number}", tokens=9)
+                assert (await stack.enter_async_context(lease)).url == two.url
+        await two.kill()
+    assert [status.in_flight for status in pool.status() if status.name == two.name] == [0]
+
+
+async def test_pool_of_no_server_says_so_at_once():
+    async with watched("http://127.0.0.1:1", Names()) as pool:
+        assert not await pool.ready()
+        with pytest.raises(BackendUnavailable):
+            async with pool.lease(adapter=None, prefix="", tokens=1):
+                pass
+
+
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [
+        (BackendUnavailable("gone"), "open"),
+        (StallTimeout("silent"), "open"),
+        (BackendOverloaded("full"), "up"),
+        (InvalidAnswer("bad", "bad"), "up"),
+        (BadRequest("bad"), "up"),
+        (asyncio.CancelledError(), "up"),
+    ],
+)
+async def test_only_what_speaks_against_the_server_stops_its_use(error: BaseException, state: str):
+    async with farm(SlowVllm, machines=1) as (machine,), watched(machine.url, Names()) as pool:
+        for _ in range(3):
+            with pytest.raises(type(error)):
+                async with pool.lease(adapter=None, prefix="", tokens=1):
+                    raise error
+
+        assert [status.state for status in pool.status()] == [state]
+
+
+async def test_place_that_is_given_to_one_who_just_left_is_given_on():
+    async with (
+        farm(SlowVllm, machines=1) as (machine,),
+        watched(machine.url, Names(), max_in_flight=1) as pool,
+    ):
+        first = pool.lease(adapter=None, prefix="", tokens=1)
+        await first.__aenter__()
+        waiting = asyncio.ensure_future(pool.lease(adapter=None, prefix="", tokens=1).__aenter__())
+        await asyncio.sleep(0.02)
+
+        # Both in one turn of the loop: the place is given, and the one who gets it is cancelled.
+        await first.__aexit__(None, None, None)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+
+        async with asyncio.timeout(2), pool.lease(adapter=None, prefix="", tokens=1):
+            assert pool.status()[0].in_flight == 1
+
+
+async def test_drained_server_is_waited_for_and_then_used_again():
+    async with farm(SlowVllm, machines=1) as (machine,), watched(machine.url, Names()) as pool:
+        (server,) = pool.servers
+        lease = pool.lease(adapter=None, prefix="", tokens=1)
+        await lease.__aenter__()
+        drained = pool.drained(server)
+        draining = asyncio.ensure_future(drained.__aenter__())
+        await asyncio.sleep(0.05)
+        assert not draining.done()
+        with pytest.raises(BackendUnavailable):
+            async with pool.lease(adapter=None, prefix="", tokens=1):
+                pass
+
+        await lease.__aexit__(None, None, None)
+        await draining
+        assert pool.status()[0].state == "draining"
+
+        await drained.__aexit__(None, None, None)
+        async with pool.lease(adapter=None, prefix="", tokens=1):
+            pass
+
+
+async def test_server_that_does_not_drain_in_time_is_used_again():
+    async with (
+        farm(SlowVllm, machines=1) as (machine,),
+        watched(machine.url, Names(), drain_s=0.1) as pool,
+        pool.lease(adapter=None, prefix="", tokens=1),
+    ):
+        with pytest.raises(TimeoutError):
+            async with pool.drained(pool.servers[0]):
+                pass
+
+        assert pool.status()[0].state != "draining"

@@ -47,6 +47,7 @@ class Machine:
     adapters: list[str]
     """Those that it is started with."""
     port: int = 0
+    host: str = "127.0.0.1"
     engine: StandIn = field(init=False)
     """The one that runs, or ran last."""
     starts: int = 0
@@ -54,11 +55,11 @@ class Machine:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     @property
     def name(self) -> str:
-        return f"127.0.0.1:{self.port}"
+        return f"{self.host}:{self.port}"
 
     async def start(self) -> None:
         """A new process: it knows the adapters that it is started with, and no others."""
@@ -67,7 +68,7 @@ class Machine:
         app.add_routes(self.engine.routes())
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True).start()
+        await web.TCPSite(self._runner, self.host, self.port, reuse_address=True).start()
         self.port = self._runner.addresses[0][1]
         self.starts += 1
 
