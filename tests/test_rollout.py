@@ -251,6 +251,25 @@ async def test_restart_that_loses_the_adapter_stops_before_the_next_server(tmp_p
     assert all(reply.is_whole for reply in replies)
 
 
+async def test_last_server_that_is_well_is_not_restarted_until_another_is(tmp_path: Path):
+    async with (
+        farm(SlowTgi, "chat-v1") as (one, two),
+        minding([one, two]) as minder,
+        pooled(tmp_path, "tgi", [one, two], pool=minder.settings) as proxy,
+    ):
+        await two.kill()
+        await proxy.until(lambda told: told.of(two)["state"] == "down")
+        proxy.champion("chat-v2")
+        told = await proxy.until(lambda told: told.rollouts)
+        assert told.rollouts["local"] == f"no other server could take over from {one.name}"
+        assert minder.restarted == []
+
+        await two.start()
+        await proxy.until(lambda told: not told.rollouts)
+
+    assert minder.restarted == [one.name, two.name]
+
+
 async def test_operator_is_told_the_line_and_the_flip_follows_the_restart(tmp_path: Path):
     with capture_logs() as logs:
         async with (

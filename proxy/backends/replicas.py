@@ -14,11 +14,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import aiohttp
 import msgspec
@@ -28,11 +26,11 @@ from proxy.backends import canary
 from proxy.backends.addresses import Addresses, Found
 from proxy.backends.canary import Decode
 from proxy.backends.engine import Dialect, Replica
+from proxy.backends.places import Places
 from proxy.backends.pool_settings import PoolSettings
-from proxy.balance import Balancer, Full, Nobody, Outcome, Picked, State
+from proxy.balance import Balancer, Outcome, State
 from proxy.errors import (
     AdapterMissing,
-    BackendOverloaded,
     BackendTimeout,
     BackendUnavailable,
     ProxyError,
@@ -87,19 +85,6 @@ class Server:
         self.tried_at.clear()
 
 
-class _Place(NamedTuple):
-    picked: Picked
-    server: Server
-
-
-@dataclass(slots=True)
-class _Waiter:
-    adapter: str | None
-    tokens: int
-    prefix: tuple[str, str]
-    place: asyncio.Future[_Place]
-
-
 class Replicas:
     """The pool of one engine's servers."""
 
@@ -125,11 +110,11 @@ class Replicas:
         self._decode = decode
         self._clock = clock
         self._balancer = Balancer(settings.balance, max_in_flight, clock)
+        self._places: Places[Server] = Places(name, self._balancer, settings.queue_s)
         self._servers: dict[str, Server] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._wanted: dict[str, Adapter] = {}
         self._retired: set[str] = set()
-        self._waiters: deque[_Waiter] = deque()
         self._found = asyncio.Event()
 
     # ------------------------------------------------------------ what is wanted
@@ -171,7 +156,9 @@ class Replicas:
     async def lease(
         self, *, adapter: str | None, prefix: str, tokens: int
     ) -> AsyncIterator[Replica]:
-        picked, server = await self._place(adapter, tokens, (adapter or "", prefix))
+        prefixed = (adapter or "", prefix)
+        place = await self._places.take(lambda: self._able(adapter), tokens, prefixed)
+        server = place.server
         outcome: Outcome = "neutral"
         try:
             yield server.replica
@@ -185,65 +172,21 @@ class Replicas:
             server.suspect.set()
             raise
         finally:
-            self._balancer.end(picked, outcome)
+            self._places.give_back(place, outcome)
             server.freed.set()
-            self._serve_waiters()
 
     async def ready(self) -> bool:
         return any(status.state in ("up", "slow", "half_open") for status in self.status())
 
     async def aclose(self) -> None:
-        for waiter in self._waiters:
-            waiter.place.cancel()
+        self._places.close()
 
-    async def _place(self, adapter: str | None, tokens: int, prefix: tuple[str, str]) -> _Place:
-        waiter = _Waiter(adapter, tokens, prefix, asyncio.get_running_loop().create_future())
-        self._serve(waiter)
-        if not waiter.place.done():
-            self._waiters.append(waiter)
-        try:
-            async with asyncio.timeout(self.settings.queue_s):
-                return await waiter.place
-        except TimeoutError as error:
-            self._hand_back(waiter)
-            raise BackendOverloaded(f"no place on {self.name!r} was free in time") from error
-        except asyncio.CancelledError:
-            self._hand_back(waiter)
-            raise
-        finally:
-            if waiter in self._waiters:
-                self._waiters.remove(waiter)
-
-    def _serve(self, waiter: _Waiter) -> None:
-        """Give the waiter a place, or the error that keeps it from one, if there is either."""
-        match self._balancer.choose(self._able(waiter.adapter), waiter.tokens, waiter.prefix):
-            case Picked() as picked:
-                waiter.place.set_result(_Place(picked, self._servers[picked.id]))
-            case Nobody():
-                waiter.place.set_exception(
-                    BackendUnavailable(f"no server of {self.name!r} can answer this now")
-                )
-            case Full():
-                pass
-
-    def _serve_waiters(self) -> None:
-        """Hand free places to those who wait, the longest first."""
-        for waiter in list(self._waiters):
-            if not waiter.place.done():
-                self._serve(waiter)
-
-    def _hand_back(self, waiter: _Waiter) -> None:
-        """Somebody left just as a place was given to them."""
-        if waiter.place.done() and not waiter.place.cancelled() and not waiter.place.exception():
-            self._balancer.end(waiter.place.result().picked, "neutral")
-            self._serve_waiters()
-
-    def _able(self, adapter: str | None) -> list[str]:
-        return [
-            url
+    def _able(self, adapter: str | None) -> dict[str, Server]:
+        return {
+            url: server
             for url, server in self._servers.items()
             if server.is_healthy and (adapter is None or adapter in server.proven)
-        ]
+        }
 
     # ------------------------------------------------------------ the watch
 
@@ -281,7 +224,7 @@ class Replicas:
                 server.address = one.address
                 server.forget()
                 server.suspect.set()
-        self._serve_waiters()
+        self._places.serve()
 
     async def _watch(self, server: Server) -> None:
         while True:
@@ -305,7 +248,7 @@ class Replicas:
                 for adapter in self.wanted:
                     if self._is_due(server, adapter):
                         await self._prove(server, adapter)
-        self._serve_waiters()
+        self._places.serve()
 
     async def _is_healthy(self, server: Server) -> bool:
         try:
@@ -404,7 +347,7 @@ class Replicas:
         finally:
             if url in self._servers:
                 self._balancer.set_draining(url, False)
-            self._serve_waiters()
+            self._places.serve()
 
     def _say(self, event: str, server: Server, **more: str) -> None:
         tell = log.warning if event == "adapter_refused" else log.info
