@@ -169,7 +169,6 @@ class PoolRollout:
         self._restarter = restarter
         self._serving = list(serving)
         self._there = there
-        self._restarted: set[tuple[str, str]] = set()
 
     async def prepare(self, adapters: Sequence[Adapter]) -> None:
         """See Prepares. A server that is down is passed over: it proves them when it is back."""
@@ -189,16 +188,14 @@ class PoolRollout:
         if self._pool.loads_at_run_time:
             # Loading has been tried, and is again: it costs nobody anything.
             raise RolloutWaits(_refusal(server, adapters))
-        if (server.name, names) in self._restarted:
-            raise RolloutFailed(_refusal(server, adapters))
         if self._restarter is None:
             raise RolloutWaits(f"restart {server.name} with LORA_ADAPTERS={names}")
         self._check_others(server)
         try:
             async with self._pool.drained(server):
-                self._restarted.add((server.name, names))
                 await self._restarter.restart(server.replica, names)
                 server.forget()
+                await self._pool.check(server)
                 await self._proven(server, adapters)
         except RestartFailed as error:
             raise RolloutFailed(f"{server.name} was not restarted: {error}") from error
@@ -206,18 +203,20 @@ class PoolRollout:
             raise RolloutWaits(f"the requests on {server.name} did not end in time") from error
 
     async def _proven(self, server: Server, adapters: Sequence[Adapter]) -> None:
-        """Wait until a restarted server is well and has proven these adapters."""
+        """Wait until a restarted server is well, and see that it has proven these adapters."""
         start_s = self._pool.settings.start_s
         try:
             async with asyncio.timeout(start_s):
-                while server in self._pool.servers:
-                    await self._pool.check(server)
-                    if server.is_healthy:
-                        break
+                while not server.is_healthy:
                     await asyncio.sleep(self._pool.settings.check_s)
+                    await self._pool.check(server)
         except TimeoutError as error:
-            raise RolloutFailed(f"{server.name} was not well {start_s:g} s after") from error
-        if server.is_healthy and _lacking(server, adapters):
+            why = f"was not well within {start_s:g} s of its restart"
+            raise RolloutFailed(f"{server.name} {why}") from error
+        if server not in self._pool.servers:
+            why = "has another address since its restart; give each server a name of its own"
+            raise RolloutFailed(f"{server.name} {why}")
+        if _lacking(server, adapters):
             raise RolloutFailed(_refusal(server, adapters))
 
     def _check_others(self, server: Server) -> None:

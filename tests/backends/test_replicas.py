@@ -23,7 +23,7 @@ from proxy.errors import (
 from proxy.protocol.adapter import Adapter
 from tests.engines import bundles
 from tests.engines.farm import Machine, SlowTgi, SlowVllm, farm
-from tests.engines.pooled import QUICK, Pooled, Reply, pooled
+from tests.engines.pooled import QUICK, RENEWED, Pooled, Reply, pooled
 from tests.engines.toy import do
 
 KINDS = pytest.mark.parametrize(
@@ -104,7 +104,7 @@ async def test_adapter_that_a_replica_does_not_have_is_never_asked_of_it(
         await two.start()
         with capture_logs() as logs:
             async with pooled(tmp_path, name, [one, two]) as proxy:
-                replies = [await proxy.ask(do("Hello.")) for _ in range(6)]
+                replies = await asyncio.gather(*(proxy.ask(do("Hello.")) for _ in range(6)))
                 told = await proxy.told()
 
     assert [reply.text for reply in replies] == ["Hello."] * 6
@@ -153,7 +153,7 @@ async def test_restart_too_short_for_a_health_check_is_noticed(
     """By its list of models, or, where the engine has none, by the next canary."""
     async with (
         farm(kind, "chat-v1", machines=1) as (machine,),
-        pooled(tmp_path, name, [machine]) as proxy,
+        pooled(tmp_path, name, [machine], pool=RENEWED) as proxy,
     ):
         with capture_logs() as logs:
             machine.engine.toy.adapters.clear()

@@ -20,10 +20,12 @@ from tests.engines.farm import Machine
 from tests.serving import serving
 
 QUICK = (
-    "check_s: 0.05, answer_s: 2, retry_s: 0.2, renew_s: 0.5, queue_s: 5,"
+    "check_s: 0.05, answer_s: 2, retry_s: 0.2, queue_s: 5,"
     " balance: {open_s: 0.2, slow_start_s: 0.2}"
 )
 """Settings of the pool under which a test need not wait."""
+RENEWED = f"{QUICK}, renew_s: 0.3"
+"""The same, and canaries are asked again and again."""
 
 
 @dataclass
