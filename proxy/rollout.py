@@ -207,7 +207,7 @@ class PoolRollout:
         start_s = self._pool.settings.start_s
         try:
             async with asyncio.timeout(start_s):
-                while not server.is_healthy:
+                while not server.is_healthy and server in self._pool.servers:
                     await asyncio.sleep(self._pool.settings.check_s)
                     await self._pool.check(server)
         except TimeoutError as error:
