@@ -2,7 +2,7 @@
 
 | step            | where                        | may end with                  |
 |-----------------|------------------------------|-------------------------------|
-| 1 authenticate  | auth                         | 401                           |
+| 1 authenticate  | auth (asked by endpoints)    | 401                           |
 | 2 parse         | protocol.openai, toolcheck   | 400 with the field's path     |
 | 3 match         | routing                      | 404 for an unknown model      |
 | 4 admit         | limits                       | 429 with retry-after          |
@@ -27,6 +27,8 @@ from proxy.catalog import Catalog, Plan
 from proxy.errors import BackendTimeout, BadRequest, Forbidden, ProxyError
 from proxy.limits import Limits
 from proxy.logs import CLIENT_GONE, Facts
+from proxy.protocol.conversation import check_messages
+from proxy.protocol.legacy import in_the_client_s_words, modern
 from proxy.protocol.openai import ChatRequest, MalformedRequest, parse_request
 from proxy.protocol.toolcheck import check_tools, fingerprint_tools
 from proxy.recorder import Recorder
@@ -41,6 +43,7 @@ PIN = b"x-headrace-adapter"
 class Inbound:
     """A request as it came in."""
 
+    caller: Caller
     headers: Mapping[bytes, bytes]
     """Lower-case names."""
     body: bytes
@@ -65,15 +68,14 @@ class Gateway:
 
         Raises ProxyError, be it on entering or, when the answer breaks off, inside the context.
         """
-        caller = self.auth.authenticate(inbound.headers)
         request = parse(inbound.body)
         route = self.routes.match(request)
         inbound.facts.domain, inbound.facts.match = route.domain, route.reason
         with self.limits.admit():
-            plan = self._plan(inbound, caller, route, request)
-            head = new_head(request.model)
-            recording = _recording(head.id, inbound, caller, request, route)
-            with self._recorded(recording, inbound.facts):
+            plan = self.plan(inbound, route, request)
+            head = new_head(request)
+            recording = _recording(head.id, inbound, request, route)
+            with self.recorded(recording, inbound.facts):
                 async with self._until_silence(inbound) as deadline:
                     job = Job(
                         request=request,
@@ -88,12 +90,12 @@ class Gateway:
                     async with cascade.answer(job) as answer:
                         yield answer
 
-    def _plan(self, inbound: Inbound, caller: Caller, route: Route, request: ChatRequest) -> Plan:
+    def plan(self, inbound: Inbound, route: Route, request: ChatRequest) -> Plan:
         """Who is asked: the route's backends or, for an admin who says so, one adapter."""
         pin = inbound.headers.get(PIN)
         if pin is None:
             return self.catalog.plan(route, request)
-        if not caller.is_admin:
+        if not inbound.caller.is_admin:
             raise Forbidden(f"only a key with `admin: true` may send {PIN.decode()}")
         return self.catalog.pinned(route, pin.decode("latin-1"))
 
@@ -107,7 +109,7 @@ class Gateway:
             raise BackendTimeout(f"no backend answered within {seconds:g} s") from error
 
     @contextmanager
-    def _recorded(self, recording: Recording, facts: Facts) -> Iterator[None]:
+    def recorded(self, recording: Recording, facts: Facts) -> Iterator[None]:
         """Hand the recording over when the request is over, however it ends."""
         status = 500
         try:
@@ -127,30 +129,37 @@ class Gateway:
 
 
 def parse(body: bytes) -> ChatRequest:
-    """The request in `body`, its tools checked; raises BadRequest with the field's path."""
+    """The request in `body`, checked, in its modern form; raises BadRequest with the path."""
     try:
-        request = parse_request(body)
-        check_tools(request)
+        request = modern(parse_request(body))
+        try:
+            check_tools(request)
+        except MalformedRequest as error:
+            raise in_the_client_s_words(error) if request.is_legacy else error from None
+        check_messages(request.messages)
     except MalformedRequest as error:
         raise BadRequest(str(error), error.param) from error
     return request
 
 
-def _recording(
-    id: str, inbound: Inbound, caller: Caller, request: ChatRequest, route: Route
-) -> Recording:
+def _recording(id: str, inbound: Inbound, request: ChatRequest, route: Route) -> Recording:
     return Recording(
         id=id,
         request_id=inbound.facts.request_id,
-        tenant=caller.tenant,
-        caller=caller.name,
+        tenant=inbound.caller.tenant,
+        caller=inbound.caller.name,
         domain=route.domain,
         route=route.reason,
         request=request,
         body=inbound.body,
         tools_fingerprint=fingerprint_tools(request.offered) if request.offered else None,
-        retries=_whole_number(inbound.headers.get(b"x-stainless-retry-count", b"")),
+        retries=retries(inbound.headers),
     )
+
+
+def retries(headers: Mapping[bytes, bytes]) -> int:
+    """How often the client's SDK has sent this request before, if it says so."""
+    return _whole_number(headers.get(b"x-stainless-retry-count", b""))
 
 
 def _whole_number(text: bytes) -> int:

@@ -113,6 +113,8 @@ class Heard:
         self.refusals.append(said.refusal or "")
         for position, call in enumerate(said.tool_calls or ()):
             self._add_call(position if call.index is None else call.index, call)
+        if said.function_call is not None:
+            self._add_call(0, _Call(function=said.function_call))
 
     def _add_call(self, index: int, delta: _Call) -> None:
         merged = self.calls.setdefault(index, _MergedCall())
@@ -142,6 +144,7 @@ class _Delta(msgspec.Struct):
     content: str | None = None
     refusal: str | None = None
     tool_calls: list[_Call] | None = None
+    function_call: _Said | None = None
 
 
 class _Choice(msgspec.Struct):

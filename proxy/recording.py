@@ -25,7 +25,7 @@ import msgspec
 from proxy.backends.base import Call, Event, Finish, Relayed, Text
 from proxy.errors import BackendError, InvalidAnswer, ProxyError
 from proxy.hearing import Heard
-from proxy.protocol.exchange import Attempt, Exchange, Kind, Outcome
+from proxy.protocol.exchange import CHAT, Attempt, Exchange, Kind, Outcome
 from proxy.protocol.openai import ChatRequest
 
 MAX_ANSWER = 8 * 1024 * 1024
@@ -48,6 +48,7 @@ class Recording:
         body: bytes,
         tools_fingerprint: str | None = None,
         retries: int = 0,
+        endpoint: str = CHAT,
     ) -> None:
         self.id = id
         """The id of an answer that we make; a relayed answer brings its own."""
@@ -62,6 +63,7 @@ class Recording:
         self._body = body
         self._tools_fingerprint = tools_fingerprint
         self._retries = retries
+        self._endpoint = endpoint
         self._clock = _Clock()
         self._status = 500
         self._total_s = 0.0
@@ -109,6 +111,7 @@ class Recording:
             outcome=outcome,
             status=self._status,
             retries=self._retries,
+            endpoint=self._endpoint,
         )
 
 
@@ -135,6 +138,7 @@ class Tape:
         self._total_s: float | None = None
         self._outcome: Outcome | None = None
         self._reason: str | None = None
+        self._is_unheard = False
 
     def __enter__(self) -> Self:
         return self
@@ -184,6 +188,13 @@ class Tape:
                 self._bytes.append(chunk)
             yield chunk
 
+    async def unheard(self, reply: Relayed) -> AsyncIterator[bytes]:
+        """The reply's bytes, timed and not kept: what they say is not for the record."""
+        self._is_unheard = True
+        async for chunk in reply.content:
+            self._mark_first_byte()
+            yield chunk
+
     def heard(self) -> Heard:
         """What was said so far, be it in events or in bytes."""
         heard = Heard()
@@ -199,7 +210,7 @@ class Tape:
     def attempt(self, heard: Heard) -> Attempt:
         """The attempt to be kept. `completed` only when what was heard is a whole answer."""
         outcome, reason = self._outcome or "failed", self._reason
-        if outcome == "completed":
+        if outcome == "completed" and not self._is_unheard:
             outcome, reason = heard.judged()
         return Attempt(
             kind=self.kind,

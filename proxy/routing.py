@@ -94,17 +94,26 @@ class RouteTable:
 
     def match(self, request: ChatRequest) -> Route:
         """The route of a request; raises UnknownModel for a model that no client may ask for."""
-        if request.model not in self._models:
-            raise UnknownModel(_unserved(request.model, self._models), "model")
-        place = self._place(request)
+        self.check_model(request.model)
+        return self._route(self._place(request))
+
+    def check_model(self, model: str) -> None:
+        """Raise UnknownModel unless clients may ask for this one."""
+        if model not in self._models:
+            raise UnknownModel(_unserved(model, self._models), "model")
+
+    @property
+    def without_tools(self) -> Route:
+        """The route of what offers no tools, and of all that is no chat."""
+        return self._route(_Place(self._defaults.chat, "no_tools"))
+
+    def _route(self, place: _Place) -> Route:
         domain = self._domains[place.domain]
         return Route(place.domain, domain.plan, domain.verify, domain.constrain, place.reason)
 
     def _place(self, request: ChatRequest) -> _Place:
         if not request.tools:
-            if bytes(request.functions) in (b"", b"null", b"[]"):
-                return _Place(self._defaults.chat, "no_tools")
-            return _Place(self._defaults.tools, "unknown")
+            return _Place(self._defaults.chat, "no_tools")
         places = [self._of(tool.function) for tool in request.tools]
         first = places[0]
         if first is not None and all(p is not None and p.domain == first.domain for p in places):
@@ -155,6 +164,5 @@ def _is_name(tool: str) -> bool:
 
 
 def _unserved(model: str, models: Iterable[str]) -> str:
-    return (
-        f"The model {model!r} does not exist here; this server answers: {', '.join(sorted(models))}"
-    )
+    known = ", ".join(sorted(models))
+    return f"The model {model[:64]!r} does not exist here; this server answers: {known}"

@@ -14,6 +14,8 @@ import msgspec
 from proxy.protocol.openai import ToolCall, Usage
 
 VERSION = 1
+CHAT = "/chat/completions"
+"""The endpoint of exchanges that hold a request and an answer."""
 
 Outcome: TypeAlias = Literal["completed", "invalid", "failed", "client_aborted", "upstream_aborted"]
 Kind: TypeAlias = Literal["primary", "repair", "fallback", "hedge", "shadow"]
@@ -53,7 +55,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Exchange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A recorded request.
 
-    Only `completed` ones hold a whole answer: the trainer reads no others.
+    Only `completed` ones of the endpoint CHAT hold a whole answer: the trainer reads no others.
     """
 
     id: str
@@ -80,3 +82,6 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """HTTP status that the client saw."""
     retries: int = 0
     """How often the client's SDK had sent this request before (x-stainless-retry-count)."""
+    endpoint: str = CHAT
+    """What was asked, below /v1. What is passed on to a cloud unread leaves no more than this: its
+    `request` is `{}` and its answers are empty, `completed` or not."""
