@@ -44,6 +44,8 @@ class Client(NamedTuple):
     title: str
     runtime: str
     program: str
+    pending: str = ""
+    """What Headrace cannot do for it yet; its failures are shown, and fail nothing else."""
 
     def command(self, root: Path, here: Path) -> list[str]:
         """How to start it."""
@@ -80,7 +82,9 @@ class Outcome:
 
     @property
     def ok(self) -> bool:
-        """Everything was tried, and nothing failed."""
+        """Everything was tried, and nothing failed that is not pending."""
+        if self.client.pending:
+            return True
         return not self.complaint and not self.failures and not self._untried
 
     @property
@@ -98,7 +102,7 @@ class Outcome:
         lines = [line for line in self.seen if line.feature == feature]
         if feature in STATUSES and not lines:
             lines = [line for line in self.seen if line.feature == "errors"]
-        signs = {True: "✓", False: "✗", None: "–"}
+        signs = {True: "✓", False: "pending" if self.client.pending else "✗", None: "–"}
         return " ".join(signs[line.ok] for line in lines) or "?"
 
 
@@ -136,7 +140,7 @@ def page(outcomes: Sequence[Outcome]) -> str:
         *_markdown(_statuses(outcomes)),
         "\nWhat is raised:\n",
         *(f"- {line}" for line in _exceptions(outcomes)),
-        "\n## What a client does not have\n",
+        "\n## What is missing\n",
         *(f"- {client}, {what}: {why}." for client, what, why in _reasons(outcomes)),
         "\n## Versions\n",
         *_markdown(_versions(outcomes)),
@@ -191,6 +195,8 @@ def _exceptions(outcomes: Sequence[Outcome]) -> Iterator[str]:
 
 def _reasons(outcomes: Sequence[Outcome]) -> Iterator[tuple[str, str, str]]:
     for outcome in outcomes:
+        if outcome.client.pending:
+            yield outcome.client.title, "pending", outcome.client.pending
         for line in outcome.seen:
             if line.ok is None:
                 name = FEATURES.get(line.feature, line.feature)

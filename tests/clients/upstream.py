@@ -39,7 +39,6 @@ RETRY_AFTER_S = 2.5
 """What the cloud's 429 asks for: longer than any client waits on its own before its first retry."""
 
 _PROMPT = re.compile(r"\[\[(?P<scenario>[a-z0-9-]+) (?P<tag>[^\]\s]+)\]\]")
-_NEVER = asyncio.Event()
 
 
 @dataclass
@@ -121,7 +120,7 @@ def _script(scenario: str, count: int, request: Received) -> list[Step]:
 def _chat(scenario: str, said: Said, body: dict[str, Any], flavour: Flavour) -> list[Step]:
     if not body.get("stream"):
         whole = scripted.answer(completion(said, flavour))
-        return [Until(_NEVER)] if scenario == "slow" else [whole]
+        return [_silence()] if scenario == "slow" else [whole]
     options = body.get("stream_options") or {}
     events = list(chunks(said, flavour, bool(options.get("include_usage"))))
     return scripted.stream(*_slowly(scenario, events))
@@ -129,14 +128,18 @@ def _chat(scenario: str, said: Said, body: dict[str, Any], flavour: Flavour) -> 
 
 def _responses(scenario: str, said: Said, body: dict[str, Any]) -> list[Step]:
     if not body.get("stream"):
-        return [Until(_NEVER)] if scenario == "slow" else [scripted.answer(response(said))]
+        return [_silence()] if scenario == "slow" else [scripted.answer(response(said))]
     events = [named_event(event) for event in response_events(said)]
     return [*scripted.stream(*_slowly(scenario, events), done=False), b"0\r\n\r\n"]
 
 
 def _slowly(scenario: str, events: list[Any]) -> list[Any]:
     """The events; of the scenario `slow` all but the last, and then silence."""
-    return [*events[:-1], Until(_NEVER)] if scenario == "slow" else events
+    return [*events[:-1], _silence()] if scenario == "slow" else events
+
+
+def _silence() -> Until:
+    return Until(asyncio.Event())
 
 
 def _named(content: str) -> tuple[str, str]:
@@ -203,7 +206,7 @@ async def _events(scenario: str, said: Said) -> AsyncIterator[Event]:
     for event in text(*said.pieces):
         yield event
     if scenario == "slow":
-        await _NEVER.wait()
+        await asyncio.Event().wait()
     for index, (name, arguments) in enumerate(said.calls):
         yield Call(ToolCall(f"call_local{index}", FunctionCall(name, arguments)))
     yield finish()
