@@ -30,9 +30,6 @@ const tools = async (q) =>
 await main({
   packages: ["@langchain/openai", "@langchain/core", "openai"],
   errors: OPENAI_ERRORS,
-  lacks: {
-    retry: "it retries on its own schedule and turns off the retries of the openai package",
-  },
   plain,
   stream: async (q) => (await all(await model(q).stream(q.prompt))).map((chunk) => chunk.content),
   tools,
@@ -47,6 +44,7 @@ await main({
     const whole = joined(await all(await model(q, { streamUsage: true }).stream(q.prompt)));
     return [whole.usage_metadata.input_tokens, whole.usage_metadata.output_tokens];
   },
+  retry: plain,
   cancel: async (q) => {
     const leaving = new AbortController();
     const stream = await model(q).stream(q.prompt, { signal: leaving.signal });
