@@ -30,6 +30,7 @@ from proxy.limits import Limits
 from proxy.middleware import ErrorAnswers, RequestLog
 from proxy.passage import Passage
 from proxy.recorder import Recorder
+from proxy.responding import Responder
 from proxy.routing import RouteTable
 from proxy.sinks.segments import SegmentSink
 
@@ -101,6 +102,7 @@ def _posted(config: Config, gateway: Gateway, passage: Passage) -> Iterator[Rout
         "/chat/completions": gateway.answer,
         "/completions": partial(passage.named, path="/completions"),
         "/embeddings": partial(passage.named, path="/embeddings"),
+        "/responses": Responder(gateway, passage).answer,
     }
     max_body = int(config.limits.max_body_mib * _MIB)
     for path, method in asked.items():
@@ -151,6 +153,7 @@ async def _openai(name: str, settings: OpenAISettings) -> AsyncIterator[Backend]
         connect_s=settings.connect_s,
         silence_s=settings.silence_s,
         answer_s=settings.answer_s,
+        count_usage=settings.count_usage,
         max_connections=settings.max_connections,
     )
     async with aclosing(backend):

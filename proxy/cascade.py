@@ -28,7 +28,7 @@ from proxy.logs import Facts
 from proxy.protocol import toolcheck
 from proxy.protocol.openai import ChatRequest, Usage
 from proxy.recording import Recording, Tape
-from proxy.rename import rename, rename_events, whole_events
+from proxy.rename import rename, rename_events, whole_events, without_usage
 from proxy.routing import Route, Verify
 
 State: TypeAlias = Literal["uncommitted", "text", "sealed", "done"]
@@ -273,6 +273,7 @@ class _Cascade:
         async for piece in whole_events(tape.content(reply)):
             self.status, self.headers = reply.status, reply.headers
             self._turns.state = "sealed"
+            piece = without_usage(piece) if reply.has_own_usage else piece
             yield rename_events(piece, model) if reply.renamed else piece
         if self._turns.state == "uncommitted":
             raise BackendUnavailable("the backend's answer is empty")

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-import msgspec
-
 from proxy import sse
 from proxy.backends.base import Call, Event, Finish, Text
+from proxy.protocol import loose
 from proxy.protocol.exchange import Answer, Outcome
 from proxy.protocol.openai import FunctionCall, ToolCall, Usage
 
@@ -93,7 +92,7 @@ class Heard:
     def add_json(self, data: bytes) -> None:
         """What one chunk of a stream, or a completion, says."""
         try:
-            chunk = _decoder.decode(data)
+            chunk = loose.read(data)
         except (ValueError, RecursionError):
             self.is_unreadable = True
             return
@@ -104,7 +103,7 @@ class Heard:
             if choice.index == 0:
                 self._add_choice(choice)
 
-    def _add_choice(self, choice: _Choice) -> None:
+    def _add_choice(self, choice: loose.Choice) -> None:
         self.finish_reason = choice.finish_reason or self.finish_reason
         said = choice.delta or choice.message
         if said is None:
@@ -114,9 +113,9 @@ class Heard:
         for position, call in enumerate(said.tool_calls or ()):
             self._add_call(position if call.index is None else call.index, call)
         if said.function_call is not None:
-            self._add_call(0, _Call(function=said.function_call))
+            self._add_call(0, loose.CallPart(function=said.function_call))
 
-    def _add_call(self, index: int, delta: _Call) -> None:
+    def _add_call(self, index: int, delta: loose.CallPart) -> None:
         merged = self.calls.setdefault(index, _MergedCall())
         merged.id = merged.id or delta.id or ""
         merged.type = delta.type or merged.type
@@ -124,43 +123,3 @@ class Heard:
         if said is not None:
             merged.name = merged.name or said.name or ""
             merged.arguments.append(said.arguments or said.input or "")
-
-
-class _Said(msgspec.Struct):
-    name: str | None = None
-    arguments: str | None = None
-    input: str | None = None
-
-
-class _Call(msgspec.Struct):
-    index: int | None = None
-    id: str | None = None
-    type: str | None = None
-    function: _Said | None = None
-    custom: _Said | None = None
-
-
-class _Delta(msgspec.Struct):
-    content: str | None = None
-    refusal: str | None = None
-    tool_calls: list[_Call] | None = None
-    function_call: _Said | None = None
-
-
-class _Choice(msgspec.Struct):
-    index: int = 0
-    delta: _Delta | None = None
-    message: _Delta | None = None
-    finish_reason: str | None = None
-
-
-class _Chunk(msgspec.Struct):
-    """A chunk or a completion, as lenient as can be: clouds differ, and we only listen."""
-
-    id: str | None = None
-    choices: list[_Choice] | None = None
-    usage: Usage | None = None
-    error: object = None
-
-
-_decoder = msgspec.json.Decoder(_Chunk)

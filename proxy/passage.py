@@ -49,10 +49,13 @@ class Passage:
             yield answer
 
     @asynccontextmanager
-    async def named(self, inbound: Inbound, path: str) -> AsyncIterator[Answer]:
+    async def named(
+        self, inbound: Inbound, path: str, lacking: str | None = None
+    ) -> AsyncIterator[Answer]:
         """The cloud's answer to a JSON request that names a model: completions, embeddings.
 
-        Raises UnknownModel, and Unsupported where no cloud is there: local engines answer chats.
+        `lacking` is the field for which no local engine was asked; None means all of `path`.
+        Raises UnknownModel, and Unsupported where no cloud is there.
         """
         request = _parse(inbound.body)
         routes = self._gateway.routes
@@ -60,12 +63,14 @@ class Passage:
         route = routes.without_tools
         cloud = self.cloud(route)
         if cloud is None:
+            what = path if lacking is None else f"{lacking!r}, as this request uses it"
             raise Unsupported(
-                f"no backend of the domain {route.domain!r} serves {path}; "
-                + _REMEDY.format(domain=route.domain)
+                f"no backend of the domain {route.domain!r} serves {what}; "
+                + _REMEDY.format(domain=route.domain),
+                lacking,
             )
         if cloud.name != route.plan[0]:
-            inbound.facts.fallback_reason = f"unsupported_{path.strip('/')}"
+            inbound.facts.fallback_reason = f"unsupported_{lacking or path.strip('/')}"
         forward = Forward(
             method="POST", target=path, headers=_JSON, body=inbound.body, model=request.model
         )

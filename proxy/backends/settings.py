@@ -31,6 +31,9 @@ class OpenAISettings(
     long before the first token; a long answer is no error, a silent one is."""
     answer_s: Annotated[float, msgspec.Meta(gt=0)] = 600
     """Seconds until an answer that comes in one piece must be there. Default 600, the SDKs' own."""
+    count_usage: bool = False
+    """Ask for the usage of streamed answers also where the client does not, for the record; the
+    client does not see it. Default no: not all servers know `stream_options`."""
     max_connections: Annotated[int, msgspec.Meta(ge=1)] = 1000
     """Connections at once. Default 1000: `limits.max_in_flight` is meant to bind first."""
 

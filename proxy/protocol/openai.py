@@ -128,7 +128,7 @@ class NamedFunction(msgspec.Struct, frozen=True):
     name: str
 
 
-class NamedChoice(msgspec.Struct, frozen=True):
+class NamedChoice(msgspec.Struct, frozen=True, omit_defaults=True):
     """`tool_choice` as an object: one named tool, or a set of allowed ones."""
 
     type: str
@@ -155,7 +155,7 @@ class JsonSchema(msgspec.Struct, frozen=True):
     strict: bool | None = None
 
 
-class ResponseFormat(msgspec.Struct, frozen=True):
+class ResponseFormat(msgspec.Struct, frozen=True, omit_defaults=True):
     type: str
     json_schema: JsonSchema | None = None
 
