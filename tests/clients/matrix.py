@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,14 +35,9 @@ CLIENTS = (
     Client("openai-sync", "openai-python, sync", PYTHON, "openai_sync.py"),
     Client("openai-async", "openai-python, async", PYTHON, "openai_async.py"),
     Client("openai-helpers", "openai-python, helpers", PYTHON, "openai_helpers.py"),
+    Client("openai-responses", "openai-python, Responses API", PYTHON, "openai_responses.py"),
     Client("openai-azure", "openai-python, AzureOpenAI", PYTHON, "openai_azure.py"),
-    Client(
-        "openai-responses",
-        "openai-python, Responses API",
-        PYTHON,
-        "openai_responses.py",
-        pending="local engines do not answer /v1/responses, which is passed to the cloud",
-    ),
+    Client("openai-azure-v1", "openai-python, /openai/v1/", PYTHON, "openai_azure_v1.py"),
     Client("openai2-sync", "openai-python 2, sync", PYTHON_OPENAI2, "openai_sync.py"),
     Client("openai2-helpers", "openai-python 2, helpers", PYTHON_OPENAI2, "openai_helpers.py"),
     Client("langchain", "LangChain, ChatOpenAI", PYTHON, "langchain_openai_chat.py"),
@@ -52,9 +48,11 @@ CLIENTS = (
     Client("litellm", "litellm SDK", PYTHON_OPENAI2, "litellm_sdk.py"),
     Client("node-openai", "openai-node", "node", "openai.js"),
     Client("node-helpers", "openai-node, helpers", "node", "openai_helpers.js"),
+    Client("node-responses", "openai-node, Responses API", "node", "openai_responses.js"),
     Client("node-azure", "openai-node, AzureOpenAI", "node", "openai_azure.js"),
     Client("node-langchain", "LangChain JS, ChatOpenAI", "node", "langchain.js"),
     Client("node-ai", "Vercel AI SDK", "node", "ai_sdk.js"),
+    Client("node-ai-azure", "Vercel AI SDK, Azure", "node", "ai_sdk_azure.js"),
 )
 
 
@@ -98,6 +96,11 @@ def _line(line: bytes) -> dict[str, Any]:
     return decoded if isinstance(decoded, dict) else {}
 
 
+def _node() -> str:
+    told = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True)
+    return told.stdout.strip().removeprefix("v")
+
+
 def main() -> int:
     """0 when every client did everything that it can."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -110,7 +113,7 @@ def main() -> int:
     outcomes = asyncio.run(run(chosen))
     print(report.terminal(outcomes))
     if options.write and all(outcome.ok for outcome in outcomes):
-        options.write.write_text(report.page(outcomes))
+        options.write.write_text(report.page(outcomes, _node()))
     return 0 if all(outcome.ok for outcome in outcomes) else 1
 
 

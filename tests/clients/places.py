@@ -50,6 +50,7 @@ async def places() -> AsyncIterator[Places]:
                 "openai": {"url": openai, "after_s": RETRY_AFTER_S},
                 "local": {"url": busy_url, "after_s": 1.0, "tag": _BUSY},
             },
+            "breaks": {"openai": "the backend", "azure": "the backend", "local": "the engine"},
             "errors": [_case(about, sides) for about in _ERRORS],
             "control": cloud.root,
             "key": KEY,

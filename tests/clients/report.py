@@ -19,6 +19,7 @@ FEATURES = {
     "usage": "usage in stream",
     "retry": "retry on 429",
     "cancel": "cancel",
+    "stream_error": "error in stream",
 }
 STATUSES = (
     "400",
@@ -44,8 +45,6 @@ class Client(NamedTuple):
     title: str
     runtime: str
     program: str
-    pending: str = ""
-    """What Headrace cannot do for it yet; its failures are shown, and fail nothing else."""
 
     def command(self, root: Path, here: Path) -> list[str]:
         """How to start it."""
@@ -82,17 +81,16 @@ class Outcome:
 
     @property
     def ok(self) -> bool:
-        """Everything was tried, and nothing failed that is not pending."""
-        if self.client.pending:
-            return True
-        return not self.complaint and not self.failures and not self._untried
+        """Everything was tried, and nothing failed."""
+        return not self.complaint and not self.failures and not self.untried
 
     @property
     def failures(self) -> list[Seen]:
         return [line for line in self.seen if line.ok is False]
 
     @property
-    def _untried(self) -> set[str]:
+    def untried(self) -> set[str]:
+        """Features and statuses of which the program says nothing."""
         tried = {line.feature for line in self.seen}
         statuses = set() if "errors" in tried else set(STATUSES)
         return ({*FEATURES} | statuses) - tried
@@ -102,7 +100,7 @@ class Outcome:
         lines = [line for line in self.seen if line.feature == feature]
         if feature in STATUSES and not lines:
             lines = [line for line in self.seen if line.feature == "errors"]
-        signs = {True: "✓", False: "pending" if self.client.pending else "✗", None: "–"}
+        signs = {True: "✓", False: "✗", None: "–"}
         return " ".join(signs[line.ok] for line in lines) or "?"
 
 
@@ -111,8 +109,9 @@ def progress(outcome: Outcome) -> str:
     passed = sum(line.ok is True for line in outcome.seen)
     head = f"{outcome.client.title}: {passed} passed, {len(outcome.failures)} failed"
     failures = [f"    {line.feature} ({line.side}): {line.detail}" for line in outcome.failures]
+    untried = [f"    not tried: {', '.join(sorted(outcome.untried))}"] if outcome.untried else []
     complaint = [f"    {line}" for line in outcome.complaint.splitlines()[-12:]]
-    return "\n".join([head, *failures, *complaint])
+    return "\n".join([head, *failures, *untried, *complaint])
 
 
 def terminal(outcomes: Sequence[Outcome]) -> str:
@@ -120,16 +119,17 @@ def terminal(outcomes: Sequence[Outcome]) -> str:
     parts = [*_aligned(_features(outcomes)), "", *_aligned(_statuses(outcomes)), ""]
     parts += [f"– {client}, {what}: {why}" for client, what, why in _reasons(outcomes)]
     passed = sum(line.ok is True for outcome in outcomes for line in outcome.seen)
-    failed = sum(len(outcome.failures) + bool(outcome.complaint) for outcome in outcomes)
+    failed = sum(len(outcome.failures) + len(outcome.untried) for outcome in outcomes)
     return "\n".join([*parts, f"{passed} passed, {failed} failed"])
 
 
-def page(outcomes: Sequence[Outcome]) -> str:
-    """docs/compatibility.md."""
+def page(outcomes: Sequence[Outcome], node: str) -> str:
+    """docs/compatibility.md; `node` is Node's version."""
     parts = [
         _INTRODUCTION.format(
             date=datetime.now(UTC).date(),
             python=platform.python_version(),
+            node=node,
             system=platform.system(),
         ),
         "## Features\n",
@@ -140,8 +140,7 @@ def page(outcomes: Sequence[Outcome]) -> str:
         *_markdown(_statuses(outcomes)),
         "\nWhat is raised:\n",
         *(f"- {line}" for line in _exceptions(outcomes)),
-        "\n## What is missing\n",
-        *(f"- {client}, {what}: {why}." for client, what, why in _reasons(outcomes)),
+        *_missing(outcomes),
         "\n## Versions\n",
         *_markdown(_versions(outcomes)),
     ]
@@ -151,16 +150,31 @@ def page(outcomes: Sequence[Outcome]) -> str:
 _INTRODUCTION = """# Clients that work with Headrace
 
 Written by `make test-clients`, which runs each client's own program (`tests/clients/`) against
-Headrace on a real socket. {date}, Python {python}, {system}.
+Headrace on a real socket. {date}, Python {python}, Node {node}, {system}.
+
+Where a client is pointed, with a key of `auth.keys`, or any where there are none:
+
+- OpenAI and what builds on it: `base_url` (`baseURL`, `api_base`) is `http://HOST:8080/v1`.
+- Azure: `azure_endpoint` (`endpoint`) is `http://HOST:8080`, the deployment is the model's name,
+  any `api_version`; or OpenAI's client with `base_url` `http://HOST:8080/openai/v1/`.
+- litellm: `model="openai/NAME"`, `api_base` as above; LlamaIndex: `OpenAILike`; Vercel's AI SDK:
+  `createOpenAICompatible`, or `createAzure` with `baseURL` `http://HOST:8080/openai`.
 """
 _ABOUT_FEATURES = """A tick for each of the backends that answered, in this order: a cloud with
 OpenAI's bytes, a cloud with Azure's bytes (both relayed), a local engine (its answer is written by
 Headrace). Retries: a cloud's 429, then Headrace's own; the client waited as long as the header
-said. Cancel: the backend noticed that it was left.
+said. Cancel: the backend noticed that it was left. Error in stream: the backend broke down after
+the first words, and the client raised what Headrace said of it.
 """
 _ABOUT_ERRORS = """A tick where the client raised the exception that its documentation promises for
 the status, with Headrace's message in it.
 """
+
+
+def _missing(outcomes: Sequence[Outcome]) -> Iterator[str]:
+    reasons = [f"- {client}, {what}: {why}." for client, what, why in _reasons(outcomes)]
+    if reasons:
+        yield from ("\n## What a client does not have\n", *reasons)
 
 
 def _features(outcomes: Sequence[Outcome]) -> Iterator[Sequence[str]]:
@@ -195,8 +209,6 @@ def _exceptions(outcomes: Sequence[Outcome]) -> Iterator[str]:
 
 def _reasons(outcomes: Sequence[Outcome]) -> Iterator[tuple[str, str, str]]:
     for outcome in outcomes:
-        if outcome.client.pending:
-            yield outcome.client.title, "pending", outcome.client.pending
         for line in outcome.seen:
             if line.ok is None:
                 name = FEATURES.get(line.feature, line.feature)

@@ -9,7 +9,7 @@ ALL = [
     {"feature": feature, "side": "openai", "ok": True, "detail": "XError"}
     for feature in (*FEATURES, *STATUSES)
 ]
-CANCEL = len(FEATURES) - 1
+CANCEL = list(FEATURES).index("cancel")
 
 
 def outcome(*lines: dict[str, object], complaint: str = "") -> Outcome:
@@ -31,7 +31,7 @@ def test_feature_that_the_library_lacks_is_told_with_its_reason():
 
     assert seen.ok
     assert seen.cell("cancel") == "–"
-    assert "- X, cancel: it has no streams." in report.page([seen])
+    assert "- X, cancel: it has no streams." in report.page([seen], "20")
 
 
 def test_failure_on_one_side_is_shown():
@@ -49,7 +49,7 @@ def test_program_that_broke_down_is_a_failure():
 
 
 def test_page_names_versions_and_exceptions():
-    page = report.page([outcome(*ALL)])
+    page = report.page([outcome(*ALL)], "20")
 
     assert "| X | x 1.0 |" in page
     assert "- X: 400 `XError`, 401 `XError`" in page

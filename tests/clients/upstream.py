@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from proxy.backends.base import Ask, Call, Event, Generated
-from proxy.errors import BackendOverloaded
+from proxy.errors import BackendOverloaded, BackendUnavailable
 from proxy.protocol.openai import FunctionCall, ToolCall
 from tests import scripted
 from tests.clients.cloud_bytes import (
@@ -29,7 +29,7 @@ from tests.clients.cloud_bytes import (
     response,
     response_events,
 )
-from tests.scripted import Received, ScriptedCloud, Step, Until
+from tests.scripted import Cut, Received, ScriptedCloud, Step, Until
 from tests.serving import Engine, finish, text
 
 TEXT = Said(["Paris ", "is ", "sunny."])
@@ -123,19 +123,26 @@ def _chat(scenario: str, said: Said, body: dict[str, Any], flavour: Flavour) -> 
         return [_silence()] if scenario == "slow" else [whole]
     options = body.get("stream_options") or {}
     events = list(chunks(said, flavour, bool(options.get("include_usage"))))
-    return scripted.stream(*_slowly(scenario, events))
+    return _streamed(scenario, events)
 
 
 def _responses(scenario: str, said: Said, body: dict[str, Any]) -> list[Step]:
     if not body.get("stream"):
         return [_silence()] if scenario == "slow" else [scripted.answer(response(said))]
     events = [named_event(event) for event in response_events(said)]
-    return [*scripted.stream(*_slowly(scenario, events), done=False), b"0\r\n\r\n"]
+    # Their end is an event of their own; there is no `[DONE]`.
+    return [*_streamed(scenario, events, done=False), b"0\r\n\r\n"]
 
 
-def _slowly(scenario: str, events: list[Any]) -> list[Any]:
-    """The events; of the scenario `slow` all but the last, and then silence."""
-    return [*events[:-1], _silence()] if scenario == "slow" else events
+def _streamed(scenario: str, events: list[Any], done: bool = True) -> list[Step]:
+    """The events; all but the last, and then silence or a broken connection, where it is asked."""
+    match scenario:
+        case "slow":
+            return scripted.stream(*events[:-1], _silence(), done=False)
+        case "cut":
+            return scripted.stream(*events[:-1], Cut(), done=False)
+        case _:
+            return scripted.stream(*events, done=done)
 
 
 def _silence() -> Until:
@@ -205,6 +212,8 @@ async def _events(scenario: str, said: Said) -> AsyncIterator[Event]:
         raise BackendOverloaded("the engine has no room")
     for event in text(*said.pieces):
         yield event
+    if scenario == "cut":
+        raise BackendUnavailable("the engine broke down")
     if scenario == "slow":
         await asyncio.Event().wait()
     for index, (name, arguments) in enumerate(said.calls):

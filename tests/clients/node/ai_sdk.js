@@ -12,7 +12,46 @@ const tools = {
   }),
 };
 
-function asked(q) {
+/** The program of a client whose models are made by `model`. */
+export function programOf(packages, model) {
+  const asked = (q) => ({ model: model(q), prompt: q.prompt, maxRetries: q.retries });
+  const plain = async (q) => (await generateText(asked(q))).text;
+  const called = async (q) => plainCalls((await generateText({ ...asked(q), tools })).toolCalls);
+  return {
+    packages,
+    errors: Object.fromEntries(Object.keys(OPENAI_ERRORS).map((code) => [code, "APICallError"])),
+    statusOf: (error) => error.statusCode,
+    plain,
+    stream: (q) => all(streamText(asked(q)).textStream),
+    tools: called,
+    parallel_tools: called,
+    streamed_tools: async (q) => plainCalls(await streamText({ ...asked(q), tools }).toolCalls),
+    json_schema: async (q) => (await generateObject({ ...asked(q), schema: Weather })).object,
+    usage: async (q) => {
+      const { inputTokens, outputTokens } = await streamText(asked(q)).usage;
+      return [inputTokens, outputTokens];
+    },
+    retry: plain,
+    // A stream of text just ends; `onError` hears why.
+    stream_error: (q) =>
+      new Promise((resolve, reject) => {
+        const { textStream } = streamText({ ...asked(q), onError: ({ error }) => reject(error) });
+        all(textStream).then(resolve, reject);
+      }),
+    cancel: async (q) => {
+      const leaving = new AbortController();
+      const { textStream } = streamText({ ...asked(q), abortSignal: leaving.signal });
+      for await (const piece of textStream) if (piece) break;
+      leaving.abort();
+    },
+  };
+}
+
+function plainCalls(calls) {
+  return calls.map(({ toolName, input }) => [toolName, input]);
+}
+
+function compatible(q) {
   const provider = createOpenAICompatible({
     name: "headrace",
     baseURL: q.url,
@@ -21,32 +60,8 @@ function asked(q) {
     includeUsage: true,
     supportsStructuredOutputs: true,
   });
-  return { model: provider(q.model), prompt: q.prompt, maxRetries: q.retries };
+  return provider(q.model);
 }
 
-const plainCalls = (calls) => calls.map(({ toolName, input }) => [toolName, input]);
-const plain = async (q) => (await generateText(asked(q))).text;
-const called = async (q) => plainCalls((await generateText({ ...asked(q), tools })).toolCalls);
-
-await main({
-  packages: ["ai", "@ai-sdk/openai-compatible", "zod"],
-  errors: Object.fromEntries(Object.keys(OPENAI_ERRORS).map((status) => [status, "APICallError"])),
-  statusOf: (error) => error.statusCode,
-  plain,
-  stream: (q) => all(streamText(asked(q)).textStream),
-  tools: called,
-  parallel_tools: called,
-  streamed_tools: async (q) => plainCalls(await streamText({ ...asked(q), tools }).toolCalls),
-  json_schema: async (q) => (await generateObject({ ...asked(q), schema: Weather })).object,
-  usage: async (q) => {
-    const { inputTokens, outputTokens } = await streamText(asked(q)).usage;
-    return [inputTokens, outputTokens];
-  },
-  retry: plain,
-  cancel: async (q) => {
-    const leaving = new AbortController();
-    const { textStream } = streamText({ ...asked(q), abortSignal: leaving.signal });
-    for await (const piece of textStream) if (piece) break;
-    leaving.abort();
-  },
-});
+if (process.argv[1].endsWith("/ai_sdk.js"))
+  await main(programOf(["ai", "@ai-sdk/openai-compatible", "zod"], compatible));

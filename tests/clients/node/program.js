@@ -16,6 +16,7 @@ const FEATURES = [
   "usage",
   "retry",
   "cancel",
+  "stream_error",
 ];
 const SCENARIOS = {
   tools: "call",
@@ -24,6 +25,7 @@ const SCENARIOS = {
   json_schema: "schema",
   retry: "retry",
   cancel: "slow",
+  stream_error: "cut",
 };
 export const TEXT = "Paris is sunny.";
 const PARIS = ["get_weather", { city: "Paris" }];
@@ -77,7 +79,9 @@ export const RESPONSE_FORMAT = {
 };
 
 /** Runs what the environment asks for, with one line for each outcome. */
-export async function main(client) {
+export async function main(program) {
+  // Most libraries raise where they are read; some have another way to tell.
+  const client = { stream_error: program.stream, ...program };
   const plan = JSON.parse(process.env.HEADRACE_CLIENTS);
   tell({ versions: Object.fromEntries(client.packages.map((name) => [name, version(name)])) });
   for (const feature of FEATURES) {
@@ -120,6 +124,7 @@ async function askFor(client, feature, side, plan) {
     retries: feature === "retry" ? 2 : 0,
     arrived: () => got(`${plan.control}/arrived/${tag}`),
   });
+  if (feature === "stream_error") return raised(client.stream_error(question), plan.breaks[side]);
   const answer = await client[feature](question);
   if (feature === "stream") return checkedStream(answer);
   if (feature === "cancel") {
@@ -142,6 +147,16 @@ function checkedStream(pieces) {
   assert.equal(pieces.join(""), TEXT);
   assert.ok(pieces.filter(Boolean).length >= 3, `came in ${pieces.length} pieces, was sent in 3`);
   return `${pieces.length} pieces`;
+}
+
+/** The exception's name; throws when there is none that says so. */
+async function raised(asking, says) {
+  const error = await asking.then(
+    (answer) => assert.fail(`no exception, but ${JSON.stringify(answer)}`),
+    (thrown) => thrown,
+  );
+  assert.ok(error.message?.includes(says), `does not say ${says}: ${error?.stack}`);
+  return names(error)[0];
 }
 
 async function checkedWait(url, { after_s: after }) {

@@ -31,15 +31,14 @@ def _asked(q: Question) -> dict[str, Any]:
 
 class Instructor(Client):
     packages = ("instructor", "openai")
-    lacks = {  # noqa: RUF012
-        "stream": "it streams objects, not text",
-        "usage": "its streams of objects hold no usage",
-    }
-
     single = ("streamed_tools",)
 
     async def plain(self, q: Question) -> str:
         return _client(q).create(response_model=None, **_asked(q)).choices[0].message.content
+
+    async def stream(self, q: Question) -> list[str]:
+        chunks = _client(q).create(response_model=None, stream=True, **_asked(q))
+        return [chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices]
 
     async def tools(self, q: Question) -> Any:
         return [_plain(_client(q).create(response_model=get_weather, **_asked(q)))]
@@ -56,6 +55,13 @@ class Instructor(Client):
     async def json_schema(self, q: Question) -> Any:
         client = _client(q, instructor.Mode.JSON_SCHEMA)
         return client.create(response_model=Weather, **_asked(q)).model_dump()
+
+    async def usage(self, q: Question) -> Any:
+        options = {"include_usage": True}
+        *_, last = _client(q).create(
+            response_model=None, stream=True, stream_options=options, **_asked(q)
+        )
+        return last.usage.prompt_tokens, last.usage.completion_tokens
 
     async def retry(self, q: Question) -> str:
         return await self.plain(q)

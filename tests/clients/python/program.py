@@ -29,6 +29,7 @@ FEATURES = (
     "usage",
     "retry",
     "cancel",
+    "stream_error",
 )
 SCENARIOS = {
     "tools": "call",
@@ -37,6 +38,7 @@ SCENARIOS = {
     "json_schema": "schema",
     "retry": "retry",
     "cancel": "slow",
+    "stream_error": "cut",
 }
 """What Headrace's backends play; `text` for features that are not named."""
 TEXT = "Paris is sunny."
@@ -144,6 +146,10 @@ class Client:
     errors: Mapping[int, str] = OPENAI_ERRORS
     """Status → name of the exception that is raised for it, or of a class above it."""
 
+    async def stream_error(self, q: Question) -> Any:
+        """As `stream`, which is to raise; a library may have another way to tell."""
+        return await self.stream(q)  # type: ignore[attr-defined]
+
     @staticmethod
     def status_of(error: Exception) -> int | None:
         """The HTTP status that an exception holds."""
@@ -196,6 +202,8 @@ async def _ask_for(client: Client, feature: str, side: str, plan: dict[str, Any]
         retries=2 if feature == "retry" else 0,
         arrival=f"{plan['control']}/arrived/{tag}",
     )
+    if feature == "stream_error":
+        return await _raised(client.stream_error(question), plan["breaks"][side])
     got = await getattr(client, feature)(question)
     match feature:
         case "stream":
@@ -217,6 +225,17 @@ def _checked_stream(pieces: list[str]) -> str:
     if len([piece for piece in pieces if piece]) < 3:
         raise AssertionError(f"came in {len(pieces)} pieces, was sent in 3")
     return f"{len(pieces)} pieces"
+
+
+async def _raised(asking: Any, says: str) -> str:
+    """The exception's name; raises AssertionError when there is none that says so."""
+    try:
+        got = await asking
+    except Exception as error:
+        if says not in str(error):
+            raise AssertionError(f"does not say {says!r}: {error!r}") from error
+        return type(error).__name__
+    raise AssertionError(f"no exception, but {got!r}")
 
 
 async def _checked_wait(url: str, after_s: float) -> str:
