@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCKS := scripts/locks
 
-.PHONY: serve test test-clients check demo setup train-setup test-setup clients-setup train lock clean
+.PHONY: serve test test-long test-clients check demo setup train-setup test-setup clients-setup train lock clean
 
 serve: setup
 	@$(BIN)/headrace serve --port $(PORT)
@@ -19,6 +19,10 @@ test: test-setup
 # Every client × feature, against Headrace on a real socket; writes the table of the documentation.
 test-clients: clients-setup
 	@.venv-clients/bin/python -m tests.clients.matrix --write docs/compatibility.md
+
+# What takes minutes and finds the rare: 10 000 odd requests instead of 500.
+test-long: test-setup
+	@HEADRACE_EXAMPLES=10000 PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest tests/test_any_request.py
 
 check: train-setup
 	@scripts/check

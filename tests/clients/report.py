@@ -160,13 +160,15 @@ Where a client is pointed, with a key of `auth.keys`, or any where there are non
 - litellm: `model="openai/NAME"`, `api_base` as above; LlamaIndex: `OpenAILike`; Vercel's AI SDK:
   `createOpenAICompatible`, or `createAzure` with `baseURL` `http://HOST:8080/openai`.
 """
-_ABOUT_FEATURES = """A tick for each of the backends that answered, in this order: a cloud with OpenAI's bytes, a cloud
+_ABOUT_FEATURES = """\
+A tick for each of the backends that answered, in this order: a cloud with OpenAI's bytes, a cloud
 with Azure's bytes (both relayed), a local engine (its answer is written by Headrace). Retry: a
 cloud's 429, then Headrace's own; the client waited as long as the header said. Cancel: the backend
 noticed that it was left. Error in stream: the backend broke down after the first words, and the
 client raised what Headrace said of it.
 """
-_ABOUT_ERRORS = """A tick where the client raised the exception that is named below, with the status and with
+_ABOUT_ERRORS = """\
+A tick where the client raised the exception that is named below, with the status and with
 Headrace's or the cloud's message in it. Some statuses are Headrace's own (401, 403, 404, 413, 415,
 500, 502, 503, 504), the others were a cloud's.
 """
