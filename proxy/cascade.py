@@ -289,7 +289,8 @@ class _Cascade:
         """What response headers and log will say if the present attempt answers."""
         facts, candidate = self._job.facts, self._answering.candidate
         facts.attempts = max(1, len(self._job.recording.tapes))
-        facts.overhead_s = self._job.recording.overhead_s
+        spent = time.perf_counter() - facts.began
+        facts.overhead_s = max(0.0, spent - self._job.recording.waited_s)
         facts.backend = candidate.backend.name
         facts.adapter = candidate.answers_as
         facts.fallback_reason = self._job.plan.passed_over

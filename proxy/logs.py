@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +37,7 @@ class Facts:
     """Code of the failure for which the next backend was asked."""
     drifted: list[str] = field(default_factory=list)
     """Tools whose schema is not the one that the adapter was trained with."""
+    began: float = field(default_factory=time.perf_counter)
     overhead_s: float | None = None
     """Seconds until the answer began that no backend was waited for."""
     confidence: float | None = None

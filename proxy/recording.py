@@ -87,10 +87,9 @@ class Recording:
         self._total_s = self._clock.elapsed()
 
     @property
-    def overhead_s(self) -> float:
-        """Seconds so far in which no backend was waited for."""
-        waited = sum(t.elapsed_s for t in self.tapes if t.kind not in ("hedge", "sample"))
-        return max(0.0, self._clock.elapsed() - waited)
+    def waited_s(self) -> float:
+        """Seconds so far in which a backend was waited for."""
+        return sum(t.elapsed_s for t in self.tapes if t.kind not in ("hedge", "sample"))
 
     @property
     def size(self) -> int:
