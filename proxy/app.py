@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from functools import partial
 from typing import NamedTuple
 
 import structlog
@@ -17,15 +18,23 @@ from proxy.backends.base import Backend
 from proxy.backends.openai import OpenAIBackend
 from proxy.backends.settings import EmbeddedSettings, OpenAISettings
 from proxy.catalog import BadAdapter, Base, Catalog, Champions
-from proxy.config import Config, RecordSettings
+from proxy.config import Config
+from proxy.consent import Consent
 from proxy.endpoints.chat import ChatCompletions
+from proxy.endpoints.feedback import GiveFeedback
 from proxy.endpoints.health import Health, Ready
 from proxy.endpoints.models import Models
 from proxy.errors import MissingExtra
 from proxy.gateway import Gateway
+from proxy.keeping import Keeping
 from proxy.limits import Limits
 from proxy.middleware import ErrorAnswers, RequestLog
+from proxy.outcomes import OutcomeRules
+from proxy.protocol.prices import PRICES
+from proxy.record.keys import keyring
+from proxy.record.settings import RecordSettings
 from proxy.recorder import Recorder
+from proxy.redact import Redactor, own_key
 from proxy.routing import RouteTable
 from proxy.sinks.segments import SegmentSink
 
@@ -64,7 +73,7 @@ async def running(config: Config) -> AsyncIterator[Proxy]:
     """
     async with AsyncExitStack() as stack:
         catalog = await _catalog(config, stack)
-        recorder = await stack.enter_async_context(_recorder(config.record, config.limits.grace_s))
+        recorder = await stack.enter_async_context(_recorder(config))
         yield assemble(config, catalog, recorder)
 
 
@@ -77,10 +86,12 @@ def assemble(config: Config, catalog: Catalog, recorder: Recorder | None) -> Pro
 def _app(config: Config, gateway: Gateway, draining: Draining) -> ASGIApp:
     models = Models(config.models, gateway.auth, int(time.time()))
     chat = ChatCompletions(gateway, int(config.limits.max_body_mib * _MIB))
-    ready = Ready(gateway.catalog.backends, config.domains, draining)
+    ready = Ready(gateway.catalog.backends, config.domains, draining, gateway.recorder)
+    feedback = GiveFeedback(gateway.auth, gateway.recorder)
     router = Router(
         routes=[
             Route("/v1/chat/completions", chat, methods=["POST"]),
+            Route("/v1/feedback", feedback, methods=["POST"]),
             Route("/v1/models", models, methods=["GET"]),
             Route("/v1/models/{id:path}", models, methods=["GET"]),
             Route("/health", Health(), methods=["GET"]),
@@ -98,6 +109,7 @@ def _gateway(config: Config, catalog: Catalog, recorder: Recorder | None) -> Gat
         limits=Limits(config.limits.max_in_flight),
         catalog=catalog,
         recorder=recorder,
+        consent=_consent(config),
         deadline_s=config.limits.deadline_s,
     )
 
@@ -185,16 +197,48 @@ def _missing(name: str, error: ImportError) -> Exception:
 
 
 @asynccontextmanager
-async def _recorder(
-    settings: RecordSettings | None, grace_s: float
-) -> AsyncIterator[Recorder | None]:
+async def _recorder(config: Config) -> AsyncIterator[Recorder | None]:
+    settings = config.record
     if settings is None:
         yield None
         return
-    sink = SegmentSink(settings.directory, int(settings.segment_mib * _MIB))
-    recorder = Recorder(sink, max_waiting=settings.max_waiting, sync_s=settings.sync_s)
-    async with _beside(recorder.run(grace_s), "recorder"):
+    recorder = Recorder(
+        SegmentSink(
+            settings.directory,
+            int(settings.segment_mib * _MIB),
+            settings.segment_s,
+            keyring(settings),
+        ),
+        max_waiting=settings.max_waiting,
+        sync_s=settings.sync_s,
+        keeping=Keeping(
+            redactor=_redactor(settings, config),
+            prices={**PRICES, **settings.prices},
+            rules=OutcomeRules(settings.tool_errors),
+        ),
+        is_durable=settings.durable == "before_reply",
+    )
+    async with _beside(recorder.run(config.limits.grace_s), "recorder"):
         yield recorder
+
+
+def _redactor(settings: RecordSettings, config: Config) -> Redactor:
+    """Takes out what routes.yaml says, and each key that routes.yaml holds."""
+    given = settings.redact.key
+    secrets = [key.key for key in config.auth.keys]
+    secrets += [
+        backend.api_key
+        for backend in config.backends.values()
+        if isinstance(backend, OpenAISettings) and backend.api_key
+    ]
+    key = given.encode() if given else partial(own_key, settings.directory)
+    return Redactor(key, personal=settings.redact.personal, known_secrets=secrets)
+
+
+def _consent(config: Config) -> Consent:
+    record = config.record or RecordSettings()
+    tenants = {name: tenant.level for name, tenant in record.tenants.items()}
+    return Consent(record.level, config.domains, tenants)
 
 
 @asynccontextmanager

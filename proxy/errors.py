@@ -12,6 +12,7 @@
     ├── TooLarge               413  request_too_large
     ├── UnsupportedMediaType   415  unsupported_media_type
     ├── TooManyRequests        429  rate_limit_exceeded
+    ├── RecordUnavailable      503  record_unavailable
     └── BackendError           502  backend_error
         ├── BackendUnavailable 502  backend_unavailable
         ├── BackendOverloaded  503  backend_overloaded
@@ -135,6 +136,13 @@ class TooManyRequests(ProxyError):
             "retry-after": str(max(1, round(self.retry_after))),
             "retry-after-ms": str(round(self.retry_after * 1000)),
         }
+
+
+class RecordUnavailable(ProxyError):
+    """The exchange cannot be kept, and routes.yaml says that without this there is no answer."""
+
+    status = 503
+    code = "record_unavailable"
 
 
 class BackendError(ProxyError):

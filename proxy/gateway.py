@@ -24,6 +24,8 @@ from proxy.assemble import new_head
 from proxy.auth import Authenticator, Caller
 from proxy.cascade import Answer, Deadline, Job
 from proxy.catalog import Catalog, Plan
+from proxy.consent import Consent
+from proxy.durable import durable
 from proxy.errors import BackendTimeout, BadRequest, Forbidden, ProxyError
 from proxy.limits import Limits
 from proxy.logs import CLIENT_GONE, Facts
@@ -35,6 +37,10 @@ from proxy.routing import Route, RouteTable
 
 PIN = b"x-headrace-adapter"
 """Request header that names the adapter to answer, or `base`: for tests and evaluation."""
+
+
+CONVERSATION = b"x-headrace-conversation"
+"""Request header that names the conversation, where `metadata` does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +63,7 @@ class Gateway:
     limits: Limits
     catalog: Catalog
     recorder: Recorder | None
+    consent: Consent
     deadline_s: float
 
     @asynccontextmanager
@@ -72,7 +79,7 @@ class Gateway:
         with self.limits.admit():
             plan = self._plan(inbound, caller, route, request)
             head = new_head(request.model)
-            recording = _recording(head.id, inbound, caller, request, route)
+            recording = self._recording(head.id, inbound, caller, request, route)
             with self._recorded(recording, inbound.facts):
                 async with self._until_silence(inbound) as deadline:
                     job = Job(
@@ -86,7 +93,7 @@ class Gateway:
                         deadline=deadline,
                     )
                     async with cascade.answer(job) as answer:
-                        yield answer
+                        yield await self._lasting(answer, recording)
 
     def _plan(self, inbound: Inbound, caller: Caller, route: Route, request: ChatRequest) -> Plan:
         """Who is asked: the route's backends or, for an admin who says so, one adapter."""
@@ -105,6 +112,37 @@ class Gateway:
                 yield Deadline(seconds, timer)
         except TimeoutError as error:
             raise BackendTimeout(f"no backend answered within {seconds:g} s") from error
+
+    def _recording(
+        self, id: str, inbound: Inbound, caller: Caller, request: ChatRequest, route: Route
+    ) -> Recording:
+        headers = inbound.headers
+        return Recording(
+            id=id,
+            request_id=inbound.facts.request_id,
+            tenant=caller.tenant,
+            caller=caller.name,
+            domain=route.domain,
+            route=route.reason,
+            request=request,
+            body=inbound.body,
+            tools_fingerprint=fingerprint_tools(request.offered) if request.offered else None,
+            retries=_whole_number(headers.get(b"x-stainless-retry-count", b"")),
+            level=self.consent.level(route.domain, caller.tenant, headers, request.store),
+            conversation=headers.get(CONVERSATION, b"").decode("latin-1") or None,
+        )
+
+    async def _lasting(self, answer: Answer, recording: Recording) -> Answer:
+        """The answer; where the record is to be durable, one that ends when it is."""
+        recorder = self.recorder
+        if recorder is None or not recorder.is_durable:
+            return answer
+
+        async def keep(status: int) -> None:
+            recording.close(status)
+            await recorder.keep(recording)
+
+        return await durable(answer, keep)
 
     @contextmanager
     def _recorded(self, recording: Recording, facts: Facts) -> Iterator[None]:
@@ -134,23 +172,6 @@ def parse(body: bytes) -> ChatRequest:
     except MalformedRequest as error:
         raise BadRequest(str(error), error.param) from error
     return request
-
-
-def _recording(
-    id: str, inbound: Inbound, caller: Caller, request: ChatRequest, route: Route
-) -> Recording:
-    return Recording(
-        id=id,
-        request_id=inbound.facts.request_id,
-        tenant=caller.tenant,
-        caller=caller.name,
-        domain=route.domain,
-        route=route.reason,
-        request=request,
-        body=inbound.body,
-        tools_fingerprint=fingerprint_tools(request.offered) if request.offered else None,
-        retries=_whole_number(inbound.headers.get(b"x-stainless-retry-count", b"")),
-    )
 
 
 def _whole_number(text: bytes) -> int:

@@ -34,6 +34,9 @@ class Heard:
     calls: dict[int, _MergedCall] = field(default_factory=dict)
     finish_reason: str | None = None
     usage: Usage | None = None
+    cached_tokens: int = 0
+    model: str | None = None
+    """The model that a cloud says it is."""
     mean_logprob: float | None = None
     has_error: bool = False
     is_unreadable: bool = False
@@ -98,7 +101,10 @@ class Heard:
             self.is_unreadable = True
             return
         self.id = chunk.id or self.id
-        self.usage = chunk.usage or self.usage
+        self.model = chunk.model or self.model
+        if chunk.usage is not None:
+            self.usage = chunk.usage.plain
+            self.cached_tokens = chunk.usage.cached
         self.has_error |= chunk.error is not None
         for choice in chunk.choices or ():
             if choice.index == 0:
@@ -151,12 +157,33 @@ class _Choice(msgspec.Struct):
     finish_reason: str | None = None
 
 
+class _Details(msgspec.Struct):
+    cached_tokens: int | None = None
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: _Details | None = None
+
+    @property
+    def plain(self) -> Usage:
+        return Usage(self.prompt_tokens, self.completion_tokens, self.total_tokens)
+
+    @property
+    def cached(self) -> int:
+        details = self.prompt_tokens_details
+        return (details and details.cached_tokens) or 0
+
+
 class _Chunk(msgspec.Struct):
     """A chunk or a completion, as lenient as can be: clouds differ, and we only listen."""
 
     id: str | None = None
+    model: str | None = None
     choices: list[_Choice] | None = None
-    usage: Usage | None = None
+    usage: _Usage | None = None
     error: object = None
 
 

@@ -25,7 +25,7 @@ import msgspec
 from proxy.backends.base import Call, Event, Finish, Relayed, Text
 from proxy.errors import BackendError, InvalidAnswer, ProxyError
 from proxy.hearing import Heard
-from proxy.protocol.exchange import Attempt, Exchange, Kind, Outcome
+from proxy.protocol.exchange import VERSION, Attempt, Exchange, Kind, Level, Outcome
 from proxy.protocol.openai import ChatRequest
 
 MAX_ANSWER = 8 * 1024 * 1024
@@ -48,9 +48,16 @@ class Recording:
         body: bytes,
         tools_fingerprint: str | None = None,
         retries: int = 0,
+        level: Level = "full",
+        conversation: str | None = None,
     ) -> None:
+        """`level`: how much of it may be kept; `conversation`: the client's name for it."""
         self.id = id
         """The id of an answer that we make; a relayed answer brings its own."""
+        self.level = level
+        self.conversation = conversation
+        self.is_kept = False
+        """Whether the recorder has it; it takes each one once."""
         self.domain = domain
         self.route = route
         self.tapes: list[Tape] = []
@@ -95,6 +102,7 @@ class Recording:
         return Exchange(
             id=(heard[-1].id if heard else None) or self.id,
             request_id=self._request_id,
+            version=VERSION,
             started_at=self._clock.started_at,
             total_s=self._total_s,
             tenant=self._tenant,
@@ -109,6 +117,7 @@ class Recording:
             outcome=outcome,
             status=self._status,
             retries=self._retries,
+            level=self.level,
         )
 
 
@@ -125,6 +134,8 @@ class Tape:
         self.backend = backend
         self.adapter = adapter
         self.format = format
+        self.replica: str | None = None
+        """Which of the backend's servers was asked; the backend says so, where it has several."""
         self._clock = _Clock()
         self._events: list[Event] = []
         self._bytes: list[bytes] = []
@@ -206,10 +217,13 @@ class Tape:
             backend=self.backend,
             adapter=self.adapter,
             format=self.format,
+            replica=self.replica,
+            model=heard.model,
             outcome=outcome,
             reason=reason,
             answer=heard.answer(),
             usage=heard.usage,
+            cached_tokens=heard.cached_tokens,
             mean_logprob=heard.mean_logprob,
             started_at=self._clock.started_at,
             first_byte_s=self._first_byte_s,

@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple, TypeAlias
 import msgspec
 
 from proxy.errors import UnknownModel
+from proxy.protocol.exchange import Level
 from proxy.protocol.openai import ChatRequest, Function
 from proxy.protocol.toolcheck import fingerprint
 
@@ -41,6 +42,12 @@ class Domain(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     Default enforce: a wrong call costs the client more than a second attempt."""
     constrain: bool = True
     """Whether local engines may only write calls that fit the offered schemas. Default true."""
+    record: Level | None = None
+    """How much of its exchanges is kept, at most: `full`, `metadata` or `off`. Default: as for all.
+    """
+    obey_store: bool = False
+    """Whether a request with `store: false` is not recorded. Default no: `store` is about what the
+    cloud keeps."""
 
     def __post_init__(self) -> None:
         for tool in self.tools:

@@ -9,6 +9,7 @@ from starlette.types import Receive, Scope, Send
 
 from proxy.backends.base import Backend
 from proxy.endpoints import send_json
+from proxy.recorder import Recorder
 from proxy.routing import Domain
 
 _TIMEOUT = 2.0
@@ -23,17 +24,22 @@ class Health:
 
 
 class Ready:
-    """200 while every domain has a backend that is ready, else 503; the body has the details."""
+    """200 while every domain has a backend that is ready, else 503; the body has the details.
+
+    A record that fails is among them, and no reason for 503: requests go on without it.
+    """
 
     def __init__(
         self,
         backends: Mapping[str, Backend],
         domains: Mapping[str, Domain],
         is_draining: Callable[[], bool],
+        recorder: Recorder | None = None,
     ) -> None:
         self._backends = backends
         self._domains = domains
         self._is_draining = is_draining
+        self._recorder = recorder
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         answers = await asyncio.gather(*(_is_ready(one) for one in self._backends.values()))
@@ -48,6 +54,7 @@ class Ready:
             "draining": self._is_draining(),
             "backends": backends,
             "domains": domains,
+            "record": self._recorder and self._recorder.health,
         }
         await send_json(send, told, 200 if ready else 503)
 
