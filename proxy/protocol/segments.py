@@ -195,6 +195,22 @@ def read_segment(
                 on_damage(path, frame.offset)
 
 
+def follow_segment(
+    path: Path, offset: int, keyring: Keyring | None = None
+) -> Iterator[tuple[Record, int]]:
+    """The records of a segment from an offset on, each with the offset behind it; ends where the
+    segment does, or at a frame that is not whole yet."""
+    zstd = zstandard.ZstdDecompressor()
+    with path.open("rb") as file:
+        while header := _at(file, offset, _HEADER.size):
+            frame = _frame(file, offset, header)
+            if frame is None:
+                return
+            offset += _HEADER.size + len(frame.payload)
+            content = zstd.decompress(_opened(frame, keyring), max_output_size=MAX_FRAME)
+            yield _decoders[frame.kind].decode(content), offset
+
+
 def _opened(frame: _Frame, keyring: Keyring | None) -> bytes:
     if not frame.is_sealed:
         return frame.payload
