@@ -212,7 +212,7 @@ async def _recorder(config: Config) -> AsyncIterator[Recorder | None]:
         max_waiting=settings.max_waiting,
         sync_s=settings.sync_s,
         keeping=Keeping(
-            redactor=_redactor(settings, config),
+            redactor=redactor(settings, config),
             prices={**PRICES, **settings.prices},
             rules=OutcomeRules(settings.tool_errors),
         ),
@@ -222,7 +222,7 @@ async def _recorder(config: Config) -> AsyncIterator[Recorder | None]:
         yield recorder
 
 
-def _redactor(settings: RecordSettings, config: Config) -> Redactor:
+def redactor(settings: RecordSettings, config: Config) -> Redactor:
     """Takes out what routes.yaml says, and each key that routes.yaml holds."""
     given = settings.redact.key
     secrets = [key.key for key in config.auth.keys]

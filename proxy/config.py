@@ -156,8 +156,19 @@ def _anchored_record(settings: RecordSettings, directory: Path) -> RecordSetting
     if archive is not None and "://" not in archive.url:
         url = str(directory / Path(archive.url).expanduser())
         archive = msgspec.structs.replace(archive, url=url)
+    encryption = settings.encryption
+    if encryption is not None:
+        keys = {id: _anchored_key(key, directory) for id, key in encryption.keys.items()}
+        encryption = msgspec.structs.replace(encryption, keys=keys)
     place = directory / settings.directory.expanduser()
-    return msgspec.structs.replace(settings, directory=place, archive=archive)
+    return msgspec.structs.replace(
+        settings, directory=place, archive=archive, encryption=encryption
+    )
+
+
+def _anchored_key(key: str, directory: Path) -> str:
+    place = key.removeprefix("file:")
+    return key if place == key else f"file:{directory / Path(place).expanduser()}"
 
 
 def _anchored_backend(settings: BackendSettings, directory: Path) -> BackendSettings:

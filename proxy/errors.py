@@ -22,11 +22,14 @@
 
 A library's errors are translated into these where the library is called, `from error`.
 
-What keeps the proxy from starting is another tree: it is told to the operator, on one line.
+What keeps the proxy, or a command, from its work is another tree: it is told on one line.
 
     CannotStart                exit 1
     ├── BadConfig              exit 2
     ├── MissingExtra           exit 2
+    ├── ArchiveUnavailable     exit 1  record.archive
+    ├── BadQuery               exit 1  record.query
+    ├── Busy                   exit 1  record.journal
     └── PortInUse              exit 1
 """
 
@@ -200,7 +203,7 @@ class InvalidAnswer(BackendError):
 
 
 class CannotStart(Exception):
-    """Why the proxy does not start; the message names the place and the remedy, on one line."""
+    """Why the proxy does not start, or a command cannot go on; one line with place and remedy."""
 
     exit_code = 1
 

@@ -19,7 +19,7 @@ from obstore.exceptions import BaseError
 from obstore.fsspec import FsspecStore
 from obstore.store import from_url
 
-from proxy.errors import BadConfig
+from proxy.errors import BadConfig, CannotStart
 from proxy.record.settings import ArchiveSettings, RecordSettings
 
 _CLIENT = {"timeout": "60s", "connect_timeout": "5s"}
@@ -27,7 +27,7 @@ _RETRIES = {"max_retries": 3, "retry_timeout": timedelta(seconds=20)}
 """A bucket that is away is left alone until the next run; nothing is lost meanwhile."""
 
 
-class ArchiveUnavailable(Exception):
+class ArchiveUnavailable(CannotStart):
     """The archive cannot be reached or written; what was to be kept in it stays where it is."""
 
 

@@ -17,13 +17,14 @@ from typing import Literal
 
 import msgspec
 
+from proxy.errors import CannotStart
 from proxy.protocol.segments import segments
 
 _NAME = "compaction.json"
 _LOCK = "compaction.lock"
 
 
-class Busy(Exception):
+class Busy(CannotStart):
     """Another process compacts or erases in this directory."""
 
 

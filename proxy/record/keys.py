@@ -16,7 +16,7 @@ def keyring(settings: RecordSettings) -> Keyring | None:
     if encryption is None:
         return None
     try:
-        return Keyring(encryption.secrets(settings.directory), encryption.use)
+        return Keyring(encryption.secrets(), encryption.use)
     except OSError as error:
         told = f"{error.filename}: {error.strerror}"
         raise BadConfig(f"$.record.encryption.keys: {told}") from error

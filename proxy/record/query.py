@@ -16,6 +16,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.dataset
 
+from proxy.errors import CannotStart
 from proxy.protocol.parquet import EXCHANGES, FEEDBACK, SCHEMAS, SUFFIX
 from proxy.record import journal
 from proxy.record.partitions import Partitions
@@ -46,7 +47,7 @@ CREATE VIEW calls AS
 """
 
 
-class BadQuery(Exception):
+class BadQuery(CannotStart):
     """The SQL cannot be run; the message is DuckDB's."""
 
 
@@ -102,7 +103,7 @@ def run(connection: duckdb.DuckDBPyConnection, sql: str) -> Result:
         statements = connection.extract_statements(sql)
         if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
             raise BadQuery("one SELECT, please: the record is only read here")
-        return Result(connection.execute(statements[0]).to_arrow_reader(_BATCH))
+        return Result(connection.sql(sql).to_arrow_reader(_BATCH))
 
 
 def _from_segments(shelf: Shelf, scratch: Path) -> list[str]:
@@ -126,3 +127,19 @@ def _translated() -> Iterator[None]:
         yield
     except (duckdb.Error, OSError) as error:
         raise BadQuery(str(error).splitlines()[0]) from error
+
+
+STATS = """
+SELECT domain, count(*) AS exchanges,
+    round(100 * avg((outcome = 'completed')::INT), 1) AS completed_pct,
+    round(100 * avg((len(attempts) > 1)::INT), 1) AS fallback_pct,
+    round(quantile_cont(first_byte_s, 0.5), 3) AS first_byte_p50_s,
+    round(quantile_cont(total_s, 0.5), 3) AS total_p50_s,
+    round(quantile_cont(total_s, 0.95), 3) AS total_p95_s,
+    sum(prompt_tokens)::BIGINT AS prompt_tokens,
+    sum(completion_tokens)::BIGINT AS completion_tokens,
+    round(sum(cost_usd), 4) AS cost_usd,
+    min(date) AS first_day, max(date) AS last_day
+FROM exchanges GROUP BY domain ORDER BY exchanges DESC
+"""
+"""What the record holds, by domain. Times in seconds; cost where a price is known."""

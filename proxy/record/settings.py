@@ -60,13 +60,13 @@ class EncryptionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
         if self.use not in self.keys:
             raise ValueError(f"`use` names {self.use!r}, which is not among `keys`")
 
-    def secrets(self, directory: Path) -> dict[str, bytes]:
+    def secrets(self) -> dict[str, bytes]:
         """The keys, read; raises ValueError that names the one that is none, and OSError."""
-        return {id: _key(id, given, directory) for id, given in self.keys.items()}
+        return {id: _key(id, given) for id, given in self.keys.items()}
 
 
-def _key(id: str, given: str, directory: Path) -> bytes:
-    text = (directory / given[5:]).read_text() if given.startswith("file:") else given
+def _key(id: str, given: str) -> bytes:
+    text = Path(given[5:]).read_text() if given.startswith("file:") else given
     try:
         key = base64.b64decode(text.strip(), validate=True)
     except binascii.Error:
