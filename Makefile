@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCKS := scripts/locks
 
-.PHONY: serve test check demo setup train-setup test-setup train lock clean
+.PHONY: serve test test-long bench-record check demo setup train-setup test-setup train lock clean
 
 serve: setup
 	@$(BIN)/headrace serve --port $(PORT)
@@ -15,6 +15,15 @@ serve: setup
 test: test-setup
 	@scripts/check
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
+
+# The record's long tests: the proxy is killed twenty times under load. Some two minutes.
+test-long: test-setup
+	@HEADRACE_KILLS=20 PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest tests/e2e/test_killed.py
+
+# The record with a million exchanges: times, memory, bytes. `make bench-record COUNT=100000`
+COUNT ?= 1000000
+bench-record: test-setup
+	@$(BIN)/python bench/record.py --count $(COUNT)
 
 check: train-setup
 	@scripts/check

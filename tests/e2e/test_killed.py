@@ -85,7 +85,7 @@ async def test_killed_proxy_loses_no_more_than_the_last_sync(
     lost = answered - found.keys()
     with capsys.disabled():
         print(f"\n{KILLS} kills: {len(answered)} answered, {len(lost)} lost, {len(damages)} torn")
-    assert len(safe) > KILLS * RATE * 0.1
+    assert len(safe) >= KILLS
     assert safe - found.keys() == set()
     assert max(found.values()) == 1
     assert len(damages) <= KILLS
