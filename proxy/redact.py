@@ -29,8 +29,8 @@ MAX_DEPTH = 8
 """JSON within JSON is followed so deep; deeper it is treated as text. Chosen: agents nest two."""
 
 _PSEUDONYM = re.compile(r"<[a-z_]+:[0-9a-f]{8}>")
-_PERSONAL_HINTS = r"[@\d]"
-"""Every personal datum that we know has a digit or an @."""
+_PERSONAL_HINT = re.compile(r"@|\d(?:\D{0,3}\d){5}")
+"""Every personal datum that we know has an @, or six digits that stand near each other."""
 _SHORT = 256
 """Characters of a text that is remembered when it is clean: most are names and schemas, which come
 again with every request."""
@@ -73,12 +73,8 @@ class Redactor:
         self._given_key = key
         self._secrets = {**SECRETS, **({"secret": known(known_secrets)} if known_secrets else {})}
         self._personal: Mapping[str, Finder] = {name: PERSONAL[name] for name in personal}
-        hints = [
-            HINTS,
-            *([_PERSONAL_HINTS] if self._personal else ()),
-            *map(re.escape, known_secrets),
-        ]
-        self._hint = re.compile("|".join(hints))
+        hints = [HINTS, *map(re.escape, known_secrets)]
+        self._secret_hint = re.compile("|".join(hints))
         self._is_clean = functools.lru_cache(maxsize=4096)(self._has_no_hint)
 
     @functools.cached_property
@@ -97,10 +93,14 @@ class Redactor:
         """A text without what must not be kept."""
         if self._is_clean(text) if len(text) < _SHORT else self._has_no_hint(text):
             return text
-        return _replaced(_replaced(text, self._secrets, names), self._personal, names)
+        if self._secret_hint.search(text):
+            text = _replaced(text, self._secrets, names)
+        if _PERSONAL_HINT.search(text):
+            text = _replaced(text, self._personal, names)
+        return text
 
     def _has_no_hint(self, text: str) -> bool:
-        return self._hint.search(text) is None
+        return not (self._secret_hint.search(text) or _PERSONAL_HINT.search(text))
 
 
 class _Walk:
@@ -125,8 +125,7 @@ class _Walk:
         return self._redactor.text(key, self._names)
 
     def _field(self, key: str, value: object, depth: int) -> object:
-        is_secret = _SECRET_FIELDS.fullmatch(key.lower().replace("-", "_"))
-        if is_secret and isinstance(value, str) and value and not _PSEUDONYM.fullmatch(value):
+        if isinstance(value, str) and value and _is_secret(key) and not _is_pseudonym(value):
             return self._names.name("secret", value)
         return self.value(value, depth)
 
@@ -144,6 +143,15 @@ class _Walk:
                 cleaned = self.value(inner, depth + 1)
                 return text if cleaned == inner else msgspec.json.encode(cleaned).decode()
         return self._redactor.text(text, self._names)
+
+
+def _is_pseudonym(text: str) -> bool:
+    return _PSEUDONYM.fullmatch(text) is not None
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_secret(field: str) -> bool:
+    return _SECRET_FIELDS.fullmatch(field.lower().replace("-", "_")) is not None
 
 
 def _parsed(text: str) -> dict[str, object] | list[object] | None:
