@@ -101,16 +101,20 @@ class Recorder:
         self._busy: asyncio.Future[None] | None = None
         self._drops = _Drops()
 
-    def put(self, given: Given) -> None:
-        """Keep this; never waits, never raises. What must not be kept, or is, is left alone."""
+    def put(self, given: Given) -> bool:
+        """Keep this; never waits, never raises. Whether there was room for it.
+
+        What must not be kept, or is kept already, is left alone.
+        """
         size = _size(given)
         if not _wanted(given):
-            return
+            return True
         if not self._has_room(size):
             self.dropped += 1
             self._drops.add()
-            return
+            return False
         self._enqueue(_Item(size, given))
+        return True
 
     async def keep(self, given: Given, patience: float = 10.0) -> None:
         """Keep this, and return when it is on the disk.

@@ -141,7 +141,8 @@ class _Walk:
             inner = _parsed(text)
             if inner is not None:
                 cleaned = self.value(inner, depth + 1)
-                return text if cleaned == inner else msgspec.json.encode(cleaned).decode()
+                is_clean = cleaned == inner and not _hides(text, inner)
+                return text if is_clean else msgspec.json.encode(cleaned).decode()
         return self._redactor.text(text, self._names)
 
 
@@ -159,14 +160,13 @@ def _parsed(text: str) -> dict[str, object] | list[object] | None:
         value: object = msgspec.json.decode(text)
     except (ValueError, RecursionError):
         return None
-    # A field that occurs twice would be hidden from us: such a text is taken as text.
-    if isinstance(value, dict | list) and text.count(":") == _colons(value):
-        return value
-    return None
+    return value if isinstance(value, dict | list) else None
 
 
-def _colons(value: object) -> int:
-    return msgspec.json.encode(value).count(b":")
+def _hides(text: str, value: object) -> bool:
+    """Whether a JSON text may say more than was read from it: a field that occurs twice."""
+    fewer = msgspec.json.encode(value).count(b":") < text.count(":")
+    return fewer or "\\u003a" in text.lower()
 
 
 def _replaced(text: str, finders: Mapping[str, Finder], names: Pseudonyms) -> str:

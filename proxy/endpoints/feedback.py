@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from proxy.auth import Authenticator, Caller
 from proxy.endpoints import ClientGone, read_json, send_json
-from proxy.errors import BadRequest, NotFound
+from proxy.errors import BadRequest, NotFound, RecordUnavailable
 from proxy.protocol.exchange import Answer
 from proxy.protocol.feedback import Feedback, Kind
 from proxy.protocol.openai import FunctionCall, ToolCall
@@ -71,8 +71,8 @@ class GiveFeedback:
             return
         if self._recorder.is_durable:
             await self._recorder.keep(feedback)
-        else:
-            self._recorder.put(feedback)
+        elif not self._recorder.put(feedback):
+            raise RecordUnavailable("the record cannot keep up; send the feedback again later")
         await send_json(send, _Taken(feedback.id))
 
 
