@@ -21,13 +21,20 @@ test: test-setup
 test-clients: clients-setup
 	@.venv-clients/bin/python -m tests.clients.matrix --write docs/compatibility.md
 
-# What takes minutes and finds the rare: 10 000 odd requests instead of 500.
+# What takes minutes and finds the rare: 10 000 odd requests instead of 500, and a proxy that is
+# killed twenty times under load instead of three.
 test-long: test-setup
-	@HEADRACE_EXAMPLES=10000 PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest tests/test_any_request.py
+	@HEADRACE_EXAMPLES=10000 HEADRACE_KILLS=20 PATH="$(CURDIR)/$(BIN):$$PATH" \
+		$(BIN)/python -m pytest tests/test_any_request.py tests/e2e/test_killed.py
+
 # A real vLLM on this machine's processor; a 3.4 GB environment of its own. Some minutes.
 test-engines: test-setup $(VLLM)/.ready
 	@HEADRACE_VLLM="$(CURDIR)/$(VLLM)/bin/python" PATH="$(CURDIR)/$(BIN):$$PATH" \
 		$(BIN)/python -m pytest tests/engines/test_vllm_live.py
+# The record with a million exchanges: times, memory, bytes. `make bench-record COUNT=100000`
+COUNT ?= 1000000
+bench-record: test-setup
+	@$(BIN)/python bench/record.py --count $(COUNT)
 
 check: train-setup
 	@scripts/check

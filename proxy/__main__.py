@@ -11,22 +11,21 @@ import gc
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 import structlog
 import uvloop
 
-from proxy import config, logs, plan_gpu
+from proxy import config, logs, plan_gpu, record_commands
 from proxy.app import running
 from proxy.auth import is_loopback
 from proxy.backends.settings import OpenAISettings
 from proxy.catalog import BadAdapter
 from proxy.config import Config
 from proxy.errors import BadConfig, CannotStart
-from proxy.protocol import adapter, segments
-from proxy.protocol.exchange import Exchange
+from proxy.protocol import adapter
+from proxy.record_commands import table
 from proxy.server import Server, address, bind
 from proxy.welcome import welcome
 
@@ -62,12 +61,8 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--port", type=int, default=8080, help="port, 0 for any (%(default)s)")
     serve.add_argument("--log-level", choices=logs.LEVELS, default="info")
     _add(commands, "check", _check, "validate the settings and print the route table")
-    record = commands.add_parser("record", help="read what was recorded")
-    reading = record.add_subparsers(required=True, metavar="ls|show")
-    _add(reading, "ls", _record_ls, "one line per exchange, oldest first")
-    show = _add(reading, "show", _record_show, "one exchange as JSON")
-    show.add_argument("id", help="id of the exchange, chatcmpl-…, or of its request")
     _add_plan_gpu(commands)
+    record_commands.add_to(commands, _add)
     return parser
 
 
@@ -158,7 +153,7 @@ def _check_exposure(host: str, settings: Config) -> None:
 def _check(options: argparse.Namespace) -> int:
     settings = config.load(options.config)
     rows = [("domain", "tools", "plan", "verify", "adapter"), *_rows(settings)]
-    print("\n".join(_table(rows)))
+    print("\n".join(table(rows)))
     print(
         f"\nunknown or mixed tools → {settings.defaults.tools}, no tools → {settings.defaults.chat}"
     )
@@ -213,40 +208,6 @@ def _plan_gpu(options: argparse.Namespace) -> int:
     else:
         print("\n".join(plan_gpu.told(plan)))
     return 0
-
-
-# ---------------------------------------------------------------- record
-
-
-def _record_ls(options: argparse.Namespace) -> int:
-    for exchange in _exchanges(options.config):
-        print(_line(exchange))
-    return 0
-
-
-def _record_show(options: argparse.Namespace) -> int:
-    for exchange in _exchanges(options.config):
-        if options.id in (exchange.id, exchange.request_id):
-            print(msgspec.json.format(msgspec.json.encode(exchange), indent=2).decode())
-            return 0
-    print(f"headrace: no exchange {options.id!r}; `headrace record ls` lists them", file=sys.stderr)
-    return 1
-
-
-def _exchanges(path: Path) -> Iterator[Exchange]:
-    settings = config.load(path)
-    if settings.record is None:
-        raise BadConfig(f"{path}: nothing is recorded, as there is no `record` section")
-    return segments.read(settings.record.directory)
-
-
-def _line(exchange: Exchange) -> str:
-    started = datetime.fromtimestamp(exchange.started_at, UTC).strftime("%Y-%m-%d %H:%M:%S")
-    backends = "→".join(attempt.backend for attempt in exchange.attempts) or "-"
-    return (
-        f"{started}  {exchange.id}  {exchange.status}  {exchange.outcome:15}"
-        f" {exchange.total_s:8.3f} s  {exchange.domain}  {backends}"
-    )
 
 
 if __name__ == "__main__":

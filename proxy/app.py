@@ -26,8 +26,10 @@ from proxy.backends.settings import (
     VllmSettings,
 )
 from proxy.catalog import BadAdapter, Base, Catalog, Champions
-from proxy.config import Config, RecordSettings
+from proxy.config import Config
+from proxy.consent import Consent
 from proxy.endpoints.azure import AzurePaths
+from proxy.endpoints.feedback import GiveFeedback
 from proxy.endpoints.health import Health, Ready
 from proxy.endpoints.json_requests import Asked, JsonRequests
 from proxy.endpoints.models import Models
@@ -35,10 +37,16 @@ from proxy.endpoints.passthrough import PassThrough
 from proxy.errors import MissingExtra
 from proxy.gateway import Gateway
 from proxy.hedge import Hedges
+from proxy.keeping import Keeping
 from proxy.limits import Limits
 from proxy.middleware import ErrorAnswers, RequestLog
+from proxy.outcomes import OutcomeRules
 from proxy.passage import Passage
+from proxy.protocol.prices import PRICES
+from proxy.record.keys import keyring
+from proxy.record.settings import RecordSettings
 from proxy.recorder import Recorder
+from proxy.redact import Redactor, own_key
 from proxy.responding import Responder
 from proxy.restart import restarter
 from proxy.rollout import LocalRollout, PoolRollout, Rollouts, Source, stamp
@@ -89,7 +97,7 @@ async def running(config: Config) -> AsyncIterator[Proxy]:
         catalog = Catalog(fleet.backends, fleet.champions)
         rollouts = Rollouts(catalog, fleet.sources)
         await stack.enter_async_context(_beside(rollouts.run(), "rollouts"))
-        recorder = await stack.enter_async_context(_recorder(config.record, config.limits.grace_s))
+        recorder = await stack.enter_async_context(_recorder(config))
         yield assemble(config, catalog, recorder, lambda: _details(fleet, rollouts))
 
 
@@ -101,7 +109,7 @@ def assemble(
 ) -> Proxy:
     """The proxy around backends that are there already; /ready tells `details` besides."""
     draining = Draining()
-    ready = Ready(catalog.backends, config.domains, draining, details)
+    ready = Ready(catalog.backends, config.domains, draining, details, recorder)
     return Proxy(_app(config, _gateway(config, catalog, recorder), ready), draining)
 
 
@@ -116,6 +124,7 @@ def _app(config: Config, gateway: Gateway, ready: Ready) -> ASGIApp:
     router = Router(
         routes=[
             *_posted(config, gateway, passage),
+            Route("/v1/feedback", GiveFeedback(gateway.auth, gateway.recorder), methods=["POST"]),
             Route("/v1/models", models, methods=["GET"]),
             Route("/v1/models/{id:path}", models, methods=["GET"]),
             Route("/health", Health(), methods=["GET"]),
@@ -148,6 +157,7 @@ def _gateway(config: Config, catalog: Catalog, recorder: Recorder | None) -> Gat
         limits=Limits(config.limits.max_in_flight),
         catalog=catalog,
         recorder=recorder,
+        consent=_consent(config),
         deadline_s=config.limits.deadline_s,
         longest_s=config.limits.longest_s,
         hedges=Hedges(),
@@ -306,16 +316,48 @@ def _missing(name: str, extra: str, error: ImportError) -> Exception:
 
 
 @asynccontextmanager
-async def _recorder(
-    settings: RecordSettings | None, grace_s: float
-) -> AsyncIterator[Recorder | None]:
+async def _recorder(config: Config) -> AsyncIterator[Recorder | None]:
+    settings = config.record
     if settings is None:
         yield None
         return
-    sink = SegmentSink(settings.directory, int(settings.segment_mib * _MIB))
-    recorder = Recorder(sink, max_waiting=settings.max_waiting, sync_s=settings.sync_s)
-    async with _beside(recorder.run(grace_s), "recorder"):
+    recorder = Recorder(
+        SegmentSink(
+            settings.directory,
+            int(settings.segment_mib * _MIB),
+            settings.segment_s,
+            keyring(settings),
+        ),
+        max_waiting=settings.max_waiting,
+        sync_s=settings.sync_s,
+        keeping=Keeping(
+            redactor=redactor(settings, config),
+            prices={**PRICES, **settings.prices},
+            rules=OutcomeRules(settings.tool_errors),
+        ),
+        is_durable=settings.durable == "before_reply",
+    )
+    async with _beside(recorder.run(config.limits.grace_s), "recorder"):
         yield recorder
+
+
+def redactor(settings: RecordSettings, config: Config) -> Redactor:
+    """Takes out what routes.yaml says, and each key that routes.yaml holds."""
+    given = settings.redact.key
+    secrets = [key.key for key in config.auth.keys]
+    secrets += [
+        backend.api_key
+        for backend in config.backends.values()
+        if isinstance(backend, OpenAISettings) and backend.api_key
+    ]
+    key = given.encode() if given else partial(own_key, settings.directory)
+    return Redactor(key, personal=settings.redact.personal, known_secrets=secrets)
+
+
+def _consent(config: Config) -> Consent:
+    record = config.record or RecordSettings()
+    tenants = {name: tenant.level for name, tenant in record.tenants.items()}
+    return Consent(record.level, config.domains, tenants)
 
 
 @asynccontextmanager

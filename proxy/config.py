@@ -26,21 +26,8 @@ from proxy.backends.settings import (
 )
 from proxy.errors import BadConfig
 from proxy.limits import LimitSettings
+from proxy.record.settings import RecordSettings
 from proxy.routing import Defaults, Domain, clashes
-
-
-class RecordSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Where exchanges are kept. They hold prompts and answers as they were."""
-
-    directory: Path = Path("~/.local/state/headrace/record")
-    """Directory of the segment files; made when it is missing."""
-    sync_s: Annotated[float, msgspec.Meta(gt=0)] = 0.5
-    """Seconds between two syncs to the disk: what a power cut may cost. Default 0.5."""
-    max_waiting: Annotated[int, msgspec.Meta(ge=1)] = 10_000
-    """Exchanges that may wait to be written; more are dropped and counted. Default 10 000: at 4 KiB
-    each some 40 MiB."""
-    segment_mib: Annotated[float, msgspec.Meta(gt=0)] = 64
-    """Size in MiB at which a segment file is closed and the next one begun. Default 64."""
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -167,10 +154,28 @@ def _converted(document: object) -> Config:
 def _anchored(config: Config, directory: Path) -> Config:
     """The settings with each relative path, given or default, starting at `directory`."""
     backends = {name: _anchored_backend(b, directory) for name, b in config.backends.items()}
-    record = config.record and msgspec.structs.replace(
-        config.record, directory=directory / config.record.directory.expanduser()
-    )
+    record = config.record and _anchored_record(config.record, directory)
     return msgspec.structs.replace(config, backends=backends, record=record)
+
+
+def _anchored_record(settings: RecordSettings, directory: Path) -> RecordSettings:
+    archive = settings.archive
+    if archive is not None and "://" not in archive.url:
+        url = str(directory / Path(archive.url).expanduser())
+        archive = msgspec.structs.replace(archive, url=url)
+    encryption = settings.encryption
+    if encryption is not None:
+        keys = {id: _anchored_key(key, directory) for id, key in encryption.keys.items()}
+        encryption = msgspec.structs.replace(encryption, keys=keys)
+    place = directory / settings.directory.expanduser()
+    return msgspec.structs.replace(
+        settings, directory=place, archive=archive, encryption=encryption
+    )
+
+
+def _anchored_key(key: str, directory: Path) -> str:
+    place = key.removeprefix("file:")
+    return key if place == key else f"file:{directory / Path(place).expanduser()}"
 
 
 def _anchored_backend(settings: BackendSettings, directory: Path) -> BackendSettings:

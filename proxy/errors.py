@@ -13,6 +13,7 @@
     ├── TooLarge               413  request_too_large
     ├── UnsupportedMediaType   415  unsupported_media_type
     ├── TooManyRequests        429  rate_limit_exceeded
+    ├── RecordUnavailable      503  record_unavailable
     └── BackendError           502  backend_error
         ├── BackendUnavailable 502  backend_unavailable
         ├── BackendOverloaded  503  backend_overloaded
@@ -29,11 +30,14 @@
 
 A library's errors are translated into these where the library is called, `from error`.
 
-What keeps the proxy from starting is another tree: it is told to the operator, on one line.
+What keeps the proxy, or a command, from its work is another tree: it is told on one line.
 
     CannotStart                exit 1
     ├── BadConfig              exit 2
     ├── MissingExtra           exit 2
+    ├── ArchiveUnavailable     exit 1  record.archive
+    ├── BadQuery               exit 1  record.query
+    ├── Busy                   exit 1  record.journal
     └── PortInUse              exit 1
 """
 
@@ -167,6 +171,13 @@ class TooManyRequests(ProxyError):
         }
 
 
+class RecordUnavailable(ProxyError):
+    """The exchange cannot be kept, and routes.yaml says that without this there is no answer."""
+
+    status = 503
+    code = "record_unavailable"
+
+
 class BackendError(ProxyError):
     """A backend failed. All have been tried: the client's own retry would multiply that."""
 
@@ -288,7 +299,7 @@ class LowConfidence(BackendError):
 
 
 class CannotStart(Exception):
-    """Why the proxy does not start; the message names the place and the remedy, on one line."""
+    """Why the proxy does not start, or a command cannot go on; one line with place and remedy."""
 
     exit_code = 1
 

@@ -25,7 +25,9 @@ from proxy.attempt import Job
 from proxy.auth import Authenticator, Caller
 from proxy.cascade import Answer
 from proxy.catalog import Catalog, Plan
+from proxy.consent import Consent
 from proxy.deadline import Deadline
+from proxy.durable import durable
 from proxy.errors import BackendTimeout, BadRequest, Forbidden, ProxyError
 from proxy.hedge import Hedges
 from proxy.limits import Limits
@@ -45,6 +47,10 @@ PIN_BACKEND = b"x-headrace-backend"
 FORCE_FALLBACK = b"x-headrace-fallback"
 """Request header that leaves out the plan's first backend, whatever its value."""
 _FOR_ADMINS = (PIN, PIN_BACKEND, FORCE_FALLBACK)
+
+
+CONVERSATION = b"x-headrace-conversation"
+"""Request header that names the conversation, where `metadata` does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +74,7 @@ class Gateway:
     limits: Limits
     catalog: Catalog
     recorder: Recorder | None
+    consent: Consent
     deadline_s: float
     longest_s: float
     hedges: Hedges
@@ -85,7 +92,7 @@ class Gateway:
             plan = self.plan(inbound, route, request)
             inbound.facts.drifted = list(plan.drifted)
             head = new_head(request)
-            recording = _recording(head.id, inbound, request, route)
+            recording = self._recording(head.id, inbound, request, route)
             with self.recorded(recording, inbound.facts):
                 async with self._until_silence(inbound, route) as deadline:
                     job = Job(
@@ -99,7 +106,7 @@ class Gateway:
                         deadline=deadline,
                     )
                     async with cascade.answer(job, self.hedges) as answer:
-                        yield answer
+                        yield await self._lasting(answer, recording)
 
     def plan(self, inbound: Inbound, route: Route, request: ChatRequest) -> Plan:
         """Who is asked: the route's backends or, for an admin who says so, others."""
@@ -123,6 +130,38 @@ class Gateway:
             raise BackendTimeout(
                 f"no backend answered within {seconds:g} s, or its answer had no end"
             ) from error
+
+    def _recording(
+        self, id: str, inbound: Inbound, request: ChatRequest, route: Route
+    ) -> Recording:
+        headers, caller = inbound.headers, inbound.caller
+        return Recording(
+            id=id,
+            request_id=inbound.facts.request_id,
+            tenant=caller.tenant,
+            caller=caller.name,
+            domain=route.domain,
+            route=route.reason,
+            request=request,
+            body=inbound.body,
+            tools_fingerprint=fingerprint_tools(request.offered) if request.offered else None,
+            retries=retries(headers),
+            drifted=inbound.facts.drifted,
+            level=self.consent.level(route.domain, caller.tenant, headers, request.store),
+            conversation=headers.get(CONVERSATION, b"").decode("latin-1") or None,
+        )
+
+    async def _lasting(self, answer: Answer, recording: Recording) -> Answer:
+        """The answer; where the record is to be durable, one that ends when it is."""
+        recorder = self.recorder
+        if recorder is None or not recorder.is_durable:
+            return answer
+
+        async def keep(status: int) -> None:
+            recording.close(status)
+            await recorder.keep(recording)
+
+        return await durable(answer, keep)
 
     @contextmanager
     def recorded(self, recording: Recording, facts: Facts) -> Iterator[None]:
@@ -156,22 +195,6 @@ def parse(body: bytes) -> ChatRequest:
     except MalformedRequest as error:
         raise BadRequest(str(error), error.param) from error
     return request
-
-
-def _recording(id: str, inbound: Inbound, request: ChatRequest, route: Route) -> Recording:
-    return Recording(
-        id=id,
-        request_id=inbound.facts.request_id,
-        tenant=inbound.caller.tenant,
-        caller=inbound.caller.name,
-        domain=route.domain,
-        route=route.reason,
-        request=request,
-        body=inbound.body,
-        tools_fingerprint=fingerprint_tools(request.offered) if request.offered else None,
-        drifted=inbound.facts.drifted,
-        retries=retries(inbound.headers),
-    )
 
 
 def retries(headers: Mapping[bytes, bytes]) -> int:

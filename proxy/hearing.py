@@ -37,6 +37,9 @@ class Heard:
     calls: dict[int, _MergedCall] = field(default_factory=dict)
     finish_reason: str | None = None
     usage: Usage | None = None
+    cached_tokens: int = 0
+    model: str | None = None
+    """The model that a cloud says it is."""
     mean_logprob: float | None = None
     confidence: Confidence | None = None
     has_error: bool = False
@@ -117,7 +120,10 @@ class Heard:
             self.is_unreadable = True
             return
         self.id = chunk.id or self.id
-        self.usage = chunk.usage or self.usage
+        self.model = chunk.model or self.model
+        if chunk.usage is not None:
+            self.usage = chunk.usage.plain
+            self.cached_tokens = chunk.usage.cached
         self.has_error |= chunk.error is not None
         for choice in chunk.choices or ():
             if choice.index == 0:

@@ -95,7 +95,7 @@ class Passage:
         facts.domain, facts.match = route.domain, route.reason
         with self._gateway.limits.admit():
             facts.backend, facts.attempts = cloud.name, 1
-            recording = _recording(inbound, forward, route)
+            recording = self._recording(inbound, forward, route)
             with (
                 self._gateway.recorded(recording, facts),
                 recording.attempt("primary", cloud.name) as tape,
@@ -106,6 +106,23 @@ class Passage:
                         kind = reply.headers.get("content-type", "")
                         content = rename_content(kind, content, forward.model)
                     yield Streamed(reply.status, reply.headers, content)
+
+    def _recording(self, inbound: Inbound, forward: Forward, route: Route) -> Recording:
+        tenant = inbound.caller.tenant
+        allowed = self._gateway.consent.level(route.domain, tenant, inbound.headers, None)
+        return Recording(
+            id=f"pass-{uuid.uuid4().hex}",
+            request_id=inbound.facts.request_id,
+            tenant=tenant,
+            caller=inbound.caller.name,
+            domain=route.domain,
+            route=route.reason,
+            request=ChatRequest(model=forward.model or "", messages=[]),
+            body=b"{}",
+            retries=retries(inbound.headers),
+            endpoint=forward.target.partition("?")[0],
+            level="off" if allowed == "off" else "metadata",
+        )
 
 
 class _Named(msgspec.Struct):
@@ -128,18 +145,3 @@ def _parse(body: bytes) -> _Named:
         raise BadRequest(str(told), told.param) from None
     except MalformedRequest as error:
         raise BadRequest(str(error), error.param) from error
-
-
-def _recording(inbound: Inbound, forward: Forward, route: Route) -> Recording:
-    return Recording(
-        id=f"pass-{uuid.uuid4().hex}",
-        request_id=inbound.facts.request_id,
-        tenant=inbound.caller.tenant,
-        caller=inbound.caller.name,
-        domain=route.domain,
-        route=route.reason,
-        request=ChatRequest(model=forward.model or "", messages=[]),
-        body=b"{}",
-        retries=retries(inbound.headers),
-        endpoint=forward.target.partition("?")[0],
-    )

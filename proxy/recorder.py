@@ -2,25 +2,57 @@
 
 Recordings are turned into exchanges, written and synced in a thread, one batch at a time. A sink
 that fails is tried again until it works; meanwhile the queue fills, and what does not fit is
-dropped and counted. No request ever waits for the record, or fails for it.
+dropped and counted. No request waits for the record, or fails for it, unless it is to be durable
+before the reply (`keep`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
+from typing import NamedTuple, TypeAlias
 
+import msgspec
 import structlog
 
-from proxy.protocol.exchange import Exchange
+from proxy.errors import RecordUnavailable
+from proxy.keeping import Keeping
+from proxy.protocol.feedback import Feedback
+from proxy.protocol.segments import Record
 from proxy.recording import Recording
 from proxy.sinks.base import Sink
 
 BATCH = 256
 """Exchanges that are written at once."""
 
+TIDY_S = 1.0
+"""Seconds between two looks at whether a segment that is open should be closed."""
+
 log = structlog.get_logger()
+
+Given: TypeAlias = Recording | Feedback
+
+
+class Health(msgspec.Struct, frozen=True):
+    """How the record is doing, since the process started."""
+
+    problem: str | None
+    """The sink's error if its last write failed; None when all is well."""
+    waiting: int
+    written: int
+    dropped: int
+    lost: int
+    errors: int
+
+
+class _Item(NamedTuple):
+    size: int
+    given: Given
+    kept: asyncio.Future[None] | None = None
+    """Told when it is on the disk."""
 
 
 class Recorder:
@@ -34,8 +66,17 @@ class Recorder:
         max_waiting_bytes: int = 256 * 1024 * 1024,
         sync_s: float = 0.5,
         retry_s: float = 1.0,
+        keeping: Callable[[Given], Record] | None = None,
+        is_durable: bool = False,
     ) -> None:
-        """`sync_s`: what a power cut may cost; `retry_s`: the pause after an error of the sink."""
+        """`sync_s`: what a power cut may cost; `retry_s`: the pause after an error of the sink.
+
+        `keeping` makes of a recording what is kept. With `is_durable`, requests should `keep` and
+        not `put`.
+        """
+        self.is_durable = is_durable
+        self.written = 0
+        """Records that the sink has."""
         self.dropped = 0
         """Recordings for which there was no room."""
         self.lost = 0
@@ -47,29 +88,79 @@ class Recorder:
         self._sink = sink
         self._sync_s = sync_s
         self._retry_s = retry_s
-        self._queue: asyncio.Queue[tuple[int, Recording]] = asyncio.Queue(max_waiting)
+        self._keeping = keeping or Keeping()
+        self._queue: asyncio.Queue[_Item] = asyncio.Queue(max_waiting)
         self._max_bytes = max_waiting_bytes
         self._bytes = 0
-        self._taken: list[Recording] = []
-        self._exchanges: list[Exchange] = []
+        self._taken: deque[Given] = deque()
+        self._records: list[Record] = []
+        self._kept: list[asyncio.Future[None]] = []
+        self._has_lost = False
+        self._room = asyncio.Event()
         self._unsynced_since: float | None = None
         self._busy: asyncio.Future[None] | None = None
         self._drops = _Drops()
 
-    def put(self, recording: Recording) -> None:
-        """Keep this recording; never waits, never raises."""
-        size = recording.size
-        if self._queue.full() or self._bytes + size > self._max_bytes:
+    def put(self, given: Given) -> bool:
+        """Keep this; never waits, never raises. Whether there was room for it.
+
+        What must not be kept, or is kept already, is left alone.
+        """
+        size = _size(given)
+        if not _wanted(given):
+            return True
+        if not self._has_room(size):
             self.dropped += 1
             self._drops.add()
+            return False
+        self._enqueue(_Item(size, given))
+        return True
+
+    async def keep(self, given: Given, patience: float = 10.0) -> None:
+        """Keep this, and return when it is on the disk.
+
+        Raises RecordUnavailable when it is not after `patience` seconds; it may be kept later.
+        """
+        if not _wanted(given):
             return
-        self._bytes += size
-        self._queue.put_nowait((size, recording))
+        kept = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(patience):
+                while not self._has_room(_size(given)):
+                    self._room.clear()
+                    await self._room.wait()
+                self._enqueue(_Item(_size(given), given, kept))
+                await kept
+        except TimeoutError as error:
+            raise RecordUnavailable(
+                "the exchange cannot be recorded now, and this server answers nothing without"
+            ) from error
+
+    def _has_room(self, size: int) -> bool:
+        return not self._queue.full() and self._bytes + size <= self._max_bytes
+
+    def _enqueue(self, item: _Item) -> None:
+        if isinstance(item.given, Recording):
+            item.given.is_kept = True
+        self._bytes += item.size
+        self._queue.put_nowait(item)
 
     @property
     def waiting(self) -> int:
         """Recordings that are not written yet."""
-        return self._queue.qsize() + len(self._taken) + len(self._exchanges)
+        return self._queue.qsize() + len(self._taken) + len(self._records)
+
+    @property
+    def health(self) -> Health:
+        """How the record is doing."""
+        return Health(
+            problem=self.problem,
+            waiting=self.waiting,
+            written=self.written,
+            dropped=self.dropped,
+            lost=self.lost,
+            errors=self.errors,
+        )
 
     async def run(self, grace: float = 10.0) -> None:
         """Write until cancelled; then write what is left, within `grace` seconds."""
@@ -81,20 +172,30 @@ class Recorder:
             await self._finish(grace)
 
     async def _gather(self) -> None:
-        """Take what waits, up to a batch; wait for a first one, but not beyond the next sync."""
-        if not self._exchanges:
+        """Take what waits, up to a batch; wait for a first one, but not beyond the next duty."""
+        if not self._records:
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._until_sync()):
-                    self._take(*await self._queue.get())
+                async with asyncio.timeout(self._until_duty()):
+                    self._take(await self._queue.get())
         self._take_waiting()
 
     def _take_waiting(self) -> None:
-        while len(self._taken) + len(self._exchanges) < BATCH and not self._queue.empty():
-            self._take(*self._queue.get_nowait())
+        while len(self._taken) + len(self._records) < BATCH and not self._queue.empty():
+            self._take(self._queue.get_nowait())
 
-    def _take(self, size: int, recording: Recording) -> None:
-        self._bytes -= size
-        self._taken.append(recording)
+    def _take(self, item: _Item) -> None:
+        self._bytes -= item.size
+        self._taken.append(item.given)
+        if item.kept is not None:
+            self._kept.append(item.kept)
+        self._room.set()
+
+    def _until_duty(self) -> float | None:
+        """Seconds until something is to be done even if nothing comes: a sync, or tidying up."""
+        until_sync = self._until_sync()
+        if not self._sink.is_open:
+            return until_sync
+        return TIDY_S if until_sync is None else min(TIDY_S, until_sync)
 
     def _until_sync(self) -> float | None:
         if self._unsynced_since is None:
@@ -105,8 +206,22 @@ class Recorder:
         self._busy = asyncio.ensure_future(asyncio.to_thread(self._work))
         # Shielded: a thread cannot be stopped, and no other may write while it does.
         await asyncio.shield(self._busy)
+        if self._unsynced_since is None and not self._records:
+            self._tell_kept()
         if self.problem is not None:
             await asyncio.sleep(self._retry_s)
+
+    def _tell_kept(self) -> None:
+        """Tell those who wait how it went: nothing is left to be tried."""
+        for kept in self._kept:
+            if kept.done():
+                continue
+            if self.problem is None and not self._has_lost:
+                kept.set_result(None)
+            else:
+                kept.set_exception(RecordUnavailable("the exchange could not be recorded"))
+        self._kept.clear()
+        self._has_lost = False
 
     async def _finish(self, grace: float) -> None:
         with suppress(TimeoutError):
@@ -126,12 +241,13 @@ class Recorder:
 
     def _work(self) -> None:
         """Write what was taken and sync if it is time; what could not be written stays."""
-        self._convert()
         try:
+            self._convert()
             self._save()
-            if self._unsynced_since is not None and self._until_sync() == 0:
+            if self._unsynced_since is not None and (self._kept or self._until_sync() == 0):
                 self._unsynced_since = None
                 self._sink.sync()
+            self._sink.tidy()
         except Exception as error:
             # Whatever a sink does, the next recordings have a right to be tried.
             self._note(error)
@@ -139,20 +255,23 @@ class Recorder:
             self.problem = None
 
     def _convert(self) -> None:
-        for recording in self._taken:
+        while self._taken:
             try:
-                self._exchanges.append(recording.exchange())
+                self._records.append(self._keeping(self._taken[0]))
+            except OSError:
+                raise
             except Exception:
                 self._lose_one()
-        self._taken.clear()
+            self._taken.popleft()
 
     def _save(self) -> None:
-        if not self._exchanges:
+        if not self._records:
             return
         self._unsynced_since = self._unsynced_since or time.monotonic()
         try:
-            self._sink.write(self._exchanges)
-            self._exchanges.clear()
+            self._sink.write(self._records)
+            self.written += len(self._records)
+            self._records.clear()
         except OSError:
             raise
         except Exception:
@@ -160,14 +279,15 @@ class Recorder:
             self._save_singly()
 
     def _save_singly(self) -> None:
-        while self._exchanges:
+        while self._records:
             try:
-                self._sink.write(self._exchanges[:1])
+                self._sink.write(self._records[:1])
+                self.written += 1
             except OSError:
                 raise
             except Exception:
                 self._lose_one()
-            del self._exchanges[0]
+            del self._records[0]
 
     def _close(self) -> None:
         try:
@@ -182,7 +302,17 @@ class Recorder:
 
     def _lose_one(self) -> None:
         self.lost += 1
+        self._has_lost = True
         log.exception("exchange_lost")
+
+
+def _wanted(given: Given) -> bool:
+    return isinstance(given, Feedback) or (given.level != "off" and not given.is_kept)
+
+
+def _size(given: Given) -> int:
+    """About how many bytes it holds in memory."""
+    return given.size if isinstance(given, Recording) else 1024
 
 
 class _Drops:

@@ -25,7 +25,7 @@ import msgspec
 from proxy.backends.base import Call, Event, Finish, Relayed, Text
 from proxy.errors import BackendError, InvalidAnswer, ProxyError
 from proxy.hearing import Heard
-from proxy.protocol.exchange import CHAT, Attempt, Exchange, Kind, Outcome
+from proxy.protocol.exchange import CHAT, VERSION, Attempt, Exchange, Kind, Level, Outcome
 from proxy.protocol.openai import ChatRequest
 
 MAX_ANSWER = 8 * 1024 * 1024
@@ -50,9 +50,16 @@ class Recording:
         retries: int = 0,
         drifted: Sequence[str] = (),
         endpoint: str = CHAT,
+        level: Level = "full",
+        conversation: str | None = None,
     ) -> None:
+        """`level`: how much of it may be kept; `conversation`: the client's name for it."""
         self.id = id
         """The id of an answer that we make; a relayed answer brings its own."""
+        self.level = level
+        self.conversation = conversation
+        self.is_kept = False
+        """Whether the recorder has it; it takes each one once."""
         self.domain = domain
         self.route = route
         self.tapes: list[Tape] = []
@@ -104,6 +111,7 @@ class Recording:
         return Exchange(
             id=(heard[-1].id if heard else None) or self.id,
             request_id=self._request_id,
+            version=VERSION,
             started_at=self._clock.started_at,
             total_s=self._total_s,
             tenant=self._tenant,
@@ -120,6 +128,7 @@ class Recording:
             retries=self._retries,
             drifted=self._drifted,
             endpoint=self._endpoint,
+            level=self.level,
         )
 
 
@@ -136,6 +145,8 @@ class Tape:
         self.backend = backend
         self.adapter = adapter
         self.format = format
+        self.replica: str | None = None
+        """Which of the backend's servers was asked; the backend says so, where it has several."""
         self._clock = _Clock()
         self._events: list[Event] = []
         self._bytes: list[bytes] = []
@@ -238,10 +249,13 @@ class Tape:
             backend=self.backend,
             adapter=self.adapter,
             format=self.format,
+            replica=self.replica,
+            model=heard.model,
             outcome=outcome,
             reason=reason,
             answer=heard.answer(),
             usage=heard.usage,
+            cached_tokens=heard.cached_tokens,
             mean_logprob=heard.mean_logprob,
             name_probability=sure.name if sure else None,
             arguments_probability=sure.arguments if sure else None,

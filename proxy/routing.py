@@ -15,6 +15,7 @@ from typing import Annotated, Literal, NamedTuple, TypeAlias, get_args
 import msgspec
 
 from proxy.errors import UnknownModel
+from proxy.protocol.exchange import Level
 from proxy.protocol.openai import ChatRequest, Function
 from proxy.protocol.toolcheck import fingerprint
 
@@ -106,6 +107,12 @@ class Domain(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     verified."""
     deadline_s: Annotated[float, msgspec.Meta(gt=0)] | None = None
     """As `limits.deadline_s`, for this domain. Default none: that one."""
+    record: Level | None = None
+    """How much of its exchanges is kept, at most: `full`, `metadata` or `off`. Default: as for all.
+    """
+    obey_store: bool = False
+    """Whether a request with `store: false` is not recorded. Default no: `store` is about what the
+    cloud keeps."""
 
     def __post_init__(self) -> None:
         for tool in self.tools:

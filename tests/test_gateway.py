@@ -175,3 +175,40 @@ async def test_headers_about_who_answered_can_be_left_out():
 
     assert not [name for name in response.headers if name.startswith("x-headrace")]
     assert "x-request-id" in response.headers
+
+
+@pytest.mark.parametrize(
+    ("extra", "headers", "fields", "levels"),
+    [
+        ("", {}, {}, ["full"]),
+        ("", {"x-headrace-record": "off"}, {}, []),
+        ("", {"x-headrace-record": "metadata"}, {}, ["metadata"]),
+        ("", {}, {"store": False}, ["full"]),
+        ("record: {directory: x, level: metadata}", {}, {}, ["metadata"]),
+        ("record: {directory: x, tenants: {default: {level: 'off'}}}", {}, {}, []),
+    ],
+)
+async def test_no_more_is_recorded_than_is_allowed(
+    extra: str, headers: dict[str, str], fields: dict[str, object], levels: list[str]
+):
+    sink = MemorySink()
+    config = settings("local", extra=extra)
+
+    async with serving_with(config, Engine("local", GOOD), sink=sink) as url:
+        response = await ask(url, headers, **fields)
+
+    assert response.status == 200
+    assert [exchange.level for exchange in sink.exchanges] == levels
+
+
+async def test_conversation_is_what_the_client_says_or_what_its_first_messages_make():
+    sink = MemorySink()
+
+    async with serving_with(settings("local"), Engine("local", GOOD), sink=sink) as url:
+        await ask(url, {"x-headrace-conversation": "mine"})
+        await ask(url)
+        await ask(url)
+
+    named, first, second = (exchange.conversation for exchange in sink.exchanges)
+    assert named == "mine"
+    assert first == second != named

@@ -9,6 +9,7 @@ from starlette.types import Receive, Scope, Send
 
 from proxy.backends.base import Backend
 from proxy.endpoints import send_json
+from proxy.recorder import Recorder
 from proxy.routing import Domain
 
 _TIMEOUT = 2.0
@@ -23,7 +24,10 @@ class Health:
 
 
 class Ready:
-    """200 while every domain has a backend that is ready, else 503; the body has the details."""
+    """200 while every domain has a backend that is ready, else 503; the body has the details.
+
+    A record that fails is among them, and no reason for 503: requests go on without it.
+    """
 
     def __init__(
         self,
@@ -31,12 +35,14 @@ class Ready:
         domains: Mapping[str, Domain],
         is_draining: Callable[[], bool],
         details: Callable[[], Mapping[str, object]] = dict,
+        recorder: Recorder | None = None,
     ) -> None:
         """`details` are told besides, and decide nothing: replicas, and roll-outs not done."""
         self._details = details
         self._backends = backends
         self._domains = domains
         self._is_draining = is_draining
+        self._recorder = recorder
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         answers = await asyncio.gather(*(_is_ready(one) for one in self._backends.values()))
@@ -52,6 +58,7 @@ class Ready:
             "backends": backends,
             "domains": domains,
             **self._details(),
+            "record": self._recorder and self._recorder.health,
         }
         await send_json(send, told, 200 if ready else 503)
 

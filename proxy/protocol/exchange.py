@@ -1,8 +1,11 @@
 """An exchange: one logical request, its attempts, and what became of it.
 
 The proxy writes exchanges, the trainer reads them; docs/exchange.md is this file in prose. Readers
-ignore fields that they do not know, so that old files stay readable and new ones can be read by
-old code; a change of meaning raises VERSION.
+ignore fields that they do not know, and fields that a version added have a default, so that old
+files stay readable and new ones can be read by old code; a change of meaning raises VERSION.
+
+    1  the first
+    2  `request` may be empty (`level`); conversation, tool results, cost and whose usage it is
 """
 
 from __future__ import annotations
@@ -13,12 +16,16 @@ import msgspec
 
 from proxy.protocol.openai import ToolCall, Usage
 
-VERSION = 1
+VERSION = 2
 CHAT = "/chat/completions"
 """The endpoint of exchanges that hold a request and an answer."""
 
 Outcome: TypeAlias = Literal["completed", "invalid", "failed", "client_aborted", "upstream_aborted"]
 Kind: TypeAlias = Literal["primary", "sample", "repair", "fallback", "hedge", "shadow"]
+Level: TypeAlias = Literal["off", "metadata", "full"]
+"""How much of an exchange is kept: nothing, all but what was said, all."""
+UsageSource: TypeAlias = Literal["reported", "estimated"]
+ToolOutcome: TypeAlias = Literal["ok", "error"]
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -31,6 +38,16 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     finish_reason: str | None = None
 
 
+class ToolResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a call that an earlier exchange of the conversation made."""
+
+    tool_call_id: str
+    outcome: ToolOutcome
+    """Judged by the rules in routes.yaml, from the tool's own message."""
+    name: str | None = None
+    """The tool's name, where the request tells it."""
+
+
 class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One backend's try at a request."""
 
@@ -39,11 +56,21 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     adapter: str | None = None
     """Immutable adapter id such as `api-v1`; None for the base model and for clouds."""
     format: str | None = None
+    replica: str | None = None
+    """Which of the backend's servers was asked; None where there is one."""
+    model: str | None = None
+    """The model that a cloud says answered, `gpt-4o-2024-08-06`; None for local backends."""
     outcome: Outcome
     reason: str | None = None
     """Why it is not `completed`: a code, never a text from the network."""
     answer: Answer = Answer()
     usage: Usage | None = None
+    usage_source: UsageSource | None = None
+    """Whose count `usage` is: the backend's, or ours by the length of the texts."""
+    cached_tokens: int = 0
+    """Of the prompt's tokens, those that the backend had in its cache."""
+    cost_usd: float | None = None
+    """What the attempt cost, in US dollars; None where no price is known."""
     mean_logprob: float | None = None
     name_probability: float | None = None
     """That the engine gave to the tool's name, 0 to 1; None where it cannot tell."""
@@ -67,7 +94,8 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     id: str
     """The response's id, `chatcmpl-…`."""
     request_id: str
-    version: int = VERSION
+    version: int = 1
+    """Of this schema. Version 1 was not written down, hence the default; writers say VERSION."""
     started_at: float
     """Seconds since the epoch, when the last byte of the request had arrived."""
     total_s: float
@@ -79,8 +107,15 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The name the client asked for."""
     stream: bool
     tools_fingerprint: str | None = None
+    conversation: str = ""
+    """Id of the conversation: the client's, or derived from its first messages (`conv-…`)."""
+    tool_results: list[ToolResult] = []
+    """What the tools said that this request brings the results of: it closes the loop of the
+    exchange whose answer has the call with this id."""
+    level: Level = "full"
+    """`metadata`: `request` is `{}`, and answers are empty."""
     request: msgspec.Raw
-    """The body that the client sent, a JSON object."""
+    """The body that the client sent, a JSON object; redacted where routes.yaml says so."""
     attempts: list[Attempt]
     """In the order in which they were started; the last one answered the client."""
     outcome: Outcome
@@ -93,3 +128,9 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     endpoint: str = CHAT
     """What was asked, below /v1. What is passed on to a cloud unread leaves no more than this: its
     `request` is `{}` and its answers are empty, `completed` or not."""
+
+    @property
+    def cost_usd(self) -> float | None:
+        """What all attempts cost, in US dollars; None where no price is known."""
+        costs = [one.cost_usd for one in self.attempts if one.cost_usd is not None]
+        return sum(costs) if costs else None

@@ -40,14 +40,41 @@ class Choice(msgspec.Struct):
     finish_reason: str | None = None
 
 
+class Details(msgspec.Struct):
+    cached_tokens: int | None = None
+
+
+class Counted(msgspec.Struct):
+    """Usage, with what the cloud had in its cache."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: Details | None = None
+
+    @property
+    def plain(self) -> Usage:
+        return Usage(self.prompt_tokens, self.completion_tokens, self.total_tokens)
+
+    @property
+    def cached(self) -> int:
+        details = self.prompt_tokens_details
+        return (details and details.cached_tokens) or 0
+
+
 class Piece(msgspec.Struct):
     """A chunk or a completion."""
 
     id: str | None = None
     created: int | None = None
+    model: str | None = None
     choices: list[Choice] | None = None
-    usage: Usage | None = None
+    usage: Counted | None = None
     error: object = None
+
+    @property
+    def plain_usage(self) -> Usage | None:
+        return None if self.usage is None else self.usage.plain
 
 
 _decoder = msgspec.json.Decoder(Piece)

@@ -1,36 +1,50 @@
-"""Segment files: how exchanges lie on disk.
+"""Segment files: how exchanges and feedback lie on disk.
 
-A segment is a file `….segment` of frames, one exchange each, only ever appended to:
+A segment is a file `….segment` of frames, one record each, only ever appended to:
 
-    MAGIC (4 bytes) | length (4, little-endian) | CRC-32 (4) | zstd of the exchange's JSON
+    MAGIC (3 bytes) | kind (1) | length (4, little-endian) | CRC-32 (4) | payload
+
+    kind 1, 2   an exchange, feedback: its JSON, compressed with zstd
+    kind 3, 4   the same, then encrypted (sealing)
 
 A process that is killed leaves a torn frame at the end, and a disk may spoil one in the middle.
 The reader skips from a bad frame to the next good one: whatever was written whole is found.
 MAGIC holds a byte that UTF-8 never has, so that no text in an exchange can pass for a frame.
+
+Who writes a segment holds a lock on it (flock): what is not locked is complete, whether its writer
+closed it or was killed, and may be compacted or rewritten.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
 import struct
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple, TypeAlias
 
 import msgspec
 import zstandard
 
 from proxy.protocol.exchange import Exchange
+from proxy.protocol.feedback import Feedback
+from proxy.protocol.sealing import Keyring, SealError
+
+Record: TypeAlias = Exchange | Feedback
 
 SUFFIX = ".segment"
-MAGIC = b"\xffHX1"
+MAGIC = b"\xffHX"
 MAX_FRAME = 256 * 1024 * 1024
 """Bytes that an exchange may have, compressed or not; a larger length is a spoilt one."""
 
-_HEADER = struct.Struct("<4sII")
+_HEADER = struct.Struct("<3sBII")
+_EXCHANGE, _FEEDBACK, _SEALED = 1, 2, 2
+_FIRST = ord("0")
 _STEP = 64 * 1024
 _LEVEL = 3
 """Compression: zstd's own default."""
@@ -43,19 +57,29 @@ Damage = Callable[[Path, int], None]
 
 
 class Encoder:
-    """Exchanges to frames. Keeps a compressor, so that it serves one thread at a time."""
+    """Records to frames. Keeps a compressor, so that it serves one thread at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, keyring: Keyring | None = None) -> None:
+        """With a keyring, frames are encrypted."""
         self._json = msgspec.json.Encoder()
         self._zstd = zstandard.ZstdCompressor(level=_LEVEL)
+        self._keyring = keyring
 
-    def encode(self, exchanges: Iterable[Exchange]) -> bytes:
-        """The frames of these exchanges, in order."""
-        return b"".join(map(self._frame, exchanges))
+    def encode(self, records: Iterable[Record]) -> bytes:
+        """The frames of these records, in order."""
+        return b"".join(map(self._frame, records))
 
-    def _frame(self, exchange: Exchange) -> bytes:
-        packed = self._zstd.compress(self._json.encode(exchange))
-        return _HEADER.pack(MAGIC, len(packed), zlib.crc32(packed)) + packed
+    def _frame(self, record: Record) -> bytes:
+        kind = _FEEDBACK if isinstance(record, Feedback) else _EXCHANGE
+        packed = self._zstd.compress(self._json.encode(record))
+        if self._keyring is not None:
+            kind += _SEALED
+            packed = self._keyring.seal(packed, _label(kind))
+        return _HEADER.pack(MAGIC, _FIRST + kind, len(packed), zlib.crc32(packed)) + packed
+
+
+def _label(kind: int) -> bytes:
+    return b"headrace segment %d" % kind
 
 
 class Segment:
@@ -65,9 +89,10 @@ class Segment:
         """Make the file, for its owner only, and the directory if it is missing."""
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.path = directory / _new_name()
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        self._file = os.open(self.path, flags, 0o600)
+        self._file = _created(self.path)
         self.size = 0
+        self.begun = time.monotonic()
+        self.begun_at = time.time()
         self._is_synced = True
         _sync_directory(directory)
 
@@ -97,6 +122,22 @@ class Segment:
             self.path.unlink(missing_ok=True)
 
 
+def _created(path: Path) -> int:
+    """A new, locked file. It has its name from when it is locked on: a file that could be found
+    unlocked could be taken for a complete one."""
+    if path.exists():
+        raise FileExistsError(f"{path} is there already")
+    nameless = path.with_name(f".{path.name}.new")
+    file = os.open(nameless, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        nameless.rename(path)
+    except OSError:
+        os.close(file)
+        raise
+    return file
+
+
 def _new_name() -> str:
     """A name of its own that sorts by time: `20260130T120000.123456-4711-9f3a.segment`."""
     now = time.time()
@@ -120,35 +161,124 @@ def _ignore(path: Path, offset: int) -> None:
     pass
 
 
-def read(directory: Path, on_damage: Damage = _ignore) -> Iterator[Exchange]:
+def read(
+    directory: Path, on_damage: Damage = _ignore, keyring: Keyring | None = None
+) -> Iterator[Exchange]:
     """The exchanges of all segments in a directory, oldest segment first.
 
-    Segments that are still being written may be read. No directory is no exchanges.
+    Segments that are still being written may be read. No directory is no exchanges. Raises
+    SealError for what is encrypted with a key that the keyring lacks.
     """
-    for path in sorted(directory.glob(f"*{SUFFIX}")):
-        yield from read_segment(path, on_damage)
+    for path in segments(directory):
+        for record in read_segment(path, on_damage, keyring):
+            if isinstance(record, Exchange):
+                yield record
 
 
-def read_segment(path: Path, on_damage: Damage = _ignore) -> Iterator[Exchange]:
-    """The exchanges of one segment, in the order in which they were written."""
-    decoder = msgspec.json.Decoder(Exchange)
+def segments(directory: Path) -> list[Path]:
+    """The segments of a directory, oldest first."""
+    return sorted(directory.glob(f"*{SUFFIX}"))
+
+
+def read_segment(
+    path: Path, on_damage: Damage = _ignore, keyring: Keyring | None = None
+) -> Iterator[Record]:
+    """The records of one segment, in the order in which they were written."""
     zstd = zstandard.ZstdDecompressor()
     with path.open("rb") as file:
-        for offset, packed in _frames(path, file, on_damage):
+        for frame in _frames(path, file, on_damage):
             try:
-                yield decoder.decode(zstd.decompress(packed, max_output_size=MAX_FRAME))
+                packed = _opened(frame, keyring)
+                content = zstd.decompress(packed, max_output_size=MAX_FRAME)
+                yield _decoders[frame.kind].decode(content)
             except (zstandard.ZstdError, ValueError):
-                on_damage(path, offset)
+                on_damage(path, frame.offset)
 
 
-def _frames(path: Path, file: BinaryIO, on_damage: Damage) -> Iterator[tuple[int, bytes]]:
-    """Offset and payload of each whole frame."""
+def follow_segment(
+    path: Path, offset: int, keyring: Keyring | None = None
+) -> Iterator[tuple[Record, int]]:
+    """The records of a segment from an offset on, each with the offset behind it; ends where the
+    segment does, or at a frame that is not whole yet."""
+    zstd = zstandard.ZstdDecompressor()
+    with path.open("rb") as file:
+        while header := _at(file, offset, _HEADER.size):
+            frame = _frame(file, offset, header)
+            if frame is None:
+                return
+            offset += _HEADER.size + len(frame.payload)
+            content = zstd.decompress(_opened(frame, keyring), max_output_size=MAX_FRAME)
+            yield _decoders[frame.kind].decode(content), offset
+
+
+def _opened(frame: _Frame, keyring: Keyring | None) -> bytes:
+    if not frame.is_sealed:
+        return frame.payload
+    if keyring is None:
+        raise SealError("the record is encrypted, and there is no key (record.encryption)")
+    return keyring.open(frame.payload, _label(frame.kind + _SEALED))
+
+
+_WANTED = "close-segments"
+
+
+def want_closed(directory: Path) -> None:
+    """Ask all who write segments in a directory to close those at hand; they do within seconds."""
+    (directory / _WANTED).touch()
+
+
+def wanted_since(directory: Path) -> float:
+    """When that was asked last, in seconds since the epoch; 0 for never."""
+    try:
+        return (directory / _WANTED).stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+@contextmanager
+def completed(path: Path) -> Iterator[bool]:
+    """Whether a segment is complete; while it is, nobody else has it. Yields False for one that
+    is being written, that another process works on, or that is gone."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield False
+        return
+    try:
+        yield _lock(file)
+    finally:
+        os.close(file)
+
+
+def _lock(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+class _Frame(NamedTuple):
+    offset: int
+    kind: int
+    is_sealed: bool
+    payload: bytes
+
+
+_decoders: dict[int, msgspec.json.Decoder[Exchange] | msgspec.json.Decoder[Feedback]] = {
+    _EXCHANGE: msgspec.json.Decoder(Exchange),
+    _FEEDBACK: msgspec.json.Decoder(Feedback),
+}
+
+
+def _frames(path: Path, file: BinaryIO, on_damage: Damage) -> Iterator[_Frame]:
+    """Each whole frame."""
     offset = 0
     while header := _at(file, offset, _HEADER.size):
-        packed = _payload(file, offset, header)
-        if packed is not None:
-            yield offset, packed
-            offset += _HEADER.size + len(packed)
+        frame = _frame(file, offset, header)
+        if frame is not None:
+            yield frame
+            offset += _HEADER.size + len(frame.payload)
             continue
         on_damage(path, offset)
         following = _find_magic(file, offset + 1)
@@ -157,14 +287,18 @@ def _frames(path: Path, file: BinaryIO, on_damage: Damage) -> Iterator[tuple[int
         offset = following
 
 
-def _payload(file: BinaryIO, offset: int, header: bytes) -> bytes | None:
+def _frame(file: BinaryIO, offset: int, header: bytes) -> _Frame | None:
     if len(header) < _HEADER.size:
         return None
-    magic, length, checksum = _HEADER.unpack(header)
-    if magic != MAGIC or length > MAX_FRAME:
+    magic, kind, length, checksum = _HEADER.unpack(header)
+    kind -= _FIRST
+    if magic != MAGIC or kind not in range(1, 5) or length > MAX_FRAME:
         return None
     packed = _at(file, offset + _HEADER.size, length)
-    return packed if len(packed) == length and zlib.crc32(packed) == checksum else None
+    if len(packed) != length or zlib.crc32(packed) != checksum:
+        return None
+    is_sealed = kind > _SEALED
+    return _Frame(offset, kind - _SEALED * is_sealed, is_sealed, packed)
 
 
 def _find_magic(file: BinaryIO, offset: int) -> int | None:

@@ -5,18 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from proxy.protocol.exchange import Exchange
+from proxy.protocol.feedback import Feedback
+from proxy.protocol.segments import Record
 
 
 class MemorySink:
-    """Keeps exchanges for as long as the process lives."""
+    """Keeps records for as long as the process lives."""
+
+    is_open = False
 
     def __init__(self) -> None:
         self.exchanges: list[Exchange] = []
+        self.feedback: list[Feedback] = []
 
-    def write(self, exchanges: Sequence[Exchange]) -> None:
-        self.exchanges.extend(exchanges)
+    def write(self, records: Sequence[Record]) -> None:
+        self.exchanges += [record for record in records if isinstance(record, Exchange)]
+        self.feedback += [record for record in records if isinstance(record, Feedback)]
 
     def sync(self) -> None:
+        pass
+
+    def tidy(self) -> None:
         pass
 
     def close(self) -> None:

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from proxy.app import assemble
 from proxy.catalog import Catalog
-from tests.serving import Engine, finish, listening, serving_with, settings
-from tests.wire import send
+from tests.serving import Engine, finish, listening, serving, serving_with, settings
+from tests.wire import ask, send
 
 
 async def test_health_answers_whatever_the_backends_say():
@@ -57,3 +57,19 @@ async def test_details_are_told_and_decide_nothing():
 
     assert response.status == 200
     assert response.json["rollouts"] == details["rollouts"]
+
+
+async def test_record_that_fails_is_told_and_keeps_nobody_from_asking(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    extra = f"record: {{directory: {tmp_path / 'file'}}}\nlimits: {{grace_s: 0.1}}"
+    config = settings("cloud", extra=extra)
+
+    async with serving(config) as url:
+        await ask(url)
+        ready = url.replace("/v1", "/ready")
+        response = await send("GET", ready)
+        while response.json["record"]["problem"] is None:
+            response = await send("GET", ready)
+
+    assert response.json["record"]["errors"] >= 1
+    assert response.json["record"]["waiting"] == 1

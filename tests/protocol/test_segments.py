@@ -14,10 +14,23 @@ from hypothesis import strategies as st
 
 from proxy.protocol import segments
 from proxy.protocol.exchange import Answer, Attempt, Exchange
+from proxy.protocol.feedback import Feedback
 from proxy.protocol.openai import FunctionCall, ToolCall, Usage
+from proxy.protocol.sealing import Keyring, SealError, Spoilt
 from proxy.protocol.segments import MAGIC, SUFFIX, Encoder, Segment, read
 
 BODY = b'{"model": "m",  "messages":[{"role":"user","content":"hi"}], "unknown": 1e2}'
+
+
+FEEDBACK = Feedback(
+    id="feedback-1",
+    given_at=2.5,
+    tenant="t",
+    caller="c",
+    exchange="chatcmpl-1",
+    kind="demonstration",
+    value=Answer(text="better"),
+)
 
 
 def exchange(id: str = "chatcmpl-1", text: str = "hello") -> Exchange:
@@ -114,6 +127,62 @@ def test_damage_is_told_with_its_place(tmp_path: Path) -> None:
     list(read(tmp_path, lambda *damage: damages.append(damage)))
 
     assert damages == [(path, size)]
+
+
+def test_version_1_stays_readable() -> None:
+    (old, older) = read(Path(__file__).parent / "fixtures")
+
+    assert (old.id, old.version, older.attempts[0].answer.text) == ("chatcmpl-old", 1, "hi")
+    assert (old.level, old.conversation, old.cost_usd) == ("full", "", None)
+
+
+def test_feedback_lies_beside_exchanges(tmp_path: Path) -> None:
+    written(tmp_path, exchange("a"), FEEDBACK, exchange("b"))
+
+    assert ids(tmp_path) == ["a", "b"]
+    (path,) = segments.segments(tmp_path)
+    assert list(segments.read_segment(path))[1] == FEEDBACK
+
+
+def test_what_is_written_is_not_complete_until_it_is_closed(tmp_path: Path) -> None:
+    segment = Segment(tmp_path)
+    segment.append(Encoder().encode([exchange("a")]))
+
+    with segments.completed(segment.path) as is_complete:
+        assert not is_complete
+    segment.close()
+    with segments.completed(segment.path) as is_complete:
+        assert is_complete
+    with segments.completed(tmp_path / "gone") as is_complete:
+        assert not is_complete
+
+
+def test_what_is_encrypted_is_read_with_its_key_only(tmp_path: Path) -> None:
+    old, new = Keyring({"1": b"a" * 32}, "1"), Keyring({"1": b"a" * 32, "2": b"b" * 32}, "2")
+    for keyring, id in ((old, "a"), (new, "b")):
+        segment = Segment(tmp_path)
+        segment.append(Encoder(keyring).encode([exchange(id, "plain words")]))
+        segment.close()
+
+    assert [one.id for one in read(tmp_path, keyring=new)] == ["a", "b"]
+    assert b"plain words" not in b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    with pytest.raises(SealError, match="key '2'"):
+        list(read(tmp_path, keyring=old))
+    with pytest.raises(SealError, match="there is no key"):
+        list(read(tmp_path))
+
+
+def test_what_was_changed_after_it_was_encrypted_is_damage(tmp_path: Path) -> None:
+    keyring = Keyring({"1": b"a" * 32}, "1")
+    sealed = keyring.seal(b"content", b"label")
+
+    assert keyring.open(sealed, b"label") == b"content"
+    with pytest.raises(Spoilt):
+        keyring.open(sealed, b"another label")
+    with pytest.raises(Spoilt):
+        keyring.open(sealed[:-1] + bytes([sealed[-1] ^ 1]), b"label")
+    with pytest.raises(Spoilt):
+        keyring.open(sealed[:5], b"label")
 
 
 def test_a_text_cannot_pass_for_a_frame() -> None:

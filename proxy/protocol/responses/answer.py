@@ -174,7 +174,7 @@ def whole(request: ResponseRequest, completion: loose.Piece) -> Response:
     status = status_of(choice.finish_reason)
     messages = _messages(response, choice.message, status)
     output: list[Output] = [*messages, *_calls(response, choice.message, len(messages))]
-    return closed(response, output, choice.finish_reason, completion.usage)
+    return closed(response, output, choice.finish_reason, completion.plain_usage)
 
 
 def status_of(finish_reason: str) -> Status:

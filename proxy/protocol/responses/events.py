@@ -118,7 +118,7 @@ class ResponseEvents:
             self._response = opened(self._request, chunk.id or "", created)
             yield {"type": "response.created", "response": self._response}
             yield {"type": "response.in_progress", "response": self._response}
-        self._usage = chunk.usage or self._usage
+        self._usage = chunk.plain_usage or self._usage
         for choice in chunk.choices or ():
             if choice.index == 0:
                 self._finish_reason = choice.finish_reason or self._finish_reason

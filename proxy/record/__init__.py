@@ -1,0 +1,1 @@
+"""The record on disk and in a bucket: read, compacted, searched, erased."""

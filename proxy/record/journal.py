@@ -1,0 +1,96 @@
+"""What a compaction is at, on the disk: so that one that was interrupted loses and doubles nothing.
+
+    writing   segments count, the job's Parquet files do not: they may be incomplete
+    written   the job's Parquet files count, its segments do not: they are being deleted
+
+The step from one to the other is a rename. One process at a time works on a record directory.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from proxy.errors import CannotStart
+from proxy.protocol.segments import segments
+
+_NAME = "compaction.json"
+_LOCK = "compaction.lock"
+
+
+class Busy(CannotStart):
+    """Another process compacts or erases in this directory."""
+
+
+class Job(msgspec.Struct, frozen=True):
+    """Segments that become Parquet files, all of which are named after the job."""
+
+    id: str
+    """Unlike any other's, here or on another machine: the first segment's name."""
+    segments: list[str]
+    """File names."""
+    state: Literal["writing", "written"] = "writing"
+
+
+def read(directory: Path) -> Job | None:
+    """The job that is under way or was interrupted, if any."""
+    try:
+        return msgspec.json.decode((directory / _NAME).read_bytes(), type=Job)
+    except FileNotFoundError:
+        return None
+
+
+def write(directory: Path, job: Job) -> None:
+    """The job is at this now; lasting on return."""
+    fresh = directory / f".{_NAME}"
+    with fresh.open("wb") as file:
+        file.write(msgspec.json.encode(job))
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(directory / _NAME)
+    _sync(directory)
+
+
+def forget(directory: Path) -> None:
+    """The job is over."""
+    (directory / _NAME).unlink(missing_ok=True)
+
+
+def counting(directory: Path) -> list[Path]:
+    """The segments that count, oldest first."""
+    job = read(directory)
+    gone = set(job.segments) if job is not None and job.state == "written" else set()
+    return [path for path in segments(directory) if path.name not in gone]
+
+
+def counts(path: str, job: Job | None) -> bool:
+    """Whether a Parquet file of the archive counts while this job is under way."""
+    return job is None or job.state == "written" or not path.endswith(f"/{job.id}.parquet")
+
+
+@contextmanager
+def exclusive(directory: Path) -> Iterator[None]:
+    """Nobody else compacts or erases meanwhile; raises Busy."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = os.open(directory / _LOCK, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise Busy(f"another process compacts or erases in {directory}") from error
+    finally:
+        os.close(lock)
+
+
+def _sync(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,95 @@
+"""All that a record holds, in segments and in the archive, without what was erased."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset
+import structlog
+
+from proxy.protocol import tombstones
+from proxy.protocol.exchange import Exchange
+from proxy.protocol.feedback import Feedback
+from proxy.protocol.parquet import EXCHANGES, SCHEMAS, Rows
+from proxy.protocol.sealing import Keyring
+from proxy.protocol.segments import Record, read_segment
+from proxy.record import journal
+from proxy.record.archive import Archive
+
+_BATCH = 512
+"""Rows that are in memory at once; each may be a megabyte."""
+
+log = structlog.get_logger(__name__)
+
+
+class Shelf:
+    """One machine's segments and the archive, for reading."""
+
+    def __init__(self, directory: Path, archive: Archive, keyring: Keyring | None = None) -> None:
+        self.directory = directory
+        self.archive = archive
+        self.rows = Rows(keyring)
+        self.keyring = keyring
+
+    @cached_property
+    def erased(self) -> frozenset[str]:
+        """Ids of exchanges that were erased, here or elsewhere."""
+        elsewhere = (self.archive.get(path) for path in self.archive.paths(tombstones.FOLDER))
+        ids = {one.id for content in elsewhere for one in tombstones.decode(content)}
+        return tombstones.erased(self.directory) | ids
+
+    def records(self, path: Path) -> Iterator[Record]:
+        """What a segment holds."""
+        for record in read_segment(path, _tell, self.keyring):
+            about = record.exchange if isinstance(record, Feedback) else record.id
+            if about not in self.erased:
+                yield record
+
+    def files(self, kind: str) -> list[str]:
+        """Paths of the archive's Parquet files of one kind that count, by date."""
+        job = journal.read(self.directory)
+        return [
+            path
+            for path in self.archive.paths(kind)
+            if path.startswith(f"{kind}/") and journal.counts(path, job)
+        ]
+
+    def dataset(self, kind: str) -> pa.dataset.Dataset:
+        """The archive's rows of one kind, as PyArrow sees them."""
+        filesystem, prefix = self.archive.reading()
+        paths = [prefix + path for path in self.files(kind)]
+        return pyarrow.dataset.dataset(
+            paths, schema=SCHEMAS[kind], filesystem=filesystem, format="parquet"
+        )
+
+    def exchanges(self) -> Iterator[Exchange]:
+        """All exchanges: the archive's by date, then the segments', as they were written."""
+        dataset = self.dataset(EXCHANGES)
+        for batch in dataset.to_batches(columns=["exchange", "sealed"], batch_size=_BATCH):
+            for exchange in self.rows.exchanges(batch):
+                if exchange.id not in self.erased:
+                    yield exchange
+        for path in journal.counting(self.directory):
+            yield from (one for one in self.records(path) if isinstance(one, Exchange))
+
+    def find(self, id: str) -> Exchange | None:
+        """The exchange with this id, or of the request with this id."""
+        for path in journal.counting(self.directory):
+            for one in self.records(path):
+                if isinstance(one, Exchange) and id in (one.id, one.request_id):
+                    return one
+        named = (pc.field("id") == id) | (pc.field("request_id") == id)
+        dataset = self.dataset(EXCHANGES)
+        for batch in dataset.to_batches(columns=["exchange", "sealed"], filter=named):
+            for exchange in self.rows.exchanges(batch):
+                if exchange.id not in self.erased:
+                    return exchange
+        return None
+
+
+def _tell(path: Path, offset: int) -> None:
+    log.warning("segment_damaged", segment=path.name, offset=offset)

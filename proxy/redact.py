@@ -1,0 +1,194 @@
+"""What must not be kept: secrets always, personal data where routes.yaml says so.
+
+What is found is replaced by a pseudonym, `<email:1f0c2a9e>`: the same one for the same value
+throughout a conversation, however it is written, so that a tool's arguments still match the text
+they were taken from. It is a keyed hash: without the key nobody can try values until one fits.
+
+JSON inside of strings (a tool call's arguments, a tool's result) is read and written as JSON, so
+that no escape hides a value. Names of fields are texts like any other. Data URLs are not looked
+into.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import hmac
+import os
+import re
+import secrets
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from proxy.recognise import HINTS, PERSONAL, SECRETS, Finder, known
+
+MAX_DEPTH = 8
+"""JSON within JSON is followed so deep; deeper it is treated as text. Chosen: agents nest two."""
+
+_PSEUDONYM = re.compile(r"<[a-z_]+:[0-9a-f]{8}>")
+_PERSONAL_HINT = re.compile(r"@|\d(?:\D{0,3}\d){5}")
+"""Every personal datum that we know has an @, or six digits that stand near each other."""
+_SHORT = 256
+"""Characters of a text that is remembered when it is clean: most are names and schemas, which come
+again with every request."""
+_SECRET_FIELDS = re.compile(
+    r"pass(word|wd|phrase)|(client_)?secret|(x_)?api_?key|(access|refresh|id|auth)_token"
+    r"|(proxy_)?authorization|(private|secret|access)_key|(set_)?cookie"
+)
+"""Fields whose text is a secret whatever it looks like; `-` counts as `_`."""
+
+
+class Pseudonyms(NamedTuple):
+    """Names for values, consistent within one conversation."""
+
+    key: bytes
+    conversation: str
+    """Tenant and conversation."""
+
+    def name(self, kind: str, value: str) -> str:
+        """The pseudonym of a value; spaces, separators and case make no difference."""
+        plain = "".join(filter(str.isalnum, value)).casefold() or value
+        text = f"{self.conversation}\0{kind}\0{plain}".encode("utf-8", "surrogatepass")
+        digest = hmac.digest(self.key, text, hashlib.sha256).hex()
+        return f"<{kind}:{digest[:8]}>"
+
+
+class Redactor:
+    """Takes out of JSON values what must not be kept. Pure, but for its key."""
+
+    def __init__(
+        self,
+        key: bytes | Callable[[], bytes],
+        *,
+        personal: Iterable[str] = tuple(PERSONAL),
+        known_secrets: Sequence[str] = (),
+    ) -> None:
+        """`personal`: names in PERSONAL; `known_secrets`: texts never kept, such as our keys.
+
+        A key that is a function is fetched when it is needed; what that raises is passed on.
+        """
+        self._given_key = key
+        self._secrets = {**SECRETS, **({"secret": known(known_secrets)} if known_secrets else {})}
+        self._personal: Mapping[str, Finder] = {name: PERSONAL[name] for name in personal}
+        hints = [HINTS, *map(re.escape, known_secrets)]
+        self._secret_hint = re.compile("|".join(hints))
+        self._is_clean = functools.lru_cache(maxsize=4096)(self._has_no_hint)
+
+    @functools.cached_property
+    def _key(self) -> bytes:
+        return self._given_key if isinstance(self._given_key, bytes) else self._given_key()
+
+    def redact(self, value: object, conversation: str) -> object:
+        """The same plain value (dict, list, str, …) without what must not be kept."""
+        return _Walk(self, Pseudonyms(self._key, conversation)).value(value, 0)
+
+    def redact_json(self, content: bytes, conversation: str) -> bytes:
+        """The same for a JSON document. Written anew: a field that occurs twice occurs once."""
+        return msgspec.json.encode(self.redact(msgspec.json.decode(content), conversation))
+
+    def text(self, text: str, names: Pseudonyms) -> str:
+        """A text without what must not be kept."""
+        if self._is_clean(text) if len(text) < _SHORT else self._has_no_hint(text):
+            return text
+        if self._secret_hint.search(text):
+            text = _replaced(text, self._secrets, names)
+        if _PERSONAL_HINT.search(text):
+            text = _replaced(text, self._personal, names)
+        return text
+
+    def _has_no_hint(self, text: str) -> bool:
+        return not (self._secret_hint.search(text) or _PERSONAL_HINT.search(text))
+
+
+class _Walk:
+    def __init__(self, redactor: Redactor, names: Pseudonyms) -> None:
+        self._redactor = redactor
+        self._names = names
+
+    def value(self, value: object, depth: int) -> object:
+        match value:
+            case str():
+                return self._text(value, depth)
+            case dict():
+                return {self._key(key): self._field(key, one, depth) for key, one in value.items()}
+            case list():
+                return [self.value(one, depth) for one in value]
+            case int() if abs(value) >= 10**8 and not isinstance(value, bool):
+                return self._number(value)
+            case _:
+                return value
+
+    def _key(self, key: str) -> str:
+        return self._redactor.text(key, self._names)
+
+    def _field(self, key: str, value: object, depth: int) -> object:
+        if isinstance(value, str) and value and _is_secret(key) and not _is_pseudonym(value):
+            return self._names.name("secret", value)
+        return self.value(value, depth)
+
+    def _number(self, value: int) -> object:
+        """A number that is a card's, for instance, becomes a text."""
+        text = self._redactor.text(str(value), self._names)
+        return value if text == str(value) else text
+
+    def _text(self, text: str, depth: int) -> str:
+        if text.startswith("data:") and ";base64," in text[:128]:
+            return text
+        if depth < MAX_DEPTH and text.lstrip()[:1] in ("{", "["):
+            inner = _parsed(text)
+            if inner is not None:
+                cleaned = self.value(inner, depth + 1)
+                is_clean = cleaned == inner and not _hides(text, inner)
+                return text if is_clean else msgspec.json.encode(cleaned).decode()
+        return self._redactor.text(text, self._names)
+
+
+def _is_pseudonym(text: str) -> bool:
+    return _PSEUDONYM.fullmatch(text) is not None
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_secret(field: str) -> bool:
+    return _SECRET_FIELDS.fullmatch(field.lower().replace("-", "_")) is not None
+
+
+def _parsed(text: str) -> dict[str, object] | list[object] | None:
+    try:
+        value: object = msgspec.json.decode(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict | list) else None
+
+
+def _hides(text: str, value: object) -> bool:
+    """Whether a JSON text may say more than was read from it: a field that occurs twice."""
+    fewer = msgspec.json.encode(value).count(b":") < text.count(":")
+    return fewer or "\\u003a" in text.lower()
+
+
+def _replaced(text: str, finders: Mapping[str, Finder], names: Pseudonyms) -> str:
+    for kind, find in finders.items():
+        text = find(text, lambda value, kind=kind: names.name(kind, value))  # type: ignore[misc]
+    return text
+
+
+def own_key(directory: Path) -> bytes:
+    """The key of this record's pseudonyms (32 bytes), made when there is none; raises OSError."""
+    path = directory / "pseudonyms.key"
+    if path.exists():
+        return path.read_bytes()
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fresh = directory / f".pseudonyms-{secrets.token_hex(4)}.new"
+    with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(os.urandom(32))
+    try:
+        # Whole or not at all, and never over another process's.
+        os.link(fresh, path)
+    except FileExistsError:
+        pass
+    finally:
+        fresh.unlink()
+    return path.read_bytes()
