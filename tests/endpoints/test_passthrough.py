@@ -61,6 +61,15 @@ async def test_method_path_and_query_arrive_as_they_were(
     assert [(request.method, request.target) for request in cloud.requests] == [(method, target)]
 
 
+async def test_encoding_of_a_path_is_left_as_it_is(cloud: ScriptedCloud, url: str):
+    cloud.plays(OK)
+    target = b"/v1/files/a%2Db%7e?x=a%2Fb%3D&y=%41"
+
+    await raw(url, b"GET " + target + b" HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+
+    assert cloud.requests[0].target == target.decode()
+
+
 async def test_only_headers_meant_for_the_cloud_arrive(cloud: ScriptedCloud):
     cloud.plays(OK)
     wanted = {"openai-beta": "assistants=v2", "idempotency-key": "1", "range": "bytes=0-9"}
