@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from openai import AsyncAzureOpenAI, AsyncOpenAI
 
 from proxy.backends.openai import OpenAIBackend
+from proxy.endpoints import PATIENCE
 from proxy.endpoints.passthrough import _target
 from proxy.errors import NotFound
 from proxy.sinks.memory import MemorySink
@@ -58,6 +59,15 @@ async def test_method_path_and_query_arrive_as_they_were(
 
     assert response.status == 200
     assert [(request.method, request.target) for request in cloud.requests] == [(method, target)]
+
+
+async def test_encoding_of_a_path_is_left_as_it_is(cloud: ScriptedCloud, url: str):
+    cloud.plays(OK)
+    target = b"/v1/files/a%2Db%7e?x=a%2Fb%3D&y=%41"
+
+    await raw(url, b"GET " + target + b" HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+
+    assert cloud.requests[0].target == target.decode()
 
 
 async def test_only_headers_meant_for_the_cloud_arrive(cloud: ScriptedCloud):
@@ -137,6 +147,24 @@ async def test_upload_arrives_while_it_is_sent_and_is_answered_while_it_is_recei
     assert cloud.requests[0].body == b"".join(sent)
     assert cloud.requests[0].headers["transfer-encoding"] == "chunked"
     assert (first, rest) == (b"data: 1\n\n", b"data: 2\n\ndata: [DONE]\n\n")
+
+
+async def test_upload_that_takes_its_time_arrives_whole(cloud: ScriptedCloud, url: str):
+    cloud.plays(OK)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for piece in (b"a", b"b", b"c"):
+            yield piece
+            # Longer than a request goes without somebody who watches for its client leaving.
+            await asyncio.sleep(2 * PATIENCE)
+
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(f"{url}/files", data=pieces()) as answer,
+    ):
+        assert answer.status == 200
+
+    assert cloud.requests[0].body == b"abc"
 
 
 async def test_body_above_the_limit_is_refused_whether_or_not_it_says_so(cloud: ScriptedCloud):
@@ -233,7 +261,6 @@ async def test_file_that_breaks_off_is_not_taken_for_whole(cloud: ScriptedCloud,
         (scripted.error(429, "slow down", None, "retry-after: 7"), 429, "rate_limit_exceeded"),
         (scripted.error(401, "bad key sk-cl...", "invalid_api_key"), 502, "backend_unavailable"),
         (scripted.answer(b"<html>", status=503), 502, "backend_unavailable"),
-        (scripted.answer(b"", "location: http://x/", status=307), 502, "backend_unavailable"),
     ],
 )
 async def test_cloud_s_errors_come_back_in_openai_s_form(
@@ -247,6 +274,16 @@ async def test_cloud_s_errors_come_back_in_openai_s_form(
     assert (response.status, error["code"]) == (status, code)
     assert error.keys() == {"message", "type", "param", "code"}
     assert "sk-cl" not in error["message"]
+
+
+async def test_cloud_s_redirect_is_not_followed(cloud: ScriptedCloud, url: str):
+    cloud.plays(scripted.answer(b"", f"location: {cloud.base_url}/elsewhere", status=307))
+    cloud.plays(OK)
+
+    response = await send("GET", f"{url}/files/file-1")
+
+    assert response.status == 502
+    assert [request.target for request in cloud.requests] == ["/v1/files/file-1"]
 
 
 async def test_without_a_cloud_the_remedy_is_told():
