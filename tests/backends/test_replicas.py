@@ -9,6 +9,8 @@ import aiohttp
 import pytest
 from structlog.testing import capture_logs
 
+pytest.importorskip("gguf", reason="needs the embedded or the train extra")
+
 from proxy.backends.addresses import Addresses, Resolve
 from proxy.backends.pool_settings import PoolSettings
 from proxy.backends.replicas import Replicas

@@ -15,7 +15,6 @@ pytest.importorskip("gguf", reason="needs the embedded or the train extra")
 from tokenizers import AddedToken, Tokenizer
 from tokenizers.processors import TemplateProcessing
 
-from proxy.backends import connect
 from proxy.backends.base import Ask
 from proxy.backends.settings import TgiSettings, VllmSettings
 from proxy.backends.vocabulary import Vocabulary
@@ -24,6 +23,7 @@ from proxy.protocol.base_model import BaseModel
 from proxy.protocol.formats import FORMATS
 from proxy.protocol.formats.base import template
 from proxy.protocol.openai import Function, FunctionCall, Message, Part, ToolCall, parse_request
+from tests.engines.alone import alone
 from tests.engines.fronting import MODEL, tokenizer
 from tests.engines.standing import StandIn, standing
 from tests.engines.tgi_stand_in import TgiStandIn
@@ -179,9 +179,7 @@ async def seen(kind: str, format: str, rows: Sequence[Row]) -> list[list[int]]:
     vocabulary = Vocabulary(stand_in.toy.tokenizer, MODEL)
     async with (
         standing(stand_in),
-        aclosing(
-            connect.backend("local", settings(kind, format, stand_in.url), vocabulary)
-        ) as backend,
+        aclosing(alone(settings(kind, format, stand_in.url), vocabulary)) as backend,
     ):
         for row in rows:
             sent = body(row)

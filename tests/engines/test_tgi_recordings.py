@@ -15,7 +15,7 @@ pytest.importorskip("gguf", reason="needs the embedded or the train extra")
 from proxy.backends import http
 from proxy.backends.tgi.dialect import Tgi
 from proxy.protocol.formats.base import END
-from tests.engines.fronting import CLOUD, assembled, configuration, vocabulary
+from tests.engines.fronting import CLOUD, configuration, unproven, vocabulary
 from tests.engines.tgi_replay import (
     RECORDINGS,
     Replay,
@@ -76,7 +76,7 @@ async def fronting(replay: Replay) -> AsyncIterator[str]:
     """A proxy in front of a replayed TGI, with a cloud behind."""
     async with replaying(replay), scripted_cloud() as cloud:
         cloud.plays(answer(completion({"role": "assistant", "content": CLOUD})))
-        async with assembled(configuration("tgi-chat", replay.url, cloud.base_url, {})) as url:
+        async with unproven(configuration("tgi-chat", replay.url, cloud.base_url, {})) as url:
             yield url
 
 
