@@ -81,7 +81,7 @@ def running(scratch: Path, *adapters: str) -> Iterator[Live]:
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "VLLM_NO_USAGE_STATS": "1",
         "HF_HUB_OFFLINE": "1",
-        # Threads that wait for each other at every step crawl on a machine that does more than this.
+        # Threads that wait for each other at every step crawl on a busy machine.
         "OMP_NUM_THREADS": "1",
     }
     with log.open("wb") as output:
