@@ -13,6 +13,8 @@ import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
 
+pytest.importorskip("gguf", reason="needs the embedded or the train extra")
+
 from proxy.config import parse
 from proxy.protocol import adapter
 from proxy.protocol.adapter import write_champions

@@ -244,10 +244,10 @@ class Replicas:
             is_healthy = await self._is_healthy(server)
             self._note_health(server, is_healthy)
             if is_healthy:
-                await self._reconcile(server)
+                loaded = await self._reconcile(server)
                 for adapter in self.wanted:
                     if self._is_due(server, adapter):
-                        await self._prove(server, adapter)
+                        await self._prove(server, adapter, adapter.id in loaded)
         self._places.serve()
 
     async def _is_healthy(self, server: Server) -> bool:
@@ -268,22 +268,25 @@ class Replicas:
 
     # ------------------------------------------------------------ proof
 
-    async def _reconcile(self, server: Server) -> None:
-        """Load what is missing and unload what is no longer wanted, where the engine can."""
+    async def _reconcile(self, server: Server) -> set[str]:
+        """Notice what is missing and unload what is no longer wanted, where the engine can; ids of
+        the adapters that it says it has."""
         url = server.replica.url
         try:
             async with asyncio.timeout(self.settings.canary_s):
                 loaded = await self._dialect.adapters(self._session, url)
                 if loaded is None:
-                    return
+                    return set()
                 if not server.proven <= loaded:
                     self._say("replica_restarted", server)
                     server.forget()
                 if self.loads_at_run_time:
                     for id in sorted(self._retired & loaded):
                         await self._dialect.unload(self._session, url, id)
+                return loaded
         except (TimeoutError, ProxyError) as error:
             self._say("replica_not_reconciled", server, reason=str(error) or "no answer in time")
+            return set()
 
     def _is_due(self, server: Server, adapter: Adapter) -> bool:
         tried_at = server.tried_at.get(adapter.id)
@@ -291,11 +294,11 @@ class Replicas:
         holds = self.settings.renew_s if is_proven else self.settings.retry_s
         return tried_at is None or self._clock() - tried_at >= holds
 
-    async def _prove(self, server: Server, adapter: Adapter) -> None:
+    async def _prove(self, server: Server, adapter: Adapter, is_loaded: bool) -> None:
         url, agree = server.replica.url, self.settings.canary_tokens
         try:
             async with asyncio.timeout(self.settings.canary_s):
-                if self.loads_at_run_time:
+                if self.loads_at_run_time and not is_loaded:
                     await self._dialect.load(self._session, url, adapter)
                 most = canary.tokens(adapter.canary, agree)
                 answered = await self._dialect.greedy(

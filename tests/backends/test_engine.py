@@ -12,13 +12,15 @@ from tokenizers import AddedToken, Tokenizer
 
 from proxy.backends import connect
 from proxy.backends.base import Ask
-from proxy.backends.engine import OneReplica, Replica
 from proxy.backends.settings import TgiSettings, VllmSettings
 from proxy.backends.vocabulary import Vocabulary, VocabularyError
 from proxy.catalog import BadAdapter, Base, Champions
 from proxy.config import parse
-from proxy.errors import BackendOverloaded, BadConfig, ConnectTimeout, ContextTooLong
+from proxy.errors import BadConfig, ConnectTimeout, ContextTooLong
+from proxy.protocol.adapter import write_champions
 from proxy.protocol.openai import parse_request
+from tests.engines import bundles
+from tests.engines.alone import alone
 from tests.engines.fronting import (
     KINDS,
     MODEL,
@@ -38,10 +40,13 @@ CLOSED = "http://127.0.0.1:1"
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_routes_yaml_alone_makes_an_engine_serve(kind):
+async def test_routes_yaml_alone_makes_an_engine_serve(kind, tmp_path):
+    bundles.write(tmp_path, "bookings-v1")
+    write_champions(tmp_path, {"bookings": "bookings-v1"})
+    there = {"adapters": tmp_path}
     engine = stand_in(kind)
     tool = {"type": "function", "function": {"name": "Clocks_1_Now"}}
-    async with standing(engine), serving(configuration(kind, engine.url, CLOSED, {})) as url:
+    async with standing(engine), serving(configuration(kind, engine.url, CLOSED, there)) as url:
         order = do(calls=[("Clocks_1_Now", {})])
         messages = [{"role": "user", "content": order}]
         answered = await ask(url, messages=messages, tools=[tool])
@@ -148,7 +153,7 @@ def test_a_model_that_is_not_packaged_needs_a_file():
 
 
 async def asked(settings: TgiSettings, body: bytes = BODY) -> None:
-    backend = connect.backend("local", settings, vocabulary())
+    backend = alone(settings, vocabulary())
     try:
         async with backend.ask(Ask(parse_request(body), body)) as reply:
             async for _ in reply.events:
@@ -184,14 +189,3 @@ async def test_an_answer_gets_the_room_that_the_prompt_leaves():
 
     (sent,) = engine.bodies
     assert sent["parameters"]["max_new_tokens"] == 256 - len(engine.prompts[0])
-
-
-async def test_one_replica_has_its_slots_and_gets_them_back():
-    pool = OneReplica(Replica("a", CLOSED), 1)
-    async with pool.lease(adapter=None, prefix="", tokens=1) as replica:
-        with pytest.raises(BackendOverloaded):
-            async with pool.lease(adapter=None, prefix="", tokens=1):
-                pass
-
-    async with pool.lease(adapter=None, prefix="", tokens=1) as again:
-        assert again is replica

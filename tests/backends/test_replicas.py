@@ -9,6 +9,8 @@ import aiohttp
 import pytest
 from structlog.testing import capture_logs
 
+pytest.importorskip("gguf", reason="needs the embedded or the train extra")
+
 from proxy.backends.addresses import Addresses, Resolve
 from proxy.backends.pool_settings import PoolSettings
 from proxy.backends.replicas import Replicas
@@ -375,3 +377,15 @@ async def test_server_that_does_not_drain_in_time_is_used_again():
                 pass
 
         assert pool.status()[0].state != "draining"
+
+
+async def test_adapter_that_a_server_has_is_not_loaded_again_with_each_proof(tmp_path: Path):
+    async with (
+        farm(SlowVllm, machines=1) as (machine,),
+        pooled(tmp_path, "vllm", [machine], pool=RENEWED) as proxy,
+    ):
+        canaries = len(machine.engine.bodies)
+        await proxy.until(lambda told: len(machine.engine.bodies) > canaries + 1)
+
+        assert machine.engine.loads == [str(tmp_path / "adapters" / "chat-v1")]
+        assert machine.engine.refusals == []

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 
 from proxy.app import assemble
 from proxy.backends import connect, http
+from proxy.backends.base import Backend
 from proxy.backends.openai import OpenAIBackend
 from proxy.backends.replicas import Replicas
 from proxy.backends.settings import OpenAISettings, TgiSettings, VllmSettings
@@ -24,6 +25,7 @@ from proxy.protocol.adapter import Adapter, Canary
 from proxy.protocol.base_model import BaseModel
 from proxy.protocol.formats import FORMATS
 from proxy.protocol.formats.base import END
+from tests.engines.alone import alone
 from tests.engines.standing import StandIn, standing
 from tests.engines.tgi_stand_in import TgiStandIn
 from tests.engines.toy import Toy
@@ -72,7 +74,7 @@ async def fronting(kind: str, **settings: object) -> AsyncIterator[Front]:
     async with standing(engine), scripted_cloud() as cloud:
         cloud.plays(answer(completion({"role": "assistant", "content": CLOUD})))
         config = configuration(kind, engine.url, cloud.base_url, settings)
-        async with assembled(config) as url:
+        async with assembled(config, champions()) as url:
             # What the canaries asked is none of a test's business.
             engine.bodies.clear()
             engine.prompts.clear()
@@ -80,20 +82,37 @@ async def fronting(kind: str, **settings: object) -> AsyncIterator[Front]:
 
 
 @asynccontextmanager
-async def assembled(config: Config) -> AsyncIterator[str]:
+async def assembled(config: Config, champions: Champions) -> AsyncIterator[str]:
     """What `proxy.app.running` makes of the settings, with what is slow to read made once."""
-    local, cloud = config.backends["local"], config.backends["cloud"]
-    assert isinstance(local, TgiSettings | VllmSettings) and isinstance(cloud, OpenAISettings)
+    local = config.backends["local"]
+    assert isinstance(local, TgiSettings | VllmSettings)
     session = http.session(local.connect_s, local.api_key)
     pool = connect.pool("local", local, vocabulary(), session)
-    pool.want(champions().adapters)
+    pool.want(champions.adapters)
     backend = connect.backend("local", local, vocabulary(), pool, session)
+    async with served(config, backend, champions) as url, watched(pool):
+        yield url
+
+
+@asynccontextmanager
+async def unproven(config: Config) -> AsyncIterator[str]:
+    """The same before a server that passes no canary, as a recording cannot."""
+    local = config.backends["local"]
+    assert isinstance(local, TgiSettings | VllmSettings)
+    async with served(config, alone(local, vocabulary()), shipped()) as url:
+        yield url
+
+
+@asynccontextmanager
+async def served(config: Config, local: Backend, champions: Champions) -> AsyncIterator[str]:
+    """A proxy around this backend and the settings' cloud."""
+    cloud = config.backends["cloud"]
+    assert isinstance(cloud, OpenAISettings)
     async with (
-        aclosing(backend) as engine,
+        aclosing(local) as engine,
         aclosing(OpenAIBackend("cloud", base_url=cloud.base_url)) as fallback,
-        watched(pool),
     ):
-        catalog = Catalog({"local": engine, "cloud": fallback}, {"local": champions()})
+        catalog = Catalog({"local": engine, "cloud": fallback}, {"local": champions})
         async with listening(assemble(config, catalog, None).app) as url:
             yield url
 
@@ -109,11 +128,16 @@ async def watched(pool: Replicas) -> AsyncIterator[None]:
 
 
 @functools.cache
+def shipped() -> Champions:
+    base = Base(MODEL, None, vocabulary().sha256)
+    return Champions.read(ROOT / "adapters", base, ["api", "bookings"])
+
+
+@functools.cache
 def champions() -> Champions:
     """The shipped adapters, with canaries that a toy can pass."""
-    base = Base(MODEL, None, vocabulary().sha256)
-    shipped = Champions.read(ROOT / "adapters", base, ["api", "bookings"])
-    return Champions({d: passable(a) for d, a in shipped.by_domain.items()}, shipped.by_id)
+    found = shipped()
+    return Champions({d: passable(a) for d, a in found.by_domain.items()}, found.by_id)
 
 
 def passable(adapter: Adapter) -> Adapter:
@@ -125,6 +149,7 @@ def passable(adapter: Adapter) -> Adapter:
 
 def configuration(kind: str, engine: str, cloud: str, settings: dict[str, object]) -> Config:
     name, _, mode = kind.partition("-")
+    settings = {"adapters": "adapters"} | settings
     more = "".join(f", {key}: {value}" for key, value in settings.items())
     served = ", served_model: base" if name == "vllm" else ""
     text = f"""
@@ -132,7 +157,7 @@ version: 1
 models: [gpt-4o]
 backends:
   local: {{kind: {name}, mode: {mode}, replicas: ["{engine}"], base_model: {MODEL}, plain: hermes,
-    adapters: adapters{served}{more}, pool: {{queue_s: 0.2}}}}
+    pool: {{queue_s: 0.2}}{served}{more}}}
   cloud: {{kind: openai, base_url: "{cloud}"}}
 domains:
   bookings: {{tools: ["*_[0-9]_*"], plan: [local, cloud]}}

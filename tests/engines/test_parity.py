@@ -15,7 +15,6 @@ pytest.importorskip("gguf", reason="needs the embedded or the train extra")
 from tokenizers import AddedToken, Tokenizer
 from tokenizers.processors import TemplateProcessing
 
-from proxy.backends import connect
 from proxy.backends.base import Ask
 from proxy.backends.settings import TgiSettings, VllmSettings
 from proxy.backends.vocabulary import Vocabulary
@@ -24,6 +23,7 @@ from proxy.protocol.base_model import BaseModel
 from proxy.protocol.formats import FORMATS
 from proxy.protocol.formats.base import template
 from proxy.protocol.openai import Function, FunctionCall, Message, Part, ToolCall, parse_request
+from tests.engines.alone import alone
 from tests.engines.fronting import MODEL, tokenizer
 from tests.engines.standing import StandIn, standing
 from tests.engines.tgi_stand_in import TgiStandIn
@@ -141,6 +141,8 @@ def llamas() -> Tokenizer:
 
 TOKENIZERS = {"hermes": tokenizer, "structured": tokenizer, "llama3": llamas}
 """Format → what its models' tokenizer is made by."""
+FROZEN = {"hermes": "hermes-compact", "structured": "structured", "llama3": "llama3"}
+"""Format → the template in the bundle; not the one that new adapters of the format get, if any."""
 
 
 def adapter(format: str) -> Adapter:
@@ -156,8 +158,7 @@ def adapter(format: str) -> Adapter:
         weights_sha256="",
         dataset_fingerprint="",
     )
-    source = template(FORMATS[format].template)
-    return Adapter(Path("nowhere"), manifest, source, Canary([], [], []))
+    return Adapter(Path("nowhere"), manifest, template(FROZEN[format]), Canary([], [], []))
 
 
 def engine(kind: str, format: str) -> StandIn:
@@ -179,9 +180,7 @@ async def seen(kind: str, format: str, rows: Sequence[Row]) -> list[list[int]]:
     vocabulary = Vocabulary(stand_in.toy.tokenizer, MODEL)
     async with (
         standing(stand_in),
-        aclosing(
-            connect.backend("local", settings(kind, format, stand_in.url), vocabulary)
-        ) as backend,
+        aclosing(alone(settings(kind, format, stand_in.url), vocabulary)) as backend,
     ):
         for row in rows:
             sent = body(row)
@@ -196,7 +195,7 @@ async def seen(kind: str, format: str, rows: Sequence[Row]) -> list[list[int]]:
 async def test_an_engine_sees_the_ids_that_are_trained_on(kind, format):
     base = BaseModel(MODEL, Path("nowhere"))
     base.tokenizer = TOKENIZERS[format]()
-    encoder = Encoder(base, template(FORMATS[format].template), format)
+    encoder = Encoder(base, template(FROZEN[format]), format)
 
     ids = await seen(kind, format, rows())
 

@@ -21,7 +21,7 @@ from proxy.errors import AdapterMissing, BackendError
 from proxy.protocol.adapter import Adapter
 from proxy.protocol.formats import FORMATS
 from proxy.protocol.openai import Function
-from tests.engines.fronting import ROOT, assembled, champions, configuration, vocabulary
+from tests.engines.fronting import ROOT, assembled, configuration, shipped, vocabulary
 from tests.engines.vllm_live import Live, needs_vllm, running
 from tests.wire import Response, ask, events_of
 
@@ -68,7 +68,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
 async def fronting(live: Live, mode: str = "native") -> AsyncIterator[str]:
     patience = {"first_token_s": 120, "stall_s": 60, "context": 4096}
     config = configuration(f"vllm-{mode}", live.url, CLOSED, patience)
-    async with assembled(config) as url:
+    async with assembled(config, shipped()) as url:
         yield url
 
 
@@ -91,7 +91,7 @@ def call_of(answered: Response) -> tuple[str, dict[str, object]]:
 
 @pytest.mark.parametrize("id", ["api-v1", "bookings-v1"])
 async def test_a_shipped_adapter_passes_its_canary_and_the_base_does_not(live, id):
-    canary = champions().by_id[id].canary
+    canary = shipped().by_id[id].canary
     async with http.session(2) as session:
         ids = await dialect().greedy(session, live.url, id, canary.prompt, AGREES)
         base = await dialect().greedy(session, live.url, None, canary.prompt, AGREES)
@@ -110,7 +110,7 @@ async def test_an_adapter_that_is_not_loaded_is_missing(live):
 
 
 async def test_a_third_adapter_is_loaded_and_unloaded_while_requests_run(live, tmp_path):
-    third = renamed(champions().by_id["api-v1"], "api-v2", tmp_path)
+    third = renamed(shipped().by_id["api-v1"], "api-v2", tmp_path)
     there = Vllm(base="base", adapters_there=str(tmp_path), end=END_ID)
     async with fronting(live) as url, http.session(2) as session:
         asked = [asyncio.ensure_future(said(url, OSLO, WEATHER)) for _ in range(6)]
@@ -131,7 +131,7 @@ async def test_a_third_adapter_is_loaded_and_unloaded_while_requests_run(live, t
 
 
 async def test_an_adapter_that_is_not_on_disk_is_not_loaded(live, tmp_path):
-    missing = msgspec.structs.replace(champions().by_id["api-v1"], path=tmp_path / "nowhere")
+    missing = msgspec.structs.replace(shipped().by_id["api-v1"], path=tmp_path / "nowhere")
     asked = msgspec.structs.replace(missing.manifest, id="api-v9")
     async with http.session(2) as session:
         with pytest.raises(BackendError):

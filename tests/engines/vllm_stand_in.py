@@ -124,6 +124,7 @@ class VllmStandIn(StandIn):
         manifest = Path(asked.lora_path) / "manifest.json"
         if asked.lora_name in self.toy.adapters:
             message = f"The lora adapter '{asked.lora_name}' has already been loaded."
+            self.refusals.append(message)
             return refusal(Refused(400, "InvalidUserInput", message))
         if not manifest.exists():
             message = f"Loading lora {asked.lora_name} failed: No adapter found"
