@@ -18,7 +18,7 @@ from proxy.assemble import Head
 from proxy.backends.base import Ask, Event, Generated, Relayed
 from proxy.catalog import Candidate, Plan
 from proxy.deadline import Deadline
-from proxy.errors import BackendUnavailable
+from proxy.errors import BackendUnavailable, InvalidAnswer
 from proxy.logs import Facts
 from proxy.protocol.exchange import Kind
 from proxy.protocol.openai import ChatRequest, Message
@@ -96,15 +96,23 @@ async def events(attempt: Attempt, job: Job, tape: Tape) -> list[Event]:
     return heard
 
 
-def complaining(request: ChatRequest, complaint: str) -> ChatRequest:
-    """The request, asked again by a proxy that says what was wrong with the answer."""
-    told = Message(role="user", content=f"That call was not valid: {complaint}. Call again.")
-    return msgspec.structs.replace(request, messages=[*request.messages, told])
+def complaining(request: ChatRequest, failure: InvalidAnswer) -> ChatRequest:
+    """The request, asked again by a proxy that says what was wrong with the answer.
+
+    Who has called wrongly must call: an excuse would pass for an answer.
+    """
+    called = not failure.reason.startswith("answer_")
+    what, remedy = ("call", "Call again.") if called else ("answer", "Answer again.")
+    told = Message(role="user", content=f"That {what} was not valid: {failure.message}. {remedy}")
+    choice = request.tool_choice
+    if called and choice in (None, "auto"):
+        choice = "required"
+    messages = [*request.messages, told]
+    return msgspec.structs.replace(request, messages=messages, tool_choice=choice)
 
 
 async def _asked(attempt: Attempt, job: Job, tape: Tape) -> AsyncGenerator[Item, None]:
     request, policy, candidate = attempt.request, job.route.policy, attempt.candidate
-    # What was asked for again in other words is not what the client checks the answer against.
     again = attempt.request is not job.request
     ask = Ask(request, job.body, candidate.adapter, policy.constrain or again, candidate.bare)
     async with candidate.backend.ask(ask) as reply:
@@ -115,7 +123,7 @@ async def _asked(attempt: Attempt, job: Job, tape: Tape) -> AsyncGenerator[Item,
                     yield Piece(reply, piece)
             case Generated():
                 heard = tape.events(reply.events)
-                async for event in verified(heard, job.request, policy, tape, attempt.floor):
+                async for event in verified(heard, request, policy, tape, attempt.floor):
                     yield event
 
 

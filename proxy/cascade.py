@@ -154,9 +154,9 @@ class _Cascade:
             candidate = self._waiting.pop()
             asked += 1
             yield self._attempt("primary" if asked == 1 else "fallback", candidate)
-            complaint = self._complaint()
-            if complaint is not None:
-                yield self._attempt("repair", candidate, complaining(job.request, complaint))
+            failure = self._failure
+            if isinstance(failure, InvalidAnswer) and job.route.policy.repair.ask_again:
+                yield self._attempt("repair", candidate, complaining(job.request, failure))
 
     def _attempt(
         self, kind: Kind, candidate: Candidate, request: ChatRequest | None = None
@@ -179,13 +179,6 @@ class _Cascade:
         if adapter is None or adapter.calibration is None:
             return None
         return adapter.calibration.floor(policy.target_disagreement)
-
-    def _complaint(self) -> str | None:
-        """What to tell the backend that has just failed; None where asking again is of no use."""
-        failure = self._failure
-        if isinstance(failure, InvalidAnswer) and self._job.route.policy.repair.ask_again:
-            return failure.message
-        return None
 
     @contextmanager
     def _kept_back(self) -> Iterator[None]:

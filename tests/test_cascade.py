@@ -343,7 +343,19 @@ async def test_backend_that_is_told_what_was_wrong_may_put_it_right(cloud: Scrip
     assert [a.kind for a in exchange.attempts] == ["primary", "repair"]
     assert "ping" in said and "host" in said
     assert local.asks[1].constrain
+    assert local.asks[1].request.tool_choice == "required"
     assert cloud.requests == []
+
+
+async def test_excuse_for_a_wrong_call_is_no_answer(cloud: ScriptedCloud):
+    local = Engine("local", [BAD, finish()], then=[[Text("I cannot."), finish()]])
+    cloud.plays(scripted.answer(completion(CLOUD_CALL, "tool_calls")))
+
+    async with serving_with(settings("local", "cloud"), local, cloud_backend(cloud)) as url:
+        response = await ask(url)
+
+    assert response.headers["x-headrace-backend"] == "cloud"
+    assert response.headers["x-headrace-fallback-reason"] == "missing_call"
 
 
 async def test_nobody_is_asked_again_where_that_is_switched_off(cloud: ScriptedCloud):
