@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import asyncio
+from base64 import b64encode
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
 from proxy.app import _beside
+from proxy.errors import BadConfig
+from proxy.protocol.sealing import Keyring, SealError
 from proxy.protocol.segments import read
 from tests import scripted
 from tests.scripted import ScriptedCloud, completion
@@ -35,6 +38,38 @@ async def test_record_that_cannot_be_written_is_no_client_s_problem(
         response = await ask(url)
 
     assert response.status == 200
+
+
+async def test_encrypted_record_is_read_with_its_key_only(cloud: ScriptedCloud, tmp_path: Path):
+    cloud.plays(scripted.answer(completion({"role": "assistant", "content": "xyzzy"})))
+    key = b64encode(b"k" * 32).decode()
+    keys = f"encryption: {{use: one, keys: {{one: '{key}'}}}}"
+    record = f"record: {{directory: '{tmp_path}', {keys}}}"
+
+    async with serving(settings(f"cloud={cloud.base_url}", extra=record)) as url:
+        await ask(url)
+
+    (exchange,) = read(tmp_path, keyring=Keyring({"one": b"k" * 32}, "one"))
+    assert exchange.attempts[0].answer.text == "xyzzy"
+    with pytest.raises(SealError):
+        list(read(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("encryption", "complaint"),
+    [
+        ("{use: one, keys: {one: c2hvcnQ=}}", "'one' is not 32 bytes"),
+        ("{use: one, keys: {one: 'file:/nowhere'}}", "/nowhere: No such file"),
+    ],
+)
+async def test_key_that_is_none_keeps_the_proxy_from_starting(
+    tmp_path: Path, encryption: str, complaint: str
+):
+    record = f"record: {{directory: '{tmp_path}', encryption: {encryption}}}"
+
+    with pytest.raises(BadConfig, match=complaint):
+        async with serving(settings("cloud", extra=record)):
+            pass
 
 
 async def test_background_task_that_dies_takes_the_body_with_it():

@@ -24,8 +24,10 @@ PRICES = {"gpt-4o": [Price(since=date(2020, 1, 1), input=1, output=2, cached_inp
 CALL = Call(ToolCall("call_1", FunctionCall("mail", '{"to":"alice@example.com"}')))
 
 
-def recording(level: Level = "full", conversation: str | None = None) -> Recording:
-    body = msgspec.json.encode(BODY)
+def recording(
+    level: Level = "full", conversation: str | None = None, body: object = BODY
+) -> Recording:
+    content = msgspec.json.encode(body)
     return Recording(
         id="chatcmpl-ours",
         request_id="req-1",
@@ -33,8 +35,8 @@ def recording(level: Level = "full", conversation: str | None = None) -> Recordi
         caller="c",
         domain="d",
         route="exact",
-        request=parse_request(body),
-        body=body,
+        request=parse_request(content),
+        body=content,
         level=level,
         conversation=conversation,
     )
@@ -113,6 +115,18 @@ def test_conversation_is_the_client_s_or_derived():
 
     assert Keeping()(named).conversation == "mine"
     assert Keeping()(derived).conversation.startswith("conv-")
+
+
+def test_result_of_a_tool_is_judged_and_kept_even_without_words():
+    call = {"id": "call_1", "type": "function", "function": {"name": "ping", "arguments": "{}"}}
+    result = {"role": "tool", "tool_call_id": "call_1", "content": '{"error":"no route"}'}
+    asked = [*BODY["messages"], {"role": "assistant", "tool_calls": [call]}, result]
+    recorded = recording("metadata", body=BODY | {"messages": asked})
+    recorded.close(200)
+
+    (told,) = Keeping()(recorded).tool_results
+
+    assert (told.tool_call_id, told.name, told.outcome) == ("call_1", "ping", "error")
 
 
 def test_metadata_only_has_no_word_of_request_and_answer():
