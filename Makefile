@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCKS := scripts/locks
 
-.PHONY: serve test check demo setup train-setup test-setup train lock clean
+.PHONY: serve test test-litellm check demo setup train-setup test-setup train lock clean
 
 serve: setup
 	@$(BIN)/headrace serve --port $(PORT)
@@ -15,6 +15,10 @@ serve: setup
 test: test-setup
 	@scripts/check
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
+
+# With the real litellm, in a virtual environment of its own: it needs an older openai than ours.
+test-litellm: .venv-litellm/.ready
+	@.venv-litellm/bin/python -m pytest tests/backends/real_litellm.py
 
 check: train-setup
 	@scripts/check
@@ -61,8 +65,17 @@ $(VENV)/.test: $(VENV)/.train $(LOCKS)/deploy.txt
 	@$(PIP) --require-hashes --no-deps -r $(LOCKS)/deploy.txt
 	@touch $@
 
+.venv-litellm/.ready: $(LOCKS)/litellm.txt $(LOCKS)/litellm-test.txt pyproject.toml
+	@echo "installing the proxy with litellm, and the tools for its tests …"
+	@$(PYTHON) -m venv .venv-litellm
+	@.venv-litellm/bin/python -m pip install --quiet --disable-pip-version-check \
+		--require-hashes --no-deps -r $(LOCKS)/litellm.txt -r $(LOCKS)/litellm-test.txt
+	@.venv-litellm/bin/python -m pip install --quiet --disable-pip-version-check \
+		--no-deps --no-build-isolation --editable .
+	@touch $@
+
 lock: train-setup
 	@scripts/lock
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) .venv-litellm build *.egg-info

@@ -13,9 +13,10 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
 from proxy.auth import Authenticator
+from proxy.backends import litellm
 from proxy.backends.base import Backend
 from proxy.backends.openai import OpenAIBackend
-from proxy.backends.settings import EmbeddedSettings, OpenAISettings
+from proxy.backends.settings import EmbeddedSettings, LiteLLMSettings, OpenAISettings
 from proxy.catalog import BadAdapter, Base, Catalog, Champions
 from proxy.config import Config, RecordSettings
 from proxy.endpoints.chat import ChatCompletions
@@ -114,7 +115,10 @@ async def _catalog(config: Config, stack: AsyncExitStack) -> Catalog:
     for name, settings in config.backends.items():
         match settings:
             case OpenAISettings():
-                backends[name] = await stack.enter_async_context(_openai(name, settings))
+                backends[name] = await stack.enter_async_context(aclosing(_openai(name, settings)))
+            case LiteLLMSettings():
+                cloud = await asyncio.to_thread(litellm.build, name, settings)
+                backends[name] = await stack.enter_async_context(aclosing(cloud))
             case EmbeddedSettings():
                 local = _Local(name, settings, config.domains)
                 champions[name] = await asyncio.to_thread(local.champions)
@@ -122,9 +126,8 @@ async def _catalog(config: Config, stack: AsyncExitStack) -> Catalog:
     return Catalog(backends, champions)
 
 
-@asynccontextmanager
-async def _openai(name: str, settings: OpenAISettings) -> AsyncIterator[Backend]:
-    backend = OpenAIBackend(
+def _openai(name: str, settings: OpenAISettings) -> Backend:
+    return OpenAIBackend(
         name,
         base_url=settings.base_url,
         api_key=settings.api_key,
@@ -134,8 +137,6 @@ async def _openai(name: str, settings: OpenAISettings) -> AsyncIterator[Backend]
         answer_s=settings.answer_s,
         max_connections=settings.max_connections,
     )
-    async with aclosing(backend):
-        yield backend
 
 
 class _Local:

@@ -35,6 +35,34 @@ class OpenAISettings(
     """Connections at once. Default 1000: `limits.max_in_flight` is meant to bind first."""
 
 
+class LiteLLMSettings(
+    msgspec.Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    kw_only=True,
+    tag="litellm",
+    tag_field="kind",
+):
+    """Any provider that the litellm library knows (extra `litellm`)."""
+
+    models: dict[str, str] = {}
+    """Name that clients use → litellm's, provider first: `anthropic/claude-…`. Names left out go as
+    they are, and litellm guesses the provider."""
+    api_key: str | None = None
+    """The provider's key. Default none: litellm reads the provider's own variables."""
+    api_base: Annotated[str, msgspec.Meta(pattern="^https?://[^/]")] | None = None
+    """Where the provider's API begins. Default none: where litellm knows it to be."""
+    api_version: str | None = None
+    """Version of the API, for providers that have one in their requests. Default none."""
+    options: dict[str, str | int | float | bool] = {}
+    """More that litellm needs of a provider, under its names: `aws_region_name`, `vertex_project`,
+    … Default none. They win over what a client sends."""
+    silence_s: Annotated[float, msgspec.Meta(gt=0)] = 60
+    """Seconds without an event after which a stream is given up. Default 60, as `openai`."""
+    answer_s: Annotated[float, msgspec.Meta(gt=0)] = 600
+    """Seconds until an answer that comes in one piece must be there. Default 600, as `openai`."""
+
+
 class EmbeddedSettings(
     msgspec.Struct,
     frozen=True,
@@ -59,5 +87,5 @@ class EmbeddedSettings(
     """Load the champions at start. Default true: else the first request of each waits seconds."""
 
 
-BackendSettings: TypeAlias = OpenAISettings | EmbeddedSettings
-KINDS = ("embedded", "openai")
+BackendSettings: TypeAlias = OpenAISettings | LiteLLMSettings | EmbeddedSettings
+KINDS = ("embedded", "litellm", "openai")
