@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterable
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from functools import partial
 from typing import NamedTuple
 
 import structlog
@@ -19,15 +20,19 @@ from proxy.backends.openai import OpenAIBackend
 from proxy.backends.settings import EmbeddedSettings, LiteLLMSettings, OpenAISettings
 from proxy.catalog import BadAdapter, Base, Catalog, Champions
 from proxy.config import Config, RecordSettings
-from proxy.endpoints.chat import ChatCompletions
+from proxy.endpoints.azure import AzurePaths
 from proxy.endpoints.health import Health, Ready
+from proxy.endpoints.json_requests import Asked, JsonRequests
 from proxy.endpoints.models import Models
+from proxy.endpoints.passthrough import PassThrough
 from proxy.errors import MissingExtra
 from proxy.gateway import Gateway
 from proxy.hedge import Hedges
 from proxy.limits import Limits
 from proxy.middleware import ErrorAnswers, RequestLog
+from proxy.passage import Passage
 from proxy.recorder import Recorder
+from proxy.responding import Responder
 from proxy.routing import RouteTable
 from proxy.sinks.segments import SegmentSink
 
@@ -78,19 +83,37 @@ def assemble(config: Config, catalog: Catalog, recorder: Recorder | None) -> Pro
 
 def _app(config: Config, gateway: Gateway, draining: Draining) -> ASGIApp:
     models = Models(config.models, gateway.auth, int(time.time()))
-    chat = ChatCompletions(gateway, int(config.limits.max_body_mib * _MIB))
-    ready = Ready(gateway.catalog.backends, config.domains, draining)
+    passage = Passage(gateway)
     router = Router(
         routes=[
-            Route("/v1/chat/completions", chat, methods=["POST"]),
+            *_posted(config, gateway, passage),
             Route("/v1/models", models, methods=["GET"]),
             Route("/v1/models/{id:path}", models, methods=["GET"]),
             Route("/health", Health(), methods=["GET"]),
-            Route("/ready", ready, methods=["GET"]),
+            Route("/ready", _ready(config, gateway, draining), methods=["GET"]),
+            Route("/v1/{path:path}", PassThrough(passage, gateway.auth, config.limits)),
         ],
         redirect_slashes=False,
     )
-    return RequestLog(ErrorAnswers(router))
+    return RequestLog(ErrorAnswers(AzurePaths(router)), config.response_headers)
+
+
+def _posted(config: Config, gateway: Gateway, passage: Passage) -> Iterator[Route]:
+    """The endpoints that read a JSON body."""
+    asked: dict[str, Asked] = {
+        "/chat/completions": gateway.answer,
+        "/completions": partial(passage.named, path="/completions"),
+        "/embeddings": partial(passage.named, path="/embeddings"),
+        "/responses": Responder(gateway, passage).answer,
+    }
+    max_body = int(config.limits.max_body_mib * _MIB)
+    for path, method in asked.items():
+        endpoint = JsonRequests(method, gateway.auth, max_body)
+        yield Route(f"/v1{path}", endpoint, methods=["POST"])
+
+
+def _ready(config: Config, gateway: Gateway, draining: Draining) -> Ready:
+    return Ready(gateway.catalog.backends, config.domains, draining)
 
 
 def _gateway(config: Config, catalog: Catalog, recorder: Recorder | None) -> Gateway:

@@ -3,7 +3,8 @@
 The law: a client that assembles the stream holds what the completion says. So that every client
 can, chunks are canonical: the role once, in the first delta; a call's id, type and name once, in
 its first delta, its arguments in the next; no key that is null without need. The answer's
-`finish_reason` is `tool_calls` exactly when calls were sent.
+`finish_reason` is `tool_calls` exactly when calls were sent. A legacy request, which offered
+`functions`, has its one call in `function_call`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from proxy.errors import BackendUnavailable
 from proxy.protocol.openai import (
     AnswerMessage,
     CallDelta,
+    ChatRequest,
     Choice,
     Chunk,
     ChunkChoice,
@@ -43,11 +45,14 @@ class Head(msgspec.Struct, frozen=True):
     created: int
     """Seconds since the epoch."""
     model: str
+    is_legacy: bool = False
+    """Whether the client knows `function_call` and no `tool_calls`."""
 
 
-def new_head(model: str) -> Head:
-    """A head for an answer that begins now; `model` is the name that the client asked for."""
-    return Head(f"chatcmpl-{uuid.uuid4().hex}", int(time.time()), model)
+def new_head(request: ChatRequest) -> Head:
+    """A head for an answer that begins now."""
+    id = f"chatcmpl-{uuid.uuid4().hex}"
+    return Head(id, int(time.time()), request.model, request.is_legacy)
 
 
 # ---------------------------------------------------------------- whole
@@ -74,11 +79,12 @@ async def complete(head: Head, events: AsyncIterator[Event]) -> Completion:
 
 
 def _completion(head: Head, text: str, calls: list[ToolCall], finish: Finish) -> Completion:
-    message = AnswerMessage(
-        content=None if calls and not text else text,
-        tool_calls=calls or msgspec.UNSET,
-    )
-    reason = _finish_reason(finish.reason, bool(calls))
+    content = None if calls and not text else text
+    if head.is_legacy and calls:
+        message = AnswerMessage(content=content, function_call=calls[0].function)
+    else:
+        message = AnswerMessage(content=content, tool_calls=calls or msgspec.UNSET)
+    reason = _finish_reason(finish.reason, bool(calls), head.is_legacy)
     choice = Choice(index=0, message=message, finish_reason=reason)
     return Completion(
         id=head.id, created=head.created, model=head.model, choices=[choice], usage=finish.usage
@@ -140,13 +146,16 @@ class Chunks:
         rest = CallDelta(index=index, function=FunctionDelta(arguments=function.arguments))
         # The first delta of an answer without text says so, as OpenAI's does.
         content = msgspec.UNSET if self._begun else None
+        if self._head.is_legacy:
+            opened = Delta(role=self._role(), content=content, function_call=named)
+            return [self._chunk(opened), self._chunk(Delta(function_call=rest.function))]
         first = Delta(role=self._role(), content=content, tool_calls=[opening])
         return [self._chunk(first), self._chunk(Delta(tool_calls=[rest]))]
 
     def _finish(self, finish: Finish) -> list[Chunk]:
         self.finished = True
         opening = [] if self._begun else [self._chunk(Delta(role=self._role(), content=""))]
-        reason = _finish_reason(finish.reason, self._calls > 0)
+        reason = _finish_reason(finish.reason, self._calls > 0, self._head.is_legacy)
         usage = [self._usage(finish.usage)] if self._include_usage else []
         return [*opening, self._chunk(Delta(), reason), *usage]
 
@@ -185,9 +194,9 @@ def _canonical(call: ToolCall) -> ToolCall:
     return msgspec.structs.replace(call, function=FunctionCall(call.function.name, "{}"))
 
 
-def _finish_reason(reported: FinishReason, has_calls: bool) -> FinishReason:
+def _finish_reason(reported: FinishReason, has_calls: bool, is_legacy: bool) -> FinishReason:
     if has_calls:
-        return "tool_calls"
+        return "function_call" if is_legacy else "tool_calls"
     return "stop" if reported in ("tool_calls", "function_call") else reported
 
 

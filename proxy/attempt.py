@@ -61,6 +61,8 @@ class Attempt:
     request: ChatRequest
     part: float = 1.0
     """Part of the time left that it has until something can be sent."""
+    floor: float | None = None
+    """Confidence below which its calls are not given."""
 
     def tape(self, recording: Recording) -> Tape:
         """Where what is said from now on is kept."""
@@ -113,7 +115,7 @@ async def _asked(attempt: Attempt, job: Job, tape: Tape) -> AsyncGenerator[Item,
                     yield Piece(reply, piece)
             case Generated():
                 heard = tape.events(reply.events)
-                async for event in verified(heard, job.request, policy, tape, candidate.floor):
+                async for event in verified(heard, job.request, policy, tape, attempt.floor):
                     yield event
 
 

@@ -18,7 +18,7 @@ import msgspec
 
 from proxy.assemble import Chunks, completion
 from proxy.attempt import Attempt, Item, Job, Piece, complaining, events, items
-from proxy.backends.base import Event, Text
+from proxy.backends.base import Event, Finish, Text
 from proxy.catalog import Candidate
 from proxy.commit import Commitment
 from proxy.errors import (
@@ -131,6 +131,7 @@ class _Cascade:
         pieces = [item for item in given if isinstance(item, Piece)]
         if not pieces:
             generated = [item for item in given if not isinstance(item, Piece)]
+            self._job.facts.confidence = _confidence(generated)
             whole = completion(self._job.head, generated)
             return Whole(200, _JSON, msgspec.json.encode(whole))
         reply, content = pieces[0].reply, b"".join(piece.content for piece in pieces)
@@ -178,7 +179,18 @@ class _Cascade:
             candidate=candidate,
             request=request or self._job.request,
             part=fallback.share if self._waiting else 1.0,
+            # Nobody left who might do better: an unsure answer is better than none.
+            floor=self._floor(candidate) if self._waiting else None,
         )
+
+    def _floor(self, candidate: Candidate) -> float | None:
+        """How sure its calls must be; None where that is not asked, or was never measured."""
+        policy, adapter = self._job.route.policy, candidate.adapter
+        if policy.floor != "auto":
+            return policy.floor
+        if adapter is None or adapter.calibration is None:
+            return None
+        return adapter.calibration.floor(policy.target_disagreement)
 
     def _complaint(self) -> str | None:
         """What to tell the backend that has just failed; None where asking again is of no use."""
@@ -290,6 +302,7 @@ class _Cascade:
         """What response headers and log will say if the present attempt answers."""
         facts, candidate = self._job.facts, self._answering.candidate
         facts.attempts = max(1, len(self._job.recording.tapes))
+        facts.overhead_s = self._job.recording.overhead_s
         facts.backend = candidate.backend.name
         facts.adapter = candidate.answers_as
         facts.fallback_reason = self._job.plan.passed_over
@@ -302,6 +315,13 @@ class _Cascade:
 def _reason(error: BackendError) -> str | None:
     """Why another attempt is made, as a code of ours."""
     return error.reason if isinstance(error, InvalidAnswer | LowConfidence) else type(error).code
+
+
+def _confidence(answer: Sequence[Event]) -> float | None:
+    for event in answer:
+        if isinstance(event, Finish) and event.confidence is not None:
+            return event.confidence.call
+    return None
 
 
 def _without_text(answer: list[Event]) -> list[Event]:

@@ -6,7 +6,7 @@ the proxy from starting rather than spoil answers quietly.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +23,8 @@ from proxy.protocol.adapter import (
     read_champions,
 )
 from proxy.protocol.openai import ChatRequest
-from proxy.routing import Route
+from proxy.protocol.toolcheck import fingerprint
+from proxy.routing import Drift, Route
 
 log = structlog.get_logger(__name__)
 
@@ -79,8 +80,6 @@ class Candidate(NamedTuple):
     adapter: Adapter | None
     bare: bool = False
     """Whether the base model answers in the adapter's stead."""
-    floor: float | None = None
-    """Confidence below which its calls are not given while another backend may do better."""
 
     @property
     def answers_as(self) -> str | None:
@@ -94,6 +93,14 @@ class Plan(NamedTuple):
     candidates: list[Candidate]
     passed_over: str | None
     """Why the route's first backend is not asked, as a code; None when it is."""
+    drifted: Sequence[str] = ()
+    """Tools whose schema is another one than the first adapter was trained with."""
+
+    def without(self, reason: str) -> Plan:
+        """The plan without its first backend; the same where there is no other."""
+        if len(self.candidates) < 2:
+            return self
+        return Plan(self.candidates[1:], self.passed_over or reason, self.drifted)
 
 
 class Catalog:
@@ -114,10 +121,14 @@ class Catalog:
             raise BackendUnavailable(f"the domain {route.domain!r} has no backend")
         if not able:
             raise _unsupported(lacks)
+        candidates = [
+            Candidate(self.backends[name], self.champion(name, route.domain)) for name in able
+        ]
         first = lacks[route.plan[0]]
-        return Plan(
-            [Candidate(self.backends[name], self.champion(name, route.domain)) for name in able],
-            None if first is None else f"unsupported_{first}",
+        return _watching_drift(
+            Plan(candidates, None if first is None else f"unsupported_{first}"),
+            route.policy.drift,
+            request,
         )
 
     def pinned(self, route: Route, pin: str) -> Plan:
@@ -129,6 +140,13 @@ class Catalog:
             if name in self._champions:
                 return Plan([self._pinned(name, route.domain, pin)], None)
         raise BadRequest(f"no backend of the domain {route.domain!r} has adapters")
+
+    def only(self, route: Route, backend: str) -> Plan:
+        """One backend of any route, answering for this domain; BadRequest when there is none."""
+        if backend not in self.backends:
+            raise BadRequest(f"no backend {backend!r} here; known: {', '.join(self.backends)}")
+        champion = self.champion(backend, route.domain)
+        return Plan([Candidate(self.backends[backend], champion)], None)
 
     def _pinned(self, backend: str, domain: str, pin: str) -> Candidate:
         if pin == PIN_BASE:
@@ -145,6 +163,21 @@ class Catalog:
         if backend not in self._champions:
             return None
         return self._champions[backend].by_domain.get(domain)
+
+
+def _watching_drift(plan: Plan, drift: Drift, request: ChatRequest) -> Plan:
+    if drift == "serve" or plan.candidates[0].adapter is None:
+        return plan
+    trained = plan.candidates[0].adapter.manifest.tool_fingerprints
+    drifted = [
+        function.name
+        for function in request.offered
+        if trained.get(function.name, fingerprint(function)) != fingerprint(function)
+    ]
+    if not drifted:
+        return plan
+    watched = plan._replace(drifted=drifted)
+    return watched.without("schema_drift") if drift == "fallback" else watched
 
 
 def _unsupported(lacks: Mapping[str, str | None]) -> Unsupported:

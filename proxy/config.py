@@ -55,6 +55,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Where exchanges are kept. Default none: nothing is kept."""
     auth: AuthSettings = AuthSettings()
     """Who may call. Default: whoever reaches the loopback address."""
+    response_headers: bool = True
+    """Whether responses say in `x-headrace-…` headers who answered and why. Default true."""
     limits: LimitSettings = LimitSettings()
     """What the proxy takes on."""
 

@@ -9,12 +9,14 @@
     ├── UnknownModel           404  model_not_found
     ├── NotFound               404  not_found
     ├── MethodNotAllowed       405  method_not_allowed
+    ├── RequestTimeout         408  request_timeout
     ├── TooLarge               413  request_too_large
     ├── UnsupportedMediaType   415  unsupported_media_type
     ├── TooManyRequests        429  rate_limit_exceeded
     └── BackendError           502  backend_error
         ├── BackendUnavailable 502  backend_unavailable
         ├── BackendOverloaded  503  backend_overloaded
+        │   └── BackendLimited 429  rate_limit_exceeded
         ├── BackendTimeout     504  backend_timeout
         ├── ContextTooLong     400  context_length_exceeded
         ├── InvalidAnswer      502  invalid_answer
@@ -33,6 +35,8 @@ What keeps the proxy from starting is another tree: it is told to the operator, 
 from __future__ import annotations
 
 from collections.abc import Mapping
+
+_NO_RETRY = {"x-should-retry": "false"}
 
 
 class ProxyError(Exception):
@@ -92,6 +96,13 @@ class MethodNotAllowed(BadRequest):
     code = "method_not_allowed"
 
 
+class RequestTimeout(BadRequest):
+    """The client stopped sending in the middle of its request."""
+
+    status = 408
+    code = "request_timeout"
+
+
 class TooLarge(BadRequest):
     status = 413
     code = "request_too_large"
@@ -111,12 +122,25 @@ class BackendRefused(BadRequest):
     code: str | None = "backend_refused"
 
     def __init__(
-        self, message: str, *, status: int, type: str, code: str | None, param: str | None
+        self,
+        message: str,
+        *,
+        status: int,
+        type: str,
+        code: str | None,
+        param: str | None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
+        """`headers`: those of the cloud's answer that are worth passing on."""
         super().__init__(message, param)
         self.status = status
         self.type = type
         self.code = code
+        self._headers = dict(headers or {})
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return self._headers
 
 
 class TooManyRequests(ProxyError):
@@ -142,11 +166,11 @@ class BackendError(ProxyError):
     """A backend failed. All have been tried: the client's own retry would multiply that."""
 
     status = 502
-    code = "backend_error"
+    code: str | None = "backend_error"
 
     @property
     def headers(self) -> dict[str, str]:
-        return {"x-should-retry": "false"}
+        return dict(_NO_RETRY)
 
 
 class BackendUnavailable(BackendError):
@@ -157,7 +181,7 @@ class BackendOverloaded(BackendError):
     """A backend has no room now; `retry` holds the retry-after headers that it sent, if any."""
 
     status = 503
-    code = "backend_overloaded"
+    code: str | None = "backend_overloaded"
 
     def __init__(self, message: str, retry: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
@@ -167,6 +191,25 @@ class BackendOverloaded(BackendError):
     def headers(self) -> dict[str, str]:
         """When to come back if that is known; else the client's retry would only multiply ours."""
         return self.retry or super().headers
+
+
+class BackendLimited(BackendOverloaded):
+    """A cloud answered 429. Nobody has tried again meanwhile, so the client may: when, is said by
+    the cloud's headers, or left to the client. `code` is the cloud's own: `insufficient_quota`."""
+
+    status = 429
+    type = "rate_limit_error"
+
+    def __init__(
+        self, message: str, retry: Mapping[str, str] | None = None, code: str | None = None
+    ) -> None:
+        super().__init__(message, retry)
+        self.code = code or "rate_limit_exceeded"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """A quota that is used up stays so: then, and only then, a retry is of no use."""
+        return {**self.retry, **(_NO_RETRY if self.code == "insufficient_quota" else {})}
 
 
 class BackendTimeout(BackendError):

@@ -2,7 +2,7 @@
 
 | step            | where                        | may end with                  |
 |-----------------|------------------------------|-------------------------------|
-| 1 authenticate  | auth                         | 401                           |
+| 1 authenticate  | auth (asked by endpoints)    | 401                           |
 | 2 parse         | protocol.openai, toolcheck   | 400 with the field's path     |
 | 3 match         | routing                      | 404 for an unknown model      |
 | 4 admit         | limits                       | 429 with retry-after          |
@@ -30,6 +30,8 @@ from proxy.errors import BackendTimeout, BadRequest, Forbidden, ProxyError
 from proxy.hedge import Hedges
 from proxy.limits import Limits
 from proxy.logs import CLIENT_GONE, Facts
+from proxy.protocol.conversation import check_messages
+from proxy.protocol.legacy import in_the_client_s_words, modern
 from proxy.protocol.openai import ChatRequest, MalformedRequest, parse_request
 from proxy.protocol.toolcheck import check_tools, fingerprint_tools
 from proxy.recorder import Recorder
@@ -38,12 +40,18 @@ from proxy.routing import Route, RouteTable
 
 PIN = b"x-headrace-adapter"
 """Request header that names the adapter to answer, or `base`: for tests and evaluation."""
+PIN_BACKEND = b"x-headrace-backend"
+"""Request header that names the backend to answer, alone."""
+FORCE_FALLBACK = b"x-headrace-fallback"
+"""Request header that leaves out the plan's first backend, whatever its value."""
+_FOR_ADMINS = (PIN, PIN_BACKEND, FORCE_FALLBACK)
 
 
 @dataclass(frozen=True, slots=True)
 class Inbound:
     """A request as it came in."""
 
+    caller: Caller
     headers: Mapping[bytes, bytes]
     """Lower-case names."""
     body: bytes
@@ -69,15 +77,15 @@ class Gateway:
 
         Raises ProxyError, be it on entering or, when the answer breaks off, inside the context.
         """
-        caller = self.auth.authenticate(inbound.headers)
         request = parse(inbound.body)
         route = self.routes.match(request)
         inbound.facts.domain, inbound.facts.match = route.domain, route.reason
         with self.limits.admit():
-            plan = self._plan(inbound, caller, route, request)
-            head = new_head(request.model)
-            recording = _recording(head.id, inbound, caller, request, route)
-            with self._recorded(recording, inbound.facts):
+            plan = self.plan(inbound, route, request)
+            inbound.facts.drifted = list(plan.drifted)
+            head = new_head(request)
+            recording = _recording(head.id, inbound, request, route)
+            with self.recorded(recording, inbound.facts):
                 async with self._until_silence(inbound, route) as deadline:
                     job = Job(
                         request=request,
@@ -92,14 +100,17 @@ class Gateway:
                     async with cascade.answer(job, self.hedges) as answer:
                         yield answer
 
-    def _plan(self, inbound: Inbound, caller: Caller, route: Route, request: ChatRequest) -> Plan:
-        """Who is asked: the route's backends or, for an admin who says so, one adapter."""
-        pin = inbound.headers.get(PIN)
-        if pin is None:
-            return self.catalog.plan(route, request)
-        if not caller.is_admin:
-            raise Forbidden(f"only a key with `admin: true` may send {PIN.decode()}")
-        return self.catalog.pinned(route, pin.decode("latin-1"))
+    def plan(self, inbound: Inbound, route: Route, request: ChatRequest) -> Plan:
+        """Who is asked: the route's backends or, for an admin who says so, others."""
+        sent = [name for name in _FOR_ADMINS if name in inbound.headers]
+        if sent and not inbound.caller.is_admin:
+            raise Forbidden(f"only a key with `admin: true` may send {sent[0].decode()}")
+        if PIN in sent:
+            return self.catalog.pinned(route, inbound.headers[PIN].decode("latin-1"))
+        if PIN_BACKEND in sent:
+            return self.catalog.only(route, inbound.headers[PIN_BACKEND].decode("latin-1"))
+        plan = self.catalog.plan(route, request)
+        return plan.without("forced") if FORCE_FALLBACK in sent else plan
 
     @asynccontextmanager
     async def _until_silence(self, inbound: Inbound, route: Route) -> AsyncIterator[Deadline]:
@@ -111,7 +122,7 @@ class Gateway:
             raise BackendTimeout(f"no backend answered within {seconds:g} s") from error
 
     @contextmanager
-    def _recorded(self, recording: Recording, facts: Facts) -> Iterator[None]:
+    def recorded(self, recording: Recording, facts: Facts) -> Iterator[None]:
         """Hand the recording over when the request is over, however it ends."""
         status = 500
         try:
@@ -131,30 +142,38 @@ class Gateway:
 
 
 def parse(body: bytes) -> ChatRequest:
-    """The request in `body`, its tools checked; raises BadRequest with the field's path."""
+    """The request in `body`, checked, in its modern form; raises BadRequest with the path."""
     try:
-        request = parse_request(body)
-        check_tools(request)
+        request = modern(parse_request(body))
+        try:
+            check_tools(request)
+        except MalformedRequest as error:
+            raise in_the_client_s_words(error) if request.is_legacy else error from None
+        check_messages(request.messages)
     except MalformedRequest as error:
         raise BadRequest(str(error), error.param) from error
     return request
 
 
-def _recording(
-    id: str, inbound: Inbound, caller: Caller, request: ChatRequest, route: Route
-) -> Recording:
+def _recording(id: str, inbound: Inbound, request: ChatRequest, route: Route) -> Recording:
     return Recording(
         id=id,
         request_id=inbound.facts.request_id,
-        tenant=caller.tenant,
-        caller=caller.name,
+        tenant=inbound.caller.tenant,
+        caller=inbound.caller.name,
         domain=route.domain,
         route=route.reason,
         request=request,
         body=inbound.body,
         tools_fingerprint=fingerprint_tools(request.offered) if request.offered else None,
-        retries=_whole_number(inbound.headers.get(b"x-stainless-retry-count", b"")),
+        drifted=inbound.facts.drifted,
+        retries=retries(inbound.headers),
     )
+
+
+def retries(headers: Mapping[bytes, bytes]) -> int:
+    """How often the client's SDK has sent this request before, if it says so."""
+    return _whole_number(headers.get(b"x-stainless-retry-count", b""))
 
 
 def _whole_number(text: bytes) -> int:

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import get_args
 
-import msgspec
-
 from proxy import sse
 from proxy.backends.base import Call, Event, Finish, Text
+from proxy.backends.confidence import Confidence
+from proxy.protocol import loose
 from proxy.protocol.exchange import Answer, Outcome
 from proxy.protocol.openai import FinishReason, FunctionCall, ToolCall, Usage
 
@@ -38,6 +38,7 @@ class Heard:
     finish_reason: str | None = None
     usage: Usage | None = None
     mean_logprob: float | None = None
+    confidence: Confidence | None = None
     has_error: bool = False
     is_unreadable: bool = False
     is_cut: bool = False
@@ -62,7 +63,10 @@ class Heard:
         text, calls = "".join(self.texts), self.answer().tool_calls
         reason = "tool_calls" if calls else _FINISH.get(self.finish_reason or "", "stop")
         finish = Finish(
-            reason=reason, usage=self.usage or Usage.of(0, 0), mean_logprob=self.mean_logprob
+            reason=reason,
+            usage=self.usage or Usage.of(0, 0),
+            mean_logprob=self.mean_logprob,
+            confidence=self.confidence,
         )
         return [*([Text(text)] if text else []), *map(Call, calls), finish]
 
@@ -92,6 +96,7 @@ class Heard:
                     self.finish_reason = "tool_calls" if self.calls else event.reason
                     self.usage = event.usage
                     self.mean_logprob = event.mean_logprob
+                    self.confidence = event.confidence
 
     def add_stream(self, pieces: Iterable[bytes]) -> None:
         """What a cloud streamed."""
@@ -107,7 +112,7 @@ class Heard:
     def add_json(self, data: bytes) -> None:
         """What one chunk of a stream, or a completion, says."""
         try:
-            chunk = _decoder.decode(data)
+            chunk = loose.read(data)
         except (ValueError, RecursionError):
             self.is_unreadable = True
             return
@@ -118,7 +123,7 @@ class Heard:
             if choice.index == 0:
                 self._add_choice(choice)
 
-    def _add_choice(self, choice: _Choice) -> None:
+    def _add_choice(self, choice: loose.Choice) -> None:
         self.finish_reason = choice.finish_reason or self.finish_reason
         said = choice.delta or choice.message
         if said is None:
@@ -127,8 +132,10 @@ class Heard:
         self.refusals.append(said.refusal or "")
         for position, call in enumerate(said.tool_calls or ()):
             self._add_call(position if call.index is None else call.index, call)
+        if said.function_call is not None:
+            self._add_call(0, loose.CallPart(function=said.function_call))
 
-    def _add_call(self, index: int, delta: _Call) -> None:
+    def _add_call(self, index: int, delta: loose.CallPart) -> None:
         merged = self.calls.setdefault(index, _MergedCall())
         merged.id = merged.id or delta.id or ""
         merged.type = delta.type or merged.type
@@ -136,42 +143,3 @@ class Heard:
         if said is not None:
             merged.name = merged.name or said.name or ""
             merged.arguments.append(said.arguments or said.input or "")
-
-
-class _Said(msgspec.Struct):
-    name: str | None = None
-    arguments: str | None = None
-    input: str | None = None
-
-
-class _Call(msgspec.Struct):
-    index: int | None = None
-    id: str | None = None
-    type: str | None = None
-    function: _Said | None = None
-    custom: _Said | None = None
-
-
-class _Delta(msgspec.Struct):
-    content: str | None = None
-    refusal: str | None = None
-    tool_calls: list[_Call] | None = None
-
-
-class _Choice(msgspec.Struct):
-    index: int = 0
-    delta: _Delta | None = None
-    message: _Delta | None = None
-    finish_reason: str | None = None
-
-
-class _Chunk(msgspec.Struct):
-    """A chunk or a completion, as lenient as can be: clouds differ, and we only listen."""
-
-    id: str | None = None
-    choices: list[_Choice] | None = None
-    usage: Usage | None = None
-    error: object = None
-
-
-_decoder = msgspec.json.Decoder(_Chunk)

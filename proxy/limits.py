@@ -19,6 +19,9 @@ class LimitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     the embedded engine can batch, well below what a process runs out of files at."""
     max_body_mib: Annotated[float, msgspec.Meta(gt=0)] = 32
     """Largest request body in MiB; more gets a 413. Default 32: room for images in a message."""
+    max_upload_mib: Annotated[float, msgspec.Meta(gt=0)] = 512
+    """Largest body in MiB of what is passed on to a cloud as it comes: files, audio, images. It is
+    never held here. Default 512: the largest file that OpenAI takes."""
     deadline_s: Annotated[float, msgspec.Meta(gt=0)] = 120
     """Seconds until an answer must have begun, over all attempts together, and longest silence
     after that. A client that waits less (x-stainless-read-timeout) shortens it. Default 120."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -34,6 +34,12 @@ class Facts:
     attempts: int = 0
     fallback_reason: str | None = None
     """Code of the failure for which the next backend was asked."""
+    drifted: list[str] = field(default_factory=list)
+    """Tools whose schema is not the one that the adapter was trained with."""
+    overhead_s: float | None = None
+    """Seconds until the answer began that no backend was waited for."""
+    confidence: float | None = None
+    """That the engine had in the calls of a whole answer, 0 to 1."""
     status: int | None = None
     """What the client has seen; None before the head of the response."""
     error: str | None = None
@@ -50,11 +56,13 @@ class Facts:
             "x-headrace-adapter": self.adapter,
             "x-headrace-attempts": str(self.attempts) if self.attempts else None,
             "x-headrace-fallback-reason": self.fallback_reason,
+            "x-headrace-overhead-ms": _shown(self.overhead_s, 1000, 2),
+            "x-headrace-confidence": _shown(self.confidence, 1, 4),
         }
         return {name: value for name, value in told.items() if value is not None}
 
     @property
-    def line(self) -> dict[str, str | int]:
+    def line(self) -> dict[str, object]:
         """The keywords of the log line; what is not known is left out."""
         told = {
             "domain": self.domain,
@@ -63,10 +71,15 @@ class Facts:
             "adapter": self.adapter,
             "attempts": self.attempts or None,
             "fallback_reason": self.fallback_reason,
+            "drifted": self.drifted or None,
             "error": self.error,
             "outcome": self.outcome,
         }
         return {name: value for name, value in told.items() if value is not None}
+
+
+def _shown(number: float | None, factor: float, digits: int) -> str | None:
+    return None if number is None else f"{number * factor:.{digits}f}"
 
 
 def configure(level: str = "info") -> None:

@@ -23,8 +23,10 @@ log = structlog.get_logger(__name__)
 class RequestLog:
     """Gives each request an id and its Facts, puts them into the response's headers and the log."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, tell: bool = True) -> None:
+        """`tell`: whether the response says who answered, and why."""
         self._app = app
+        self._tell = tell
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -32,7 +34,7 @@ class RequestLog:
             return
         facts = Facts(request_id=_request_id(scope))
         scope.setdefault("state", {})["facts"] = facts
-        sent = _Sent(facts, send)
+        sent = _Sent(facts, send, self._tell)
         with structlog.contextvars.bound_contextvars(request_id=facts.request_id):
             try:
                 await self._app(scope, receive, sent)
@@ -43,8 +45,9 @@ class RequestLog:
 class _Sent:
     """A `send` that adds the headers of Facts, and notes the status and the times."""
 
-    def __init__(self, facts: Facts, send: Send) -> None:
+    def __init__(self, facts: Facts, send: Send, tell: bool) -> None:
         self._facts = facts
+        self._tell = tell
         self._send = send
         self._started_at = time.perf_counter()
         self.first_byte_s: float | None = None
@@ -52,7 +55,7 @@ class _Sent:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._facts.status = message["status"]
-            message["headers"] = [*message.get("headers", ()), *_headers(self._facts)]
+            message["headers"] = [*message.get("headers", ()), *_headers(self._facts, self._tell)]
         elif self.first_byte_s is None:
             self.first_byte_s = self.total_s
         await self._send(message)
@@ -63,7 +66,7 @@ class _Sent:
         return round(time.perf_counter() - self._started_at, 6)
 
 
-def _line(scope: Scope, facts: Facts, sent: _Sent) -> dict[str, str | int | float | None]:
+def _line(scope: Scope, facts: Facts, sent: _Sent) -> dict[str, object]:
     return {
         "method": scope["method"],
         "path": scope["path"],
@@ -73,8 +76,8 @@ def _line(scope: Scope, facts: Facts, sent: _Sent) -> dict[str, str | int | floa
     }
 
 
-def _headers(facts: Facts) -> list[tuple[bytes, bytes]]:
-    told = {"x-request-id": facts.request_id, **facts.headers}
+def _headers(facts: Facts, tell: bool) -> list[tuple[bytes, bytes]]:
+    told = {"x-request-id": facts.request_id, **(facts.headers if tell else {})}
     return [(name.encode(), value.encode("latin-1", "replace")) for name, value in told.items()]
 
 

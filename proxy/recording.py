@@ -25,7 +25,7 @@ import msgspec
 from proxy.backends.base import Call, Event, Finish, Relayed, Text
 from proxy.errors import BackendError, InvalidAnswer, ProxyError
 from proxy.hearing import Heard
-from proxy.protocol.exchange import Attempt, Exchange, Kind, Outcome
+from proxy.protocol.exchange import CHAT, Attempt, Exchange, Kind, Outcome
 from proxy.protocol.openai import ChatRequest
 
 MAX_ANSWER = 8 * 1024 * 1024
@@ -48,6 +48,8 @@ class Recording:
         body: bytes,
         tools_fingerprint: str | None = None,
         retries: int = 0,
+        drifted: Sequence[str] = (),
+        endpoint: str = CHAT,
     ) -> None:
         self.id = id
         """The id of an answer that we make; a relayed answer brings its own."""
@@ -62,6 +64,8 @@ class Recording:
         self._body = body
         self._tools_fingerprint = tools_fingerprint
         self._retries = retries
+        self._drifted = list(drifted)
+        self._endpoint = endpoint
         self._clock = _Clock()
         self._status = 500
         self._total_s = 0.0
@@ -81,6 +85,12 @@ class Recording:
         self._status = status
         self._outcome = outcome
         self._total_s = self._clock.elapsed()
+
+    @property
+    def overhead_s(self) -> float:
+        """Seconds so far in which no backend was waited for."""
+        waited = sum(t.elapsed_s for t in self.tapes if t.kind not in ("hedge", "sample"))
+        return max(0.0, self._clock.elapsed() - waited)
 
     @property
     def size(self) -> int:
@@ -109,6 +119,8 @@ class Recording:
             outcome=outcome,
             status=self._status,
             retries=self._retries,
+            drifted=self._drifted,
+            endpoint=self._endpoint,
         )
 
 
@@ -136,6 +148,7 @@ class Tape:
         self._outcome: Outcome | None = None
         self._reason: str | None = None
         self._repairs: list[str] = []
+        self._is_unheard = False
 
     def __enter__(self) -> Self:
         return self
@@ -150,6 +163,11 @@ class Tape:
             self.end("completed")
         else:
             self.end(*_judged(error, begun=self._first_byte_s is not None))
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the start, up to the end or until now."""
+        return self._clock.elapsed() if self._total_s is None else self._total_s
 
     def end(self, outcome: Outcome, reason: str | None = None) -> None:
         """The attempt is over; later calls change nothing. `reason` is a code."""
@@ -191,6 +209,13 @@ class Tape:
                 self._bytes.append(chunk)
             yield chunk
 
+    async def unheard(self, reply: Relayed) -> AsyncIterator[bytes]:
+        """The reply's bytes, timed and not kept: what they say is not for the record."""
+        self._is_unheard = True
+        async for chunk in reply.content:
+            self._mark_first_byte()
+            yield chunk
+
     def heard(self) -> Heard:
         """What was said so far, be it in events or in bytes."""
         heard = Heard()
@@ -206,7 +231,8 @@ class Tape:
     def attempt(self, heard: Heard) -> Attempt:
         """The attempt to be kept. `completed` only when what was heard is a whole answer."""
         outcome, reason = self._outcome or "failed", self._reason
-        if outcome == "completed":
+        sure = heard.confidence
+        if outcome == "completed" and not self._is_unheard:
             outcome, reason = heard.judged()
         return Attempt(
             kind=self.kind,
@@ -218,10 +244,12 @@ class Tape:
             answer=heard.answer(),
             usage=heard.usage,
             mean_logprob=heard.mean_logprob,
+            name_probability=sure.name if sure else None,
+            arguments_probability=sure.arguments if sure else None,
             repairs=self._repairs,
             started_at=self._clock.started_at,
             first_byte_s=self._first_byte_s,
-            total_s=self._clock.elapsed() if self._total_s is None else self._total_s,
+            total_s=self.elapsed_s,
         )
 
     def _mark_first_byte(self) -> None:

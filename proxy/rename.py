@@ -1,6 +1,7 @@
-"""Puts the name that the client asked for back into a cloud's answer; all other values stay bytes.
+"""Changes the model's name in a request or an answer; all other values stay bytes.
 
-Only needed where routes.yaml maps a name to the cloud's own; elsewhere answers pass untouched.
+A request gets the name from its path (Azure's deployments), an answer the name that the client
+asked for where routes.yaml maps it to the cloud's own. Everything else passes untouched.
 """
 
 from __future__ import annotations
@@ -15,12 +16,28 @@ _HELD = 8 * 1024 * 1024
 _decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
+def with_model(request: bytes, model: str) -> bytes:
+    """The JSON object with this `model`; itself when it has it, or is no object."""
+    try:
+        fields = _decoder.decode(request)
+    except (ValueError, RecursionError):
+        return request
+    named = msgspec.Raw(msgspec.json.encode(model))
+    if fields.get("model") == named:
+        return request
+    return msgspec.json.encode({**fields, "model": named})
+
+
 def rename(answer: bytes, model: str) -> bytes:
     """The JSON object with its `model` replaced; what is no object with a model stays as it is."""
     try:
         fields = _decoder.decode(answer)
     except (ValueError, RecursionError):
         return answer
+    if "response" in fields:
+        # An event of a streamed response: the object that has the name is inside.
+        inner = rename(bytes(fields["response"]), model)
+        return msgspec.json.encode({**fields, "response": msgspec.Raw(inner)})
     if "model" not in fields:
         return answer
     return msgspec.json.encode({**fields, "model": model})
@@ -29,6 +46,20 @@ def rename(answer: bytes, model: str) -> bytes:
 def rename_events(events: bytes, model: str) -> bytes:
     """Whole server-sent events with the `model` of each replaced."""
     return b"\n".join(_renamed_line(line, model) for line in events.split(b"\n"))
+
+
+async def rename_content(
+    content_type: str, content: AsyncIterator[bytes], model: str
+) -> AsyncIterator[bytes]:
+    """An answer, streamed or whole, with its `model` replaced; another kind of answer as it is."""
+    if content_type.startswith("text/event-stream"):
+        async for events in whole_events(content):
+            yield rename_events(events, model)
+    elif content_type.startswith("application/json"):
+        yield rename(b"".join([piece async for piece in content]), model)
+    else:
+        async for piece in content:
+            yield piece
 
 
 async def whole_events(content: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -45,8 +76,8 @@ async def whole_events(content: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
 
 def _renamed_line(line: bytes, model: str) -> bytes:
-    name, _, value = line.partition(b":")
-    if name != b"data" or not value.lstrip().startswith(b"{"):
+    field, _, value = line.partition(b":")
+    if field != b"data" or not value.lstrip().startswith(b"{"):
         return line
     return b"data: " + rename(value, model)
 

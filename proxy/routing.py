@@ -30,6 +30,7 @@ _REMEMBERED = 4096
 Trigger: TypeAlias = Literal[
     "unavailable", "overloaded", "timeout", "context", "invalid", "low_confidence"
 ]
+Drift: TypeAlias = Literal["serve", "observe", "fallback"]
 Share: TypeAlias = Annotated[float, msgspec.Meta(gt=0, le=1)]
 
 
@@ -91,6 +92,18 @@ class Domain(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     without a majority the next backend is asked. Default 1: k samples cost k times."""
     sample_temperature: Annotated[float, msgspec.Meta(gt=0, le=2)] = 0.7
     """Temperature of these samples where the client sets none above 0. Default 0.7, usual."""
+    floor: Share | Literal["auto"] | None = None
+    """Probability that the engine must give to a call, 0 to 1; a call below it is asked of the next
+    backend. `auto` takes it from the adapter's calibration and `target_disagreement`; an adapter
+    without one has no floor. Default none: it costs cloud calls, and gains only what was measured.
+    """
+    target_disagreement: Share = 0.05
+    """Share of the calls given that may be wrong, as `floor: auto` understands it. Default 0.05."""
+    drift: Drift = "observe"
+    """What becomes of requests in which a tool has another schema than its adapter was trained
+    with: `serve` asks the adapter all the same, `observe` also says so in log and record,
+    `fallback` asks the next backend. Default observe: most changes are harmless, and the answer is
+    verified."""
     deadline_s: Annotated[float, msgspec.Meta(gt=0)] | None = None
     """As `limits.deadline_s`, for this domain. Default none: that one."""
 
@@ -149,16 +162,25 @@ class RouteTable:
 
     def match(self, request: ChatRequest) -> Route:
         """The route of a request; raises UnknownModel for a model that no client may ask for."""
-        if request.model not in self._models:
-            raise UnknownModel(_unserved(request.model, self._models), "model")
-        place = self._place(request)
+        self.check_model(request.model)
+        return self._route(self._place(request))
+
+    def check_model(self, model: str) -> None:
+        """Raise UnknownModel unless clients may ask for this one."""
+        if model not in self._models:
+            raise UnknownModel(_unserved(model, self._models), "model")
+
+    @property
+    def without_tools(self) -> Route:
+        """The route of what offers no tools, and of all that is no chat."""
+        return self._route(_Place(self._defaults.chat, "no_tools"))
+
+    def _route(self, place: _Place) -> Route:
         return Route(place.domain, self._domains[place.domain], place.reason)
 
     def _place(self, request: ChatRequest) -> _Place:
         if not request.tools:
-            if bytes(request.functions) in (b"", b"null", b"[]"):
-                return _Place(self._defaults.chat, "no_tools")
-            return _Place(self._defaults.tools, "unknown")
+            return _Place(self._defaults.chat, "no_tools")
         places = [self._of(tool.function) for tool in request.tools]
         first = places[0]
         if first is not None and all(p is not None and p.domain == first.domain for p in places):
@@ -209,6 +231,5 @@ def _is_name(tool: str) -> bool:
 
 
 def _unserved(model: str, models: Iterable[str]) -> str:
-    return (
-        f"The model {model!r} does not exist here; this server answers: {', '.join(sorted(models))}"
-    )
+    known = ", ".join(sorted(models))
+    return f"The model {model[:64]!r} does not exist here; this server answers: {known}"

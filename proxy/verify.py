@@ -61,8 +61,10 @@ def check_late(late: Sequence[Event], request: ChatRequest) -> None:
 
 
 def _check_confidence(calls: Sequence[Call], finish: Finish, floor: float | None) -> None:
-    if calls and floor is not None and finish.confidence is not None and finish.confidence < floor:
-        raise LowConfidence(f"confidence {finish.confidence:.3f} is below the floor {floor:.3f}")
+    if not calls or floor is None or finish.confidence is None:
+        return
+    if finish.confidence.call < floor:
+        raise LowConfidence(f"{finish.confidence.call:.3f} is below the floor of {floor:.3f}")
 
 
 def _judged(

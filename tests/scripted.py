@@ -44,6 +44,7 @@ Step = bytes | Pause | Until | Cut
 class Received:
     """A request as it came."""
 
+    method: str
     target: str
     headers: dict[str, str]
     """Lower-case names."""
@@ -123,8 +124,18 @@ async def _receive(reader: asyncio.StreamReader) -> Received:
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
     first, *lines = head.rstrip().split("\r\n")
     headers = {name.lower(): value.strip() for name, _, value in (x.partition(":") for x in lines)}
-    body = await reader.readexactly(int(headers.get("content-length", 0)))
-    return Received(first.split(" ")[1], headers, body)
+    if headers.get("transfer-encoding") == "chunked":
+        body = b"".join([piece async for piece in _chunks(reader)])
+    else:
+        body = await reader.readexactly(int(headers.get("content-length", 0)))
+    method, target, _ = first.split(" ")
+    return Received(method, target, headers, body)
+
+
+async def _chunks(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
+    while size := int(await reader.readuntil(b"\r\n"), 16):
+        yield (await reader.readexactly(size + 2))[:-2]
+    await reader.readuntil(b"\r\n")
 
 
 async def _play(script: tuple[Step, ...], writer: asyncio.StreamWriter) -> None:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
 from typing import Any
 
-import jsonschema_rs
 import msgspec
 import pytest
 from hypothesis import given
@@ -24,6 +21,7 @@ from proxy import assemble, sse
 from proxy.backends.base import Call, Event, Finish, Text
 from proxy.errors import BackendUnavailable
 from proxy.protocol.openai import FinishReason, FunctionCall, ToolCall, Usage
+from tests.openai_api import api_errors, has_schemas
 
 HEAD = assemble.Head(id="chatcmpl-1", created=1_700_000_000, model="headrace")
 USAGE = Usage.of(7, 5)
@@ -196,18 +194,6 @@ async def test_a_whole_answer_without_an_end_is_an_error() -> None:
 
 
 # ---------------------------------------------------------------- OpenAI's own schemas
-
-SCHEMAS = os.environ.get("OPENAI_SCHEMAS", "")
-"""Path of OpenAI's API description as JSON, where there is one."""
-has_schemas = pytest.mark.skipif(not SCHEMAS, reason="OPENAI_SCHEMAS names no file")
-
-
-def api_errors(value: Any, schema: str) -> list[str]:
-    """What OpenAI's schema of this name finds wrong with a value."""
-    described = json.loads(Path(SCHEMAS).read_text())
-    rule = {"$ref": f"#/components/schemas/{schema}", "components": described["components"]}
-    validator = jsonschema_rs.Draft202012Validator(rule, validate_formats=False)
-    return [f"{error.instance_path}: {error.message}" for error in validator.iter_errors(value)]
 
 
 @has_schemas

@@ -10,13 +10,14 @@ from proxy.catalog import BadAdapter, Base, Catalog, Champions
 from proxy.errors import BackendUnavailable, BadRequest, Unsupported
 from proxy.protocol import adapter
 from proxy.protocol.adapter import Canary, Manifest
-from proxy.protocol.openai import ChatRequest, Message
-from proxy.routing import Route
+from proxy.protocol.openai import ChatRequest, Message, parse_request
+from proxy.protocol.toolcheck import fingerprint
+from proxy.routing import Domain, Route
 from tests.serving import Engine
 
 BASE = Base("tiny", "b" * 64, "t" * 64)
 REQUEST = ChatRequest(model="m", messages=[Message(role="user", content="x")])
-ROUTE = Route("api", ["local", "other"], "enforce", True, "unknown")
+ROUTE = Route("api", Domain(plan=["local", "other"]), "unknown")
 
 
 @pytest.fixture
@@ -27,7 +28,12 @@ def adapters(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def write_bundle(path: Path, base_sha256: str = "b" * 64, tokenizer_sha256: str = "t" * 64) -> None:
+def write_bundle(
+    path: Path,
+    base_sha256: str = "b" * 64,
+    tokenizer_sha256: str = "t" * 64,
+    tool_fingerprints: dict[str, str] | None = None,
+) -> None:
     path.mkdir()
     (path / adapter.TEMPLATE).write_text("template")
     (path / adapter.CONFIG).write_text("{}")
@@ -43,6 +49,7 @@ def write_bundle(path: Path, base_sha256: str = "b" * 64, tokenizer_sha256: str 
         template_sha256=adapter.sha256(b"template"),
         weights_sha256=adapter.sha256(b"weights"),
         dataset_fingerprint="",
+        tool_fingerprints=tool_fingerprints or {},
     )
     (path / adapter.MANIFEST).write_bytes(msgspec.json.encode(manifest))
 
@@ -145,7 +152,7 @@ def test_field_that_no_backend_can_serve_is_named():
 
 def test_route_without_backends_is_unavailable():
     with pytest.raises(BackendUnavailable):
-        Catalog({}, {}).plan(ROUTE._replace(plan=[]), REQUEST)
+        Catalog({}, {}).plan(ROUTE._replace(policy=Domain(plan=[])), REQUEST)
 
 
 def test_candidate_can_be_pinned_before_it_serves_anybody(adapters: Path):
@@ -184,3 +191,52 @@ def test_broken_candidate_serves_nobody_and_keeps_nothing_from_starting(adapters
 
     assert set(champions.by_id) == {"api-v1"}
     assert [entry["event"] for entry in logs] == ["adapter_skipped"]
+
+
+# ---------------------------------------------------------------- schemas that changed
+
+
+def request_with(parameters: str) -> ChatRequest:
+    tool = f'{{"type":"function","function":{{"name":"ping","parameters":{parameters}}}}}'
+    body = f'{{"model":"gpt-4o","messages":[{{"role":"user","content":"x"}}],"tools":[{tool}]}}'
+    return parse_request(body.encode())
+
+
+KNOWN = '{"type":"object","properties":{"host":{"type":"string"}}}'
+RENAMED = '{"type":"object","properties":{"target":{"type":"string"}}}'
+
+
+@pytest.mark.parametrize(
+    ("drift", "schema", "first", "drifted"),
+    [
+        ("observe", KNOWN, "local", []),
+        ("observe", RENAMED, "local", ["ping"]),
+        ("serve", RENAMED, "local", []),
+        ("fallback", KNOWN, "local", []),
+        ("fallback", RENAMED, "other", ["ping"]),
+    ],
+)
+def test_tool_with_another_schema_than_trained_is_noticed(
+    adapters: Path, drift, schema, first, drifted
+):
+    trained = fingerprint(request_with(KNOWN).offered[0])
+    write_bundle(adapters / "api-v2", tool_fingerprints={"ping": trained})
+    adapter.write_champions(adapters, {"api": "api-v2"})
+    backends = {name: Engine(name, []) for name in ("local", "other")}
+    catalog = Catalog(backends, {"local": Champions.read(adapters, BASE, ["api"])})
+    route = Route("api", Domain(plan=["local", "other"], drift=drift), "exact")
+
+    plan = catalog.plan(route, request_with(schema))
+
+    assert plan.candidates[0].backend.name == first
+    assert list(plan.drifted) == drifted
+    assert plan.passed_over == ("schema_drift" if first == "other" else None)
+
+
+def test_tool_that_training_never_saw_has_not_drifted(adapters: Path):
+    route = Route("api", Domain(plan=["local"], drift="fallback"), "exact")
+    catalog = Catalog(
+        {"local": Engine("local", [])}, {"local": Champions.read(adapters, BASE, ["api"])}
+    )
+
+    assert not catalog.plan(route, request_with(RENAMED)).drifted

@@ -9,7 +9,7 @@ from proxy.gateway import parse
 from proxy.sinks.memory import MemorySink
 from tests import scripted
 from tests.scripted import ScriptedCloud, completion
-from tests.serving import Engine, call, finish, serving_with, settings
+from tests.serving import Engine, call, finish, serving_with, settings, text
 from tests.wire import ask, body, cloud_backend
 
 KEY = "0123456789abcdef"
@@ -125,3 +125,53 @@ def test_offered_twice_is_told_with_its_place():
         parse(twice)
 
     assert caught.value.param == "$.tools[1].function.name"
+
+
+# ---------------------------------------------------------------- what an admin may force
+
+
+@pytest.mark.parametrize(
+    ("header", "backend"),
+    [
+        ({"x-headrace-backend": "spare"}, "spare"),
+        ({"x-headrace-fallback": "yes"}, "spare"),
+        ({}, "local"),
+    ],
+)
+async def test_admin_may_force_who_answers(header, backend):
+    engines = [Engine(name, [*text("hi"), finish()]) for name in ("local", "spare")]
+
+    async with serving_with(settings("local", "spare"), *engines) as url:
+        response = await ask(url, header)
+
+    assert response.headers["x-headrace-backend"] == backend
+
+
+@pytest.mark.parametrize(
+    "name", ["x-headrace-adapter", "x-headrace-backend", "x-headrace-fallback"]
+)
+async def test_others_may_not(name):
+    keyed = settings("local", extra=f"auth: {{keys: [{{key: {'k' * 20}}}]}}")
+
+    async with serving_with(keyed, Engine("local", [*text("hi"), finish()])) as url:
+        response = await ask(url, {name: "local", "authorization": f"Bearer {'k' * 20}"})
+
+    assert (response.status, response.json["error"]["type"]) == (403, "permission_error")
+
+
+async def test_backend_that_does_not_exist_cannot_be_forced():
+    async with serving_with(settings("local"), Engine("local", [finish()])) as url:
+        response = await ask(url, {"x-headrace-backend": "nobody"})
+
+    assert response.status == 400
+    assert "local" in response.json["error"]["message"]
+
+
+async def test_headers_about_who_answered_can_be_left_out():
+    silent = settings("local", extra="response_headers: false")
+
+    async with serving_with(silent, Engine("local", [*text("hi"), finish()])) as url:
+        response = await ask(url)
+
+    assert not [name for name in response.headers if name.startswith("x-headrace")]
+    assert "x-request-id" in response.headers

@@ -45,8 +45,9 @@ async def test_request_id_that_is_not_sane_is_replaced(url: str, given: str):
     ("method", "path", "status", "code"),
     [
         ("GET", "/nothing", 404, "not_found"),
-        ("GET", "/chat/completions", 405, "method_not_allowed"),
-        ("POST", "/models", 405, "method_not_allowed"),
+        ("GET", "/chat/completions", 404, "not_found"),
+        ("TRACE", "/models", 405, "method_not_allowed"),
+        ("POST", "/../health", 405, "method_not_allowed"),
     ],
 )
 async def test_errors_of_the_framework_have_openai_s_form(

@@ -69,10 +69,8 @@ def test_custom_tools_are_unknown():
     assert TABLE.match(asked).reason == "unknown"
 
 
-def test_legacy_functions_are_unknown_tools():
-    asked = msgspec.structs.replace(request(), functions=msgspec.Raw(b'[{"name":"x"}]'))
-
-    assert TABLE.match(asked).domain == "tools"
+def test_what_is_no_chat_goes_where_chats_without_tools_go():
+    assert TABLE.without_tools == TABLE.match(request())
 
 
 def test_model_that_nobody_serves_is_refused_by_name():

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from proxy.backends.base import Call, Event, Finish, Text
+from proxy.backends.confidence import Confidence
 from proxy.errors import InvalidAnswer, LowConfidence
 from proxy.protocol.openai import ChatRequest, Usage, parse_request
 from proxy.recording import Tape
@@ -112,7 +113,10 @@ async def test_repair_can_be_switched_off():
         [e async for e in verified(each(WRAPPED, finish()), REQUEST, policy, tape())]
 
 
-@pytest.mark.parametrize(("confidence", "passes"), [(0.4, False), (0.5, True), (None, True)])
+@pytest.mark.parametrize(
+    ("confidence", "passes"),
+    [(Confidence(1.0, 0.4), False), (Confidence(1.0, 0.5), True), (None, True)],
+)
 async def test_calls_that_the_engine_is_not_sure_of_are_not_given(confidence, passes):
     end = Finish(reason="stop", usage=Usage.of(1, 1), confidence=confidence)
     events = verified(each(GOOD, end), REQUEST, ENFORCE, tape(), floor=0.5)
@@ -125,7 +129,7 @@ async def test_calls_that_the_engine_is_not_sure_of_are_not_given(confidence, pa
 
 
 async def test_text_has_no_floor():
-    end = Finish(reason="stop", usage=Usage.of(1, 1), confidence=0.1)
+    end = Finish(reason="stop", usage=Usage.of(1, 1), confidence=Confidence(0.1, 1.0))
 
     events = [e async for e in verified(each(Text("a"), end), REQUEST, ENFORCE, tape(), floor=0.5)]
 

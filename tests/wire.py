@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -75,3 +76,16 @@ async def events_of(url: str, **fields: object) -> AsyncIterator[Any]:
 def cloud_backend(cloud: ScriptedCloud, models: Mapping[str, str] | None = None) -> OpenAIBackend:
     """The backend `cloud` that asks a scripted cloud."""
     return OpenAIBackend("cloud", base_url=cloud.base_url, models=models)
+
+
+async def raw(url: str, request: bytes) -> Response:
+    """The answer to bytes that no client would send. They must ask for `connection: close`."""
+    host, port = url.removeprefix("http://").removesuffix("/v1").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(request)
+    answer = await reader.read()
+    writer.close()
+    head, _, content = answer.partition(b"\r\n\r\n")
+    first, *lines = head.decode("latin-1").split("\r\n")
+    headers = {name.lower(): value.strip() for name, _, value in (x.partition(":") for x in lines)}
+    return Response(int(first.split(" ")[1]), headers, content)

@@ -17,9 +17,10 @@ from proxy.protocol.adapter import AdapterError
 from proxy.protocol.base_model import BaseModelError
 from proxy.protocol.formats.base import UnknownTemplate
 from trainer import card, dataset, pipeline, recipe, registry
+from trainer.calibration import calibrate
 from trainer.dataset import SIDES
 from trainer.errors import RecipeError, TrainerError
-from trainer.evaluate import Report, Subject, balanced, evaluate, write
+from trainer.evaluate import Report, Subject, balanced, evaluate, judged, write
 from trainer.rows import Row
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -73,6 +74,9 @@ def _parser() -> argparse.ArgumentParser:
     judge.add_argument("--concurrency", type=int, default=4)
     judge.add_argument("--out", type=Path, help="directory for the reports in JSON")
     judge.add_argument("--describe", type=Path, help="bundle whose card shall show the figures")
+    judge.add_argument(
+        "--calibrate", type=Path, help="bundle that shall know how sure its calls must be"
+    )
     judge.set_defaults(run=_evaluate)
 
     promote = commands.add_parser("promote", help="let a bundle serve its domain")
@@ -127,6 +131,8 @@ def _evaluate(options: argparse.Namespace) -> None:
     if options.out:
         for report in reports:
             write(report, options.out / f"{_file_name(report)}.json")
+    if options.calibrate:
+        _calibrate(options.calibrate, held_out, reports)
     if options.describe:
         _describe(options.describe, held_out, reports)
 
@@ -170,6 +176,16 @@ def _describe(bundle: Path, held_out: dataset.Dataset, reports: Sequence[Report]
     }
     counts = {side: len(getattr(held_out, side)) for side in SIDES}
     registry.describe(bundle, metrics, card.card(manifest, counts, reports))
+
+
+def _calibrate(bundle: Path, held_out: dataset.Dataset, reports: Sequence[Report]) -> None:
+    own = [report for report in reports if report.subject == Subject(bundle.name)]
+    measured = calibrate(judged(own), "labels", held_out.fingerprint)
+    adapter.write_calibration(bundle, measured)
+    table = Table("confidence at least", "calls", "wrong", "at most, with 95 %")
+    for step in measured.steps:
+        table.add_row(f"{step.floor:.3f}", f"{step.served}", f"{step.wrong}", f"{step.upper:.0%}")
+    _out.print(table)
 
 
 def _promote(options: argparse.Namespace) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from openai.types.chat import ChatCompletion
 from scipy.stats import binomtest
 
 from proxy.protocol.formats.base import Parsed, call
+from trainer.calibration import Judged
 from trainer.errors import TrainerError
 from trainer.rows import Row
 from trainer.scorers.toolcall import Score, score
@@ -88,6 +89,8 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True):
     offered: int
     """Tools that the row offers."""
     seconds: float
+    confidence: float | None = None
+    """That the engine had in its calls, where it told."""
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,7 +146,7 @@ async def evaluate(
 async def _ask(client: AsyncOpenAI, row: Row, subject: Subject) -> Answered | None:
     began = time.monotonic()
     try:
-        completion = await client.chat.completions.create(
+        response = await client.chat.completions.with_raw_response.create(
             model="headrace",
             messages=_wire(row.messages),
             tools=[{"type": "function", "function": f} for f in _wire(row.functions)],
@@ -156,7 +159,8 @@ async def _ask(client: AsyncOpenAI, row: Row, subject: Subject) -> Answered | No
         )
     except APIError:
         return None
-    parsed = _parsed(completion)
+    parsed = _parsed(response.parse())
+    told = response.headers.get("x-headrace-confidence")
     return Answered(
         row=row.id,
         text=parsed.text,
@@ -164,6 +168,7 @@ async def _ask(client: AsyncOpenAI, row: Row, subject: Subject) -> Answered | No
         score=score(row, parsed),
         offered=len(row.functions),
         seconds=time.monotonic() - began,
+        confidence=None if told is None else float(told),
     )
 
 
@@ -214,6 +219,16 @@ def balanced(rows: Sequence[Row], most: int) -> list[Row]:
     kinds = [[row for row in rows if row.calls], [row for row in rows if not row.calls]]
     turns = [row for pair in itertools.zip_longest(*kinds) for row in pair if row is not None]
     return turns[:most]
+
+
+def judged(reports: Iterable[Report]) -> list[Judged]:
+    """The calls in these reports whose confidence is known, and whether they were right."""
+    return [
+        Judged(answer.confidence, answer.score.must_call and answer.score.call_match)
+        for report in reports
+        for answer in report.answers
+        if answer.calls and answer.confidence is not None
+    ]
 
 
 def write(report: Report, path: Path) -> None:

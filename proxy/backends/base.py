@@ -7,13 +7,15 @@ cascade verifies and `assemble` puts into OpenAI's form.
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
+from proxy.backends.confidence import Confidence
 from proxy.protocol.adapter import Adapter
 from proxy.protocol.openai import ChatRequest, FinishReason, NamedChoice, ToolCall, Usage
 
@@ -37,8 +39,8 @@ class Finish(msgspec.Struct, frozen=True, kw_only=True):
     usage: Usage
     mean_logprob: float | None = None
     """Mean natural-log probability of the answer's tokens; None where the engine gives none."""
-    confidence: float | None = None
-    """How sure the engine was of the calls, 0 to 1; None without calls, or where it cannot tell."""
+    confidence: Confidence | None = None
+    """How sure the engine was of the calls; None without calls, or where it cannot tell."""
 
 
 Event = Text | Call | Finish
@@ -82,6 +84,34 @@ class Relayed:
 Reply = Generated | Relayed
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forward:
+    """A request that is passed on for what it is: of its meaning nothing is known here."""
+
+    method: str
+    target: str
+    """Path below the server's base URL, and query: `/files?limit=2`. Percent-encoded, without dots
+    for segments."""
+    headers: Mapping[str, str]
+    """Lower-case names; only those meant for the server behind."""
+    body: bytes | AsyncIterator[bytes] | None
+    model: str | None = None
+    """The model that the client named, where the body is a JSON object that names one."""
+
+
+@runtime_checkable
+class Relaying(Protocol):
+    """A backend that takes any request of OpenAI's API, not only chats."""
+
+    name: str
+
+    def relay(self, forward: Forward) -> AbstractAsyncContextManager[Relayed]:
+        """Send the request on; leaving the context drops it.
+
+        The reply's status is 2xx; raises ProxyError for all others.
+        """
+
+
 class Backend(Protocol):
     """Something that completes chats. Made once, in app.py; shared by all requests."""
 
@@ -109,6 +139,9 @@ class Backend(Protocol):
         """Give everything back."""
 
 
+_WORD = re.compile(r"[a-z][a-z0-9_]{0,31}")
+
+
 def lacks_locally(request: ChatRequest) -> str | None:
     """What `Backend.lacks` says of any engine that generates one plain text at a time."""
     for name, asked in _beyond_text(request):
@@ -120,8 +153,15 @@ def lacks_locally(request: ChatRequest) -> str | None:
 def _beyond_text(request: ChatRequest) -> Iterator[tuple[str, bool]]:
     yield "n", (request.n or 1) > 1
     yield "logprobs", bool(request.logprobs)
-    yield "functions", bytes(request.functions) not in (b"", b"null", b"[]")
     yield "tools", any(tool.type != "function" for tool in request.tools or ())
     choice = request.tool_choice
     yield "tool_choice", isinstance(choice, NamedChoice) and choice.type != "function"
     yield "messages", not all(message.is_plain_text for message in request.messages)
+    yield (
+        "response_format",
+        request.response_format is not None
+        and (request.response_format.type not in ("text", "json_object", "json_schema")),
+    )
+    # A client makes these names up: what is no plain word must not get into headers and logs.
+    for name in request.unread:
+        yield name if _WORD.fullmatch(name) else "field", True

@@ -12,11 +12,12 @@ from contextlib import asynccontextmanager, contextmanager
 
 import aiohttp
 import msgspec
+from yarl import URL
 
-from proxy.backends.base import Ask, Relayed
+from proxy.backends.base import Ask, Forward, Relayed
 from proxy.errors import (
     BackendError,
-    BackendOverloaded,
+    BackendLimited,
     BackendRefused,
     BackendTimeout,
     BackendUnavailable,
@@ -24,8 +25,10 @@ from proxy.errors import (
 )
 from proxy.protocol.openai import ChatRequest
 
-_RELAYED = re.compile(r"content-type|x-ratelimit-.*|retry-after.*|openai-.*")
+_RELAYED = re.compile(r"content-type|x-ratelimit-.*|retry-after.*|x-should-retry|openai-.*")
 """Headers that clients read."""
+_FILE = re.compile(r"content-(length|disposition|range)|accept-ranges|etag|last-modified")
+"""Headers that say what a file is; of an answer that is no chat, these too."""
 _ENDED = re.compile(rb"\[DONE\]|\"finish_reason\"\s*:\s*\"|\"error\"\s*:")
 """What the last bytes of a whole stream hold; some servers leave `[DONE]` out."""
 _ANSWERS = ("application/json", "text/event-stream")
@@ -56,7 +59,7 @@ class OpenAIBackend:
         comes in one piece, silent until it is whole.
         """
         self.name = name
-        self._url = base_url.rstrip("/") + "/chat/completions"
+        self._url = base_url.rstrip("/")
         self._key = api_key
         self._models = dict(models or {})
         self._stream_timeout = _timeout(connect_s, silence_s)
@@ -86,6 +89,20 @@ class OpenAIBackend:
             # Gives the connection back after a whole answer, and breaks it within any other.
             response.close()
 
+    @asynccontextmanager
+    async def relay(self, forward: Forward) -> AsyncIterator[Relayed]:
+        """Send any request on, to the same base URL and with our key."""
+        with _translated_errors():
+            response = await self._forward(forward)
+        try:
+            if not 200 <= response.status < 300:
+                raise await _error(response)
+            renamed = forward.model in self._models
+            headers = _relayed_headers(response) | _file_headers(response, renamed)
+            yield Relayed(response.status, headers, _untouched(response), renamed)
+        finally:
+            response.close()
+
     async def ready(self) -> bool:
         """True until closed: what the server can do, it says when it is asked."""
         return not self._is_closed
@@ -98,19 +115,35 @@ class OpenAIBackend:
 
     async def _post(self, ask: Ask) -> aiohttp.ClientResponse:
         return await self._open_session().post(
-            self._url,
+            f"{self._url}/chat/completions",
             data=_renamed(ask.body, self._models.get(ask.request.model)),
             headers=self._headers(),
             timeout=self._stream_timeout if ask.request.stream else self._whole_timeout,
             allow_redirects=False,
         )
 
+    async def _forward(self, forward: Forward) -> aiohttp.ClientResponse:
+        body = forward.body
+        if isinstance(body, bytes) and forward.model is not None:
+            body = _renamed(body, self._models.get(forward.model))
+        return await self._open_session().request(
+            forward.method,
+            # Encoded already: decoding and encoding it anew could make another path of it.
+            URL(self._url + forward.target, encoded=True),
+            data=body,
+            headers={**forward.headers, **self._credentials()},
+            timeout=self._whole_timeout,
+            allow_redirects=False,
+            skip_auto_headers=("content-type", "user-agent"),
+        )
+
     def _headers(self) -> dict[str, str]:
+        return {"content-type": "application/json", **self._credentials()}
+
+    def _credentials(self) -> dict[str, str]:
         # Compressed streams come in lumps: a chunk is held back until a block is full.
-        headers = {"content-type": "application/json", "accept-encoding": "identity"}
-        if self._key:
-            headers["authorization"] = f"Bearer {self._key}"
-        return headers
+        plain = {"accept-encoding": "identity"}
+        return {**plain, "authorization": f"Bearer {self._key}"} if self._key else plain
 
     def _open_session(self) -> aiohttp.ClientSession:
         # Made at the first request, since it binds to the loop that runs then.
@@ -147,6 +180,21 @@ def _relayed_headers(response: aiohttp.ClientResponse) -> dict[str, str]:
     if "x-request-id" in headers:
         relayed["x-upstream-request-id"] = headers["x-request-id"]
     return relayed
+
+
+def _file_headers(response: aiohttp.ClientResponse, renamed: bool) -> dict[str, str]:
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    kept = {name: value for name, value in headers.items() if _FILE.fullmatch(name)}
+    if renamed or "content-encoding" in headers:
+        # The bytes that go on are others: aiohttp has unpacked them, or they get another name.
+        kept.pop("content-length", None)
+    return kept
+
+
+async def _untouched(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    with _translated_errors():
+        async for chunk in response.content.iter_any():
+            yield chunk
 
 
 async def _content(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
@@ -192,12 +240,13 @@ async def _error(response: aiohttp.ClientResponse) -> ProxyError:
     """What to raise for an answer that is none."""
     with _translated_errors():
         said = _said(await _start_of(response))
-    status, headers = response.status, _relayed_headers(response)
+    status = response.status
+    told = {n: v for n, v in _relayed_headers(response).items() if n != "content-type"}
     if status == 408:
         return BackendTimeout("the backend answered 408")
     if status == 429:
-        retry = {name: value for name, value in headers.items() if name.startswith("retry-after")}
-        return BackendOverloaded("the backend answered 429", retry)
+        code = None if said.code is None else str(said.code)
+        return BackendLimited("the backend answered 429: its rate limit is reached", told, code)
     if status in (401, 402, 403) or not 400 <= status < 500:
         return _unavailable(status)
     return BackendRefused(
@@ -206,6 +255,7 @@ async def _error(response: aiohttp.ClientResponse) -> ProxyError:
         type=said.type or "invalid_request_error",
         code=None if said.code is None else str(said.code),
         param=said.param,
+        headers=told,
     )
 
 

@@ -11,8 +11,11 @@ from collections.abc import Awaitable, Mapping
 import msgspec
 from starlette.types import Receive, Send
 
-from proxy.errors import TooLarge, UnsupportedMediaType
+from proxy.cascade import Answer, Streamed, Whole
 
+EVENTS = "text/event-stream"
+_STREAM = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+"""Keeps caches and nginx from holding events back."""
 PATIENCE = 0.05
 """Seconds after which a request is worth a task that watches for its client leaving. Most answers
 that are not generated are through by then, and a task costs more than routing does."""
@@ -43,51 +46,31 @@ async def send_head(send: Send, headers: Mapping[str, str], status: int = 200) -
     await send({"type": "http.response.start", "status": status, "headers": pairs})
 
 
-async def read_json(headers: Mapping[bytes, bytes], receive: Receive, limit: int) -> bytes:
-    """The request's body, at most `limit` bytes of what says it is JSON.
+async def send_answer(send: Send, answer: Answer) -> None:
+    """Send what the gateway, or a cloud, answers."""
+    match answer:
+        case Whole(status, headers, content):
+            await send_bytes(send, content, headers, status)
+        case Streamed(status, headers, content):
+            kept = _STREAM if headers.get("content-type", "").startswith(EVENTS) else {}
+            await send_head(send, {**headers, **kept}, status)
+            async for piece in content:
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
 
-    Raises TooLarge, as soon as that is known, UnsupportedMediaType, and ClientGone.
+
+async def while_connected(
+    answering: Awaitable[None], receive: Receive, is_read: asyncio.Event | None = None
+) -> None:
+    """Run `answering`; cancel it, and raise ClientGone, when the client leaves before its end.
+
+    `is_read`: the request's body has been read; until then `receive` is not ours to call.
     """
-    _check_type(headers)
-    _check_size(int(headers.get(b"content-length", b"0")), limit)
-    message = await receive()
-    if message["type"] == "http.request" and not message.get("more_body"):
-        _check_size(len(message["body"]), limit)
-        return bytes(message["body"])
-    body = bytearray()
-    while message["type"] == "http.request":
-        body += message.get("body", b"")
-        _check_size(len(body), limit)
-        if not message.get("more_body"):
-            return bytes(body)
-        message = await receive()
-    raise ClientGone
-
-
-def _check_type(headers: Mapping[bytes, bytes]) -> None:
-    kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-    if kind != b"application/json":
-        said = repr(kind.decode("latin-1")) if kind else "no content-type"
-        raise UnsupportedMediaType(f"the body must be application/json, the request says {said}")
-    encoding = headers.get(b"content-encoding", b"identity").strip().lower()
-    if encoding != b"identity":
-        raise UnsupportedMediaType(
-            f"content-encoding {encoding.decode('latin-1')!r} is not read here; send it plain"
-        )
-
-
-def _check_size(size: int, limit: int) -> None:
-    if size > limit:
-        raise TooLarge(f"the body is larger than {limit} bytes (limits.max_body_mib)")
-
-
-async def while_connected(answering: Awaitable[None], receive: Receive) -> None:
-    """Run `answering`; cancel it, and raise ClientGone, when the client leaves before its end."""
     watches: list[asyncio.Task[None]] = []
     try:
         async with asyncio.TaskGroup() as tasks:
             timer = asyncio.get_running_loop().call_later(
-                PATIENCE, lambda: watches.append(tasks.create_task(_watch(receive)))
+                PATIENCE, lambda: watches.append(tasks.create_task(_watch(receive, is_read)))
             )
             try:
                 await answering
@@ -101,7 +84,9 @@ async def while_connected(answering: Awaitable[None], receive: Receive) -> None:
         raise group.exceptions[0] from None
 
 
-async def _watch(receive: Receive) -> None:
+async def _watch(receive: Receive, is_read: asyncio.Event | None) -> None:
+    if is_read is not None:
+        await is_read.wait()
     while (await receive())["type"] != "http.disconnect":
         pass
     raise ClientGone

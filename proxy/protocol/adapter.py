@@ -6,6 +6,7 @@
     ├── manifest.json              Manifest, below; written last, so that it marks a whole bundle
     ├── template.jinja             the prompt template, frozen with the weights
     ├── canary.json                a prompt's ids and the greedy answer's, to prove a load
+    ├── calibration.json           how sure its calls must be; absent until it is measured
     └── README.md                  the model card
 
 The champion file says which bundle serves a domain now: `champions.json` in the directory that
@@ -24,9 +25,12 @@ from typing import TypeVar
 
 import msgspec
 
+from proxy.protocol.calibration import Calibration
+
 MANIFEST = "manifest.json"
 TEMPLATE = "template.jinja"
 CANARY = "canary.json"
+CALIBRATION = "calibration.json"
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 CHAMPIONS = "champions.json"
@@ -78,6 +82,7 @@ class Adapter(msgspec.Struct, frozen=True):
     manifest: Manifest
     template: str
     canary: Canary
+    calibration: Calibration | None = None
 
     @property
     def id(self) -> str:
@@ -95,7 +100,17 @@ def read(path: Path) -> Adapter:
     _check(path / TEMPLATE, template, manifest.template_sha256)
     _check(path / WEIGHTS, _bytes(path / WEIGHTS), manifest.weights_sha256)
     _decode(path / CONFIG, dict[str, object])
-    return Adapter(path, manifest, template.decode(), _decode(path / CANARY, Canary))
+    canary = _decode(path / CANARY, Canary)
+    return Adapter(path, manifest, template.decode(), canary, _calibration(path / CALIBRATION))
+
+
+def write_calibration(path: Path, calibration: Calibration) -> None:
+    """Put a calibration into the bundle at `path`, in one step."""
+    _replace(path / CALIBRATION, msgspec.json.encode(calibration))
+
+
+def _calibration(path: Path) -> Calibration | None:
+    return _decode(path, Calibration) if path.exists() else None
 
 
 def read_champions(directory: Path) -> dict[str, str]:
@@ -107,9 +122,12 @@ def read_champions(directory: Path) -> dict[str, str]:
 
 def write_champions(directory: Path, champions: dict[str, str]) -> None:
     """Replace the champion file in one step: a reader sees the old or the new one, whole."""
-    target = directory / CHAMPIONS
+    _replace(directory / CHAMPIONS, msgspec.json.encode(champions))
+
+
+def _replace(target: Path, content: bytes) -> None:
     staged = target.with_suffix(".tmp")
-    staged.write_bytes(msgspec.json.format(msgspec.json.encode(champions), indent=2) + b"\n")
+    staged.write_bytes(msgspec.json.format(content, indent=2) + b"\n")
     os.replace(staged, target)
 
 

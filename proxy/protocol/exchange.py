@@ -14,6 +14,8 @@ import msgspec
 from proxy.protocol.openai import ToolCall, Usage
 
 VERSION = 1
+CHAT = "/chat/completions"
+"""The endpoint of exchanges that hold a request and an answer."""
 
 Outcome: TypeAlias = Literal["completed", "invalid", "failed", "client_aborted", "upstream_aborted"]
 Kind: TypeAlias = Literal["primary", "sample", "repair", "fallback", "hedge", "shadow"]
@@ -43,6 +45,10 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     answer: Answer = Answer()
     usage: Usage | None = None
     mean_logprob: float | None = None
+    name_probability: float | None = None
+    """That the engine gave to the tool's name, 0 to 1; None where it cannot tell."""
+    arguments_probability: float | None = None
+    """The same for the arguments: the product over their tokens."""
     repairs: list[str] = []
     """Codes of protocol.repair: what was put right in the calls before the client got them."""
     started_at: float
@@ -55,7 +61,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Exchange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A recorded request.
 
-    Only `completed` ones hold a whole answer: the trainer reads no others.
+    Only `completed` ones of the endpoint CHAT hold a whole answer: the trainer reads no others.
     """
 
     id: str
@@ -82,3 +88,8 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """HTTP status that the client saw."""
     retries: int = 0
     """How often the client's SDK had sent this request before (x-stainless-retry-count)."""
+    drifted: list[str] = []
+    """Tools whose schema is not the one that the first adapter of the plan was trained with."""
+    endpoint: str = CHAT
+    """What was asked, below /v1. What is passed on to a cloud unread leaves no more than this: its
+    `request` is `{}` and its answers are empty, `completed` or not."""

@@ -12,6 +12,8 @@ from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
+from proxy.protocol import strict_json
+
 FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter", "function_call"]
 Role: TypeAlias = Literal["system", "developer", "user", "assistant", "tool", "function"]
 
@@ -72,6 +74,19 @@ class ToolCall(msgspec.Struct, frozen=True):
     type: str = "function"
 
 
+class PastCall(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A call in the history of a conversation; one of a custom tool has no `function`."""
+
+    id: str
+    type: str = "function"
+    function: FunctionCall | None = None
+    custom: msgspec.Raw = msgspec.Raw(b"")
+
+    def __post_init__(self) -> None:
+        if self.type == "function" and self.function is None:
+            raise ValueError("a call of type 'function' needs a 'function'")
+
+
 class Part(msgspec.Struct, frozen=True, omit_defaults=True):
     """One part of a message's content; only text parts are read here."""
 
@@ -85,8 +100,9 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     role: Role
     content: str | list[Part] | None = None
     name: str | None = None
-    tool_calls: list[ToolCall] | None = None
+    tool_calls: list[PastCall] | None = None
     tool_call_id: str | None = None
+    function_call: FunctionCall | None = None
     refusal: str | None = None
 
     @property
@@ -98,8 +114,10 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def is_plain_text(self) -> bool:
-        """False when the content holds images, audio or files, which local models cannot read."""
-        return not isinstance(self.content, list) or all(p.type == "text" for p in self.content)
+        """False for images, audio, files and calls of custom tools: no local model reads them."""
+        parts = self.content if isinstance(self.content, list) else ()
+        calls = self.tool_calls or ()
+        return all(p.type == "text" for p in parts) and all(c.function for c in calls)
 
 
 class StreamOptions(msgspec.Struct, frozen=True):
@@ -110,7 +128,7 @@ class NamedFunction(msgspec.Struct, frozen=True):
     name: str
 
 
-class NamedChoice(msgspec.Struct, frozen=True):
+class NamedChoice(msgspec.Struct, frozen=True, omit_defaults=True):
     """`tool_choice` as an object: one named tool, or a set of allowed ones."""
 
     type: str
@@ -137,7 +155,7 @@ class JsonSchema(msgspec.Struct, frozen=True):
     strict: bool | None = None
 
 
-class ResponseFormat(msgspec.Struct, frozen=True):
+class ResponseFormat(msgspec.Struct, frozen=True, omit_defaults=True):
     type: str
     json_schema: JsonSchema | None = None
 
@@ -163,10 +181,20 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     seed: int | None = None
     logprobs: bool | None = None
     response_format: ResponseFormat | None = None
-    functions: msgspec.Raw = msgspec.Raw(b"")
+    functions: list[Function] | None = None
+    """What came before `tools`; see protocol.legacy."""
+    function_call: Literal["none", "auto"] | NamedFunction | None = None
     metadata: msgspec.Raw = msgspec.Raw(b"")
     store: bool | None = None
     user: str | None = None
+    unread: tuple[str, ...] = ()
+    """Names of what the body asks beside the fields above and WITHOUT_EFFECT. Always ours: what a
+    client sends under this name is overwritten."""
+
+    @property
+    def is_legacy(self) -> bool:
+        """Whether the answer's call goes into `function_call`, as before there were tools."""
+        return bool(self.functions)
 
     @property
     def offered(self) -> list[Function]:
@@ -184,21 +212,50 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
         return self.stream_options is not None and self.stream_options.include_usage
 
 
+WITHOUT_EFFECT = frozenset({
+    "prediction", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention",
+    "reasoning_effort", "safety_identifier", "service_tier", "verbosity",
+})  # fmt: skip
+"""Fields that say how an answer is come by, or for whom, and not what it must hold: a local engine
+may answer without them."""
+
 _AT = re.compile(r"^(?P<what>.*) - at `(?P<path>[^`]+)`$", re.DOTALL)
 _decoder = msgspec.json.Decoder(ChatRequest)
+_known = WITHOUT_EFFECT | set(ChatRequest.__struct_fields__)
 
 
 def parse_request(body: bytes) -> ChatRequest:
     """The request in `body`; raises MalformedRequest, with the field's path where one is known."""
+    fields = parse_object(body)
     try:
-        return _decoder.decode(body)
+        request = _decoder.decode(body)
     except msgspec.ValidationError as error:
-        found = _AT.match(str(error))
-        if found is None:
-            raise MalformedRequest(str(error)) from None
-        raise MalformedRequest(f"{found['what']} (at {found['path']})", found["path"]) from None
+        raise malformed(error) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedRequest(f"the body is not valid JSON: {error}") from None
+    unread = [name for name, value in fields.items() if name not in _known and value]
+    if fields.get("modalities") == ["text"]:
+        unread.remove("modalities")
+    return msgspec.structs.replace(request, unread=tuple(unread))
+
+
+def parse_object(body: bytes) -> dict[str, strict_json.Json]:
+    """The JSON object in `body`; raises MalformedRequest."""
+    try:
+        value = strict_json.loads(body)
+    except strict_json.NotStrict as error:
+        raise MalformedRequest(str(error), error.path) from None
+    if not isinstance(value, dict):
+        raise MalformedRequest("the body must be a JSON object")
+    return value
+
+
+def malformed(error: msgspec.ValidationError) -> MalformedRequest:
+    """msgspec's complaint as ours: the place in words, and as `param`."""
+    found = _AT.match(str(error))
+    if found is None:
+        return MalformedRequest(str(error))
+    return MalformedRequest(f"{found['what']} (at {found['path']})", found["path"])
 
 
 # ---------------------------------------------------------------- what a client gets
@@ -217,12 +274,13 @@ class Usage(msgspec.Struct, frozen=True):
 
 
 class AnswerMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """The assistant's message of a completion; `tool_calls` is absent when there are none."""
+    """The assistant's message of a completion; without calls, the fields for them are absent."""
 
     content: str | None
     role: str = "assistant"
     refusal: str | None = None
     tool_calls: list[ToolCall] | msgspec.UnsetType = msgspec.UNSET
+    function_call: FunctionCall | msgspec.UnsetType = msgspec.UNSET
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
@@ -262,6 +320,7 @@ class Delta(msgspec.Struct, frozen=True, kw_only=True):
     role: str | msgspec.UnsetType = msgspec.UNSET
     content: str | msgspec.UnsetType | None = msgspec.UNSET
     tool_calls: list[CallDelta] | msgspec.UnsetType = msgspec.UNSET
+    function_call: FunctionDelta | msgspec.UnsetType = msgspec.UNSET
 
 
 class ChunkChoice(msgspec.Struct, frozen=True, kw_only=True):

@@ -168,7 +168,10 @@ async def test_large_tool_list_is_served():
     [
         ({"n": 2}, "n"),
         ({"logprobs": True}, "logprobs"),
-        ({"functions": [{"name": "f"}], "tools": None}, "functions"),
+        ({"logit_bias": {"1": 5}}, "logit_bias"),
+        ({"modalities": ["text", "audio"]}, "modalities"),
+        ({"response_format": {"type": "grammar"}}, "response_format"),
+        ({"Made-Up\n": 1}, "field"),
         ({"tools": [{"type": "custom", "custom": {"name": "c"}}]}, "tools"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages"),
     ],

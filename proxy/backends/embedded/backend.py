@@ -18,6 +18,7 @@ import structlog
 from tokenizers.decoders import DecodeStream
 
 from proxy.backends.base import Ask, Call, Event, Finish, Generated, lacks_locally
+from proxy.backends.confidence import Trace
 from proxy.backends.embedded.pipeline import (
     EngineBusy,
     EngineError,
@@ -42,7 +43,14 @@ from proxy.protocol.base_model import BaseModel, cache_directory
 from proxy.protocol.formats import FORMATS
 from proxy.protocol.formats.base import END, Format, render, template
 from proxy.protocol.formats.constraint import Constraint, JsonObject
-from proxy.protocol.openai import ChatRequest, FinishReason, Function, NamedChoice, Usage
+from proxy.protocol.openai import (
+    ChatRequest,
+    FinishReason,
+    Function,
+    NamedChoice,
+    ToolCall,
+    Usage,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -157,20 +165,23 @@ class EmbeddedBackend:
         self, steps: AsyncIterator[Step], prompt: _Prompt, stops: Sequence[str]
     ) -> AsyncIterator[Event]:
         reader = Reader(prompt.format, stops)
-        tally = _Tally(len(prompt.ids), self._end)
+        tally, trace = _Tally(len(prompt.ids), self._end), Trace()
         decoder = DecodeStream(skip_special_tokens=True)
         with _translated():
             async for step in steps:
-                for id in tally.count(step):
-                    for event in reader.feed(decoder.step(self._model.tokenizer, id) or ""):
+                for id, logprob in tally.count(step):
+                    piece = decoder.step(self._model.tokenizer, id) or ""
+                    trace.add(piece, logprob)
+                    for event in reader.feed(piece):
                         yield event
                 if reader.stopped:
                     break
-        calls = 0
+        calls: list[ToolCall] = []
         for event in reader.end():
-            calls += isinstance(event, Call)
+            if isinstance(event, Call):
+                calls.append(event.call)
             yield event
-        yield tally.finish(calls > 0, reader.stopped)
+        yield tally.finish(calls, trace, reader.stopped)
 
     # ------------------------------------------------------------ proof
 
@@ -205,19 +216,22 @@ class _Tally:
         self._logprob = 0.0
         self._reason: FinishReason = "stop"
 
-    def count(self, step: Step) -> Iterator[int]:
-        """The step's tokens that are text: all but the one that ends the turn."""
+    def count(self, step: Step) -> Iterator[tuple[int, float]]:
+        """The step's tokens that are text, all but the one that ends the turn, each with its
+        log-probability."""
         self._tokens += len(step.ids)
         self._logprob += sum(step.logprobs)
         self._reason = step.finish or self._reason
-        return (id for id in step.ids if id != self._end)
+        tokens = zip(step.ids, step.logprobs, strict=True)
+        return ((id, logprob) for id, logprob in tokens if id != self._end)
 
-    def finish(self, called: bool, stopped: bool) -> Finish:
+    def finish(self, calls: Sequence[ToolCall], trace: Trace, stopped: bool) -> Finish:
         reason: FinishReason = "stop" if stopped else self._reason
         return Finish(
-            reason="tool_calls" if called else reason,
+            reason="tool_calls" if calls else reason,
             usage=Usage.of(self._prompt, self._tokens),
             mean_logprob=self._logprob / self._tokens if self._tokens else None,
+            confidence=trace.confidence(calls),
         )
 
 

@@ -118,7 +118,7 @@ def _plain(message: Message) -> dict[str, object]:
         "role": {"developer": "system", "function": "tool"}.get(message.role, message.role),
         "content": neutral(message.text),
         "name": neutral(message.name or ""),
-        "tool_calls": [_plain_call(c.function) for c in message.tool_calls or ()],
+        "tool_calls": [_plain_call(c.function) for c in message.tool_calls or () if c.function],
     }
 
 

@@ -1,0 +1,50 @@
+"""POST of a JSON body: chat completions, completions, embeddings, responses; streamed and whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import TypeAlias
+
+from starlette.types import Receive, Scope, Send
+
+from proxy.auth import Authenticator, Caller
+from proxy.cascade import Answer
+from proxy.endpoints import ClientGone, send_answer, while_connected
+from proxy.endpoints.reading import read_json
+from proxy.gateway import Inbound
+from proxy.rename import with_model
+
+Asked: TypeAlias = Callable[[Inbound], AbstractAsyncContextManager[Answer]]
+"""What gives the answer to a request: a method of the gateway, or of what stands beside it."""
+
+
+class JsonRequests:
+    """Raw ASGI endpoint: reads a request, asks, sends the answer."""
+
+    def __init__(self, asked: Asked, auth: Authenticator, max_body: int) -> None:
+        """`max_body`: bytes, unpacked."""
+        self._asked = asked
+        self._auth = auth
+        self._max_body = max_body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = dict(scope["headers"])
+        caller = self._auth.authenticate(headers)
+        try:
+            body = await read_json(headers, receive, self._max_body)
+            inbound = _inbound(scope, caller, headers, body)
+            await while_connected(self._answer(inbound, send), receive)
+        except ClientGone:
+            scope["state"]["facts"].outcome = "client_aborted"
+
+    async def _answer(self, inbound: Inbound, send: Send) -> None:
+        async with self._asked(inbound) as answer:
+            await send_answer(send, answer)
+
+
+def _inbound(scope: Scope, caller: Caller, headers: dict[bytes, bytes], body: bytes) -> Inbound:
+    deployment = scope["state"].get("deployment")
+    if deployment is not None:
+        body = with_model(body, deployment)
+    return Inbound(caller, headers, body, scope["state"]["facts"])

@@ -1,0 +1,141 @@
+"""The way past the gateway: what is no chat is passed on to a cloud, and its answer passed back.
+
+Nothing is read here but what must be known: who calls, whether there is room, and for requests that
+name a model whether clients may ask for it. The record gets no content.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import msgspec
+
+from proxy.backends.base import Forward, Relaying
+from proxy.cascade import Answer, Streamed
+from proxy.errors import BadRequest, NotFound, Unsupported
+from proxy.gateway import Gateway, Inbound, retries
+from proxy.protocol.openai import ChatRequest, MalformedRequest, malformed, parse_object
+from proxy.recording import Recording
+from proxy.rename import rename_content
+from proxy.routing import Route
+
+_JSON = {"content-type": "application/json"}
+_REMEDY = "a backend of kind 'openai' in the plan of the domain {domain!r} would (routes.yaml)"
+
+
+class Passage:
+    """Passes requests on to the first cloud of a plan. Made once; holds no state of its own."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    @asynccontextmanager
+    async def anything(self, inbound: Inbound, forward: Forward) -> AsyncIterator[Answer]:
+        """The cloud's answer to a request of which nothing is known.
+
+        Raises NotFound where no cloud is there to be asked.
+        """
+        route = self._gateway.routes.without_tools
+        cloud = self.cloud(route)
+        if cloud is None:
+            path = forward.target.partition("?")[0]
+            raise NotFound(
+                f"there is nothing at {forward.method} /v1{path[:128]} here; "
+                + _REMEDY.format(domain=route.domain)
+            )
+        async with self.through(inbound, forward, cloud, route) as answer:
+            yield answer
+
+    @asynccontextmanager
+    async def named(
+        self, inbound: Inbound, path: str, lacking: str | None = None
+    ) -> AsyncIterator[Answer]:
+        """The cloud's answer to a JSON request that names a model: completions, embeddings.
+
+        `lacking` is the field for which no local engine was asked; None means all of `path`.
+        Raises UnknownModel, and Unsupported where no cloud is there.
+        """
+        request = _parse(inbound.body)
+        routes = self._gateway.routes
+        routes.check_model(request.model)
+        route = routes.without_tools
+        cloud = self.cloud(route)
+        if cloud is None:
+            what = path if lacking is None else f"{lacking!r}, as this request uses it"
+            raise Unsupported(
+                f"no backend of the domain {route.domain!r} serves {what}; "
+                + _REMEDY.format(domain=route.domain),
+                lacking,
+            )
+        if cloud.name != route.plan[0]:
+            inbound.facts.fallback_reason = f"unsupported_{lacking or path.strip('/')}"
+        forward = Forward(
+            method="POST", target=path, headers=_JSON, body=inbound.body, model=request.model
+        )
+        async with self.through(inbound, forward, cloud, route) as answer:
+            yield answer
+
+    def cloud(self, route: Route) -> Relaying | None:
+        """The first backend of the route's plan that takes any request."""
+        backends = self._gateway.catalog.backends
+        clouds = (backends[name] for name in route.plan)
+        return next((cloud for cloud in clouds if isinstance(cloud, Relaying)), None)
+
+    @asynccontextmanager
+    async def through(
+        self, inbound: Inbound, forward: Forward, cloud: Relaying, route: Route
+    ) -> AsyncIterator[Answer]:
+        """This cloud's answer, admitted and recorded without content."""
+        facts = inbound.facts
+        facts.domain, facts.match = route.domain, route.reason
+        with self._gateway.limits.admit():
+            facts.backend, facts.attempts = cloud.name, 1
+            recording = _recording(inbound, forward, route)
+            with (
+                self._gateway.recorded(recording, facts),
+                recording.attempt("primary", cloud.name) as tape,
+            ):
+                async with cloud.relay(forward) as reply:
+                    content = tape.unheard(reply)
+                    if reply.renamed and forward.model is not None:
+                        kind = reply.headers.get("content-type", "")
+                        content = rename_content(kind, content, forward.model)
+                    yield Streamed(reply.status, reply.headers, content)
+
+
+class _Named(msgspec.Struct):
+    """What is read of a JSON request that is passed on."""
+
+    model: str
+    stream: bool | None = None
+
+
+_decoder = msgspec.json.Decoder(_Named)
+
+
+def _parse(body: bytes) -> _Named:
+    try:
+        parse_object(body)
+        return _decoder.decode(body)
+    except msgspec.ValidationError as error:
+        told = malformed(error)
+        raise BadRequest(str(told), told.param) from None
+    except MalformedRequest as error:
+        raise BadRequest(str(error), error.param) from error
+
+
+def _recording(inbound: Inbound, forward: Forward, route: Route) -> Recording:
+    return Recording(
+        id=f"pass-{uuid.uuid4().hex}",
+        request_id=inbound.facts.request_id,
+        tenant=inbound.caller.tenant,
+        caller=inbound.caller.name,
+        domain=route.domain,
+        route=route.reason,
+        request=ChatRequest(model=forward.model or "", messages=[]),
+        body=b"{}",
+        retries=retries(inbound.headers),
+        endpoint=forward.target.partition("?")[0],
+    )
