@@ -18,6 +18,7 @@ from proxy.backends import litellm
 from proxy.backends.base import Backend
 from proxy.backends.openai import OpenAIBackend
 from proxy.backends.settings import EmbeddedSettings, LiteLLMSettings, OpenAISettings
+from proxy.cache import Cache
 from proxy.catalog import BadAdapter, Base, Catalog, Champions
 from proxy.config import Config, RecordSettings
 from proxy.endpoints.azure import AzurePaths
@@ -125,6 +126,7 @@ def _gateway(config: Config, catalog: Catalog, recorder: Recorder | None) -> Gat
         recorder=recorder,
         deadline_s=config.limits.deadline_s,
         hedges=Hedges(),
+        cache=Cache(config.domains),
     )
 
 
