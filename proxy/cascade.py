@@ -23,10 +23,7 @@ from proxy.catalog import Candidate
 from proxy.commit import Commitment
 from proxy.errors import (
     BackendError,
-    BackendOverloaded,
-    BackendTimeout,
     BackendUnavailable,
-    ContextTooLong,
     InvalidAnswer,
     LowConfidence,
 )
@@ -34,21 +31,12 @@ from proxy.hedge import Hedges, race
 from proxy.protocol.exchange import Kind
 from proxy.protocol.openai import ChatRequest
 from proxy.recording import Tape
-from proxy.rename import rename, rename_events
-from proxy.routing import Trigger
+from proxy.rename import rename, rename_events, without_usage
 from proxy.verify import check_late
 from proxy.vote import vote
 
 _STREAM = {"content-type": "text/event-stream; charset=utf-8"}
 _JSON = {"content-type": "application/json"}
-_TRIGGERS: Mapping[type[BackendError], Trigger] = {
-    BackendOverloaded: "overloaded",
-    BackendTimeout: "timeout",
-    ContextTooLong: "context",
-    InvalidAnswer: "invalid",
-    LowConfidence: "low_confidence",
-}
-"""All other failures are `unavailable`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +131,7 @@ class _Cascade:
         if isinstance(item, Piece):
             self.status, self.headers = item.reply.status, item.reply.headers
             self._commitment.relayed()
-            wire = item.content
+            wire = without_usage(item.content) if item.reply.has_own_usage else item.content
             if item.reply.renamed:
                 wire = rename_events(wire, self._job.request.model)
         else:
@@ -212,8 +200,7 @@ class _Cascade:
                 self._unsure = self._job.recording.tapes[-1]
 
     def _lets_follow(self, error: BackendError) -> bool:
-        triggers = self._job.route.policy.fallback.when
-        wanted = _TRIGGERS.get(type(error), "unavailable") in triggers
+        wanted = error.trigger in self._job.route.policy.fallback.when
         return wanted and self._commitment.lets_follow(error)
 
     def _last_resort(self) -> list[Event]:

@@ -1,7 +1,8 @@
 """Which adapter answers for a domain now: the champions of each adapters directory.
 
-Bundles are read and proven whole at start; one that is corrupt, or made for other weights, keeps
-the proxy from starting rather than spoil answers quietly.
+Bundles are read and found whole at start; one that is corrupt, or made for other weights, keeps
+the proxy from starting rather than spoil answers quietly. Champions that come later are put in
+place by `flip`, once rollout.py has prepared them.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ class Base(NamedTuple):
     """The base model that adapters must have been made for."""
 
     id: str
-    sha256: str
+    sha256: str | None
+    """None where the weights are on other machines: their engines prove each adapter themselves."""
     tokenizer_sha256: str
 
 
@@ -108,7 +110,11 @@ class Catalog:
 
     def __init__(self, backends: Mapping[str, Backend], champions: Mapping[str, Champions]) -> None:
         self.backends = backends
-        self._champions = champions
+        self._champions = dict(champions)
+
+    def flip(self, backend: str, champions: Champions) -> None:
+        """From now on these answer; requests under way keep the adapter that they were given."""
+        self._champions[backend] = champions
 
     def plan(self, route: Route, request: ChatRequest) -> Plan:
         """The route's backends that can serve the request, in order.
@@ -211,7 +217,12 @@ def _candidates(directory: Path, base: Base, known: set[str]) -> Iterator[Adapte
 
 def _check_base(adapter: Adapter, base: Base) -> None:
     manifest = adapter.manifest
-    if manifest.base_sha256 != base.sha256:
+    if base.sha256 is None and manifest.base_model != base.id:
+        raise AdapterError(
+            f"{adapter.path}: made for {manifest.base_model}, but the engine serves {base.id};"
+            " give each base model a directory of adapters of its own"
+        )
+    if base.sha256 is not None and manifest.base_sha256 != base.sha256:
         raise AdapterError(
             f"{adapter.path}: made for other weights of {manifest.base_model} than the installed"
             f" {base.id}; train it again, or install those weights"

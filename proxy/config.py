@@ -18,7 +18,13 @@ import yaml
 from msgspec import inspect
 
 from proxy.auth import AuthSettings
-from proxy.backends.settings import KINDS, BackendSettings, EmbeddedSettings
+from proxy.backends.settings import (
+    KINDS,
+    BackendSettings,
+    EmbeddedSettings,
+    LiteLLMSettings,
+    OpenAISettings,
+)
 from proxy.errors import BadConfig
 from proxy.limits import LimitSettings
 from proxy.routing import Defaults, Domain, clashes
@@ -174,13 +180,16 @@ def _anchored(config: Config, directory: Path) -> Config:
 
 
 def _anchored_backend(settings: BackendSettings, directory: Path) -> BackendSettings:
-    if not isinstance(settings, EmbeddedSettings):
+    if isinstance(settings, OpenAISettings | LiteLLMSettings):
         return settings
-    model = settings.base_model
-    if model.endswith(".gguf"):
-        model = str(directory / Path(model).expanduser())
     adapters = directory / settings.adapters.expanduser()
-    return msgspec.structs.replace(settings, base_model=model, adapters=adapters)
+    if isinstance(settings, EmbeddedSettings):
+        model = settings.base_model
+        if model.endswith(".gguf"):
+            model = str(directory / Path(model).expanduser())
+        return msgspec.structs.replace(settings, base_model=model, adapters=adapters)
+    tokenizer = settings.tokenizer and directory / settings.tokenizer.expanduser()
+    return msgspec.structs.replace(settings, tokenizer=tokenizer, adapters=adapters)
 
 
 _AT = re.compile(r"^(?P<what>.*?) - at (?:`key` in )?`(?P<path>[^`]+)`$", re.DOTALL)
@@ -236,7 +245,7 @@ def _inside(value: object, step: str | int) -> object:
 
 
 def _suggestion(what: str, steps: list[str | int], document: object) -> str:
-    if steps[-1:] == ["kind"] and what.startswith("Invalid value"):
+    if len(steps) == 3 and steps[-1] == "kind" and what.startswith("Invalid value"):
         return f"; known are: {', '.join(KINDS)}"
     unknown = _UNKNOWN.search(what)
     if unknown is None:

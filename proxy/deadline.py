@@ -1,12 +1,14 @@
 """One deadline for a request, and its shares for the attempts.
 
-The deadline counts until an answer begins; from then on it counts silence. It belongs to the whole
-request, so that attempts never add up to more than what the client waits for.
+The deadline counts until an answer begins; from then on it counts silence, and the answer's whole
+length: some never end. It belongs to the request, so that attempts never add up to more than what
+the client waits for.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -16,11 +18,13 @@ from proxy.errors import BackendTimeout
 class Deadline:
     """When an answer must have begun; pushed back as it goes on, so that only silence ends it."""
 
-    def __init__(self, seconds: float, timer: asyncio.Timeout) -> None:
+    def __init__(self, seconds: float, timer: asyncio.Timeout, longest_s: float = math.inf) -> None:
+        """`timer` is the one that runs, due in `seconds`; `longest_s` bounds the whole answer."""
         self._seconds = seconds
         self._timer = timer
         self._loop = asyncio.get_running_loop()
         self._pushed_at = self._loop.time()
+        self._end = self._pushed_at + longest_s
         self._share: asyncio.Timeout | None = None
 
     @property
@@ -42,7 +46,7 @@ class Deadline:
         now = self._loop.time()
         if now - self._pushed_at > min(1.0, self._seconds / 10):
             self._pushed_at = now
-            self._timer.reschedule(now + self._seconds)
+            self._timer.reschedule(min(now + self._seconds, self._end))
 
     @asynccontextmanager
     async def share(self, part: float) -> AsyncIterator[None]:

@@ -18,6 +18,11 @@
         ├── BackendOverloaded  503  backend_overloaded
         │   └── BackendLimited 429  rate_limit_exceeded
         ├── BackendTimeout     504  backend_timeout
+        │   ├── ConnectTimeout      timeout_connect
+        │   ├── FirstTokenTimeout   timeout_first_token
+        │   ├── StallTimeout        timeout_stall
+        │   └── TotalTimeout        timeout_total
+        ├── AdapterMissing     502  adapter_missing
         ├── ContextTooLong     400  context_length_exceeded
         ├── InvalidAnswer      502  invalid_answer
         └── LowConfidence      502  low_confidence
@@ -167,6 +172,8 @@ class BackendError(ProxyError):
 
     status = 502
     code: str | None = "backend_error"
+    trigger = "unavailable"
+    """What a domain's `fallback.when` calls it."""
 
     @property
     def headers(self) -> dict[str, str]:
@@ -182,6 +189,7 @@ class BackendOverloaded(BackendError):
 
     status = 503
     code: str | None = "backend_overloaded"
+    trigger = "overloaded"
 
     def __init__(self, message: str, retry: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
@@ -215,6 +223,37 @@ class BackendLimited(BackendOverloaded):
 class BackendTimeout(BackendError):
     status = 504
     code = "backend_timeout"
+    trigger = "timeout"
+
+
+class ConnectTimeout(BackendTimeout):
+    """No connection to the backend stood in time."""
+
+    code = "timeout_connect"
+
+
+class FirstTokenTimeout(BackendTimeout):
+    """The backend took the request and sent nothing of an answer in time."""
+
+    code = "timeout_first_token"
+
+
+class StallTimeout(BackendTimeout):
+    """The backend went silent in the middle of an answer."""
+
+    code = "timeout_stall"
+
+
+class TotalTimeout(BackendTimeout):
+    """The answer was still coming when its time was over."""
+
+    code = "timeout_total"
+
+
+class AdapterMissing(BackendError):
+    """The server that was asked has not loaded the adapter; it may have been restarted."""
+
+    code = "adapter_missing"
 
 
 class ContextTooLong(BackendError):
@@ -223,12 +262,14 @@ class ContextTooLong(BackendError):
     status = 400
     type = "invalid_request_error"
     code = "context_length_exceeded"
+    trigger = "context"
 
 
 class InvalidAnswer(BackendError):
     """The answer breaks the request's own schemas; `reason` is a code of protocol.toolcheck."""
 
     code = "invalid_answer"
+    trigger = "invalid"
 
     def __init__(self, message: str, reason: str) -> None:
         super().__init__(message)
@@ -239,6 +280,7 @@ class LowConfidence(BackendError):
     """The answer is valid, but less sure than the domain asks for; `reason` says how that shows."""
 
     code = "low_confidence"
+    trigger = "low_confidence"
 
     def __init__(self, message: str, reason: str = "low_confidence") -> None:
         super().__init__(message)

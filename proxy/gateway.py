@@ -69,6 +69,7 @@ class Gateway:
     catalog: Catalog
     recorder: Recorder | None
     deadline_s: float
+    longest_s: float
     hedges: Hedges
     cache: Cache
 
@@ -121,9 +122,11 @@ class Gateway:
         seconds = min(route.policy.deadline_s or self.deadline_s, _patience(inbound.headers))
         try:
             async with asyncio.timeout(seconds) as timer:
-                yield Deadline(seconds, timer)
+                yield Deadline(seconds, timer, self.longest_s)
         except TimeoutError as error:
-            raise BackendTimeout(f"no backend answered within {seconds:g} s") from error
+            raise BackendTimeout(
+                f"no backend answered within {seconds:g} s, or its answer had no end"
+            ) from error
 
     @contextmanager
     def recorded(self, recording: Recording, facts: Facts) -> Iterator[None]:

@@ -25,6 +25,9 @@ class LimitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     deadline_s: Annotated[float, msgspec.Meta(gt=0)] = 120
     """Seconds until an answer must have begun, over all attempts together, and longest silence
     after that. A client that waits less (x-stainless-read-timeout) shortens it. Default 120."""
+    longest_s: Annotated[float, msgspec.Meta(gt=0)] = 1800
+    """Seconds that a streamed answer may take in all. Default 1800: the slowest models think for
+    minutes, and some servers never stop."""
     grace_s: Annotated[float, msgspec.Meta(ge=0)] = 10
     """Seconds that requests in flight have to finish when the server stops, and seconds that the
     record then has to be written. Default 10, so that both fit into the 30 of Kubernetes."""

@@ -88,6 +88,11 @@ def _request_id(scope: Scope) -> str:
         given = headers.get(name, b"")
         if 0 < len(given) <= 128 and all(0x21 <= sign <= 0x7E for sign in given):
             return str(given, "ascii")
+    return new_request_id()
+
+
+def new_request_id() -> str:
+    """An id for a request that brings none."""
     return f"req_{uuid.uuid4().hex}"
 
 
@@ -122,9 +127,9 @@ class ErrorAnswers:
 async def _answer(error: ProxyError, head: list[Message], send: Send) -> None:
     if not head:
         await send(_head(error))
-        await send({"type": "http.response.body", "body": body(error)})
+        await send({"type": "http.response.body", "body": error_body(error)})
     elif _is_stream(head[0]):
-        await send({"type": "http.response.body", "body": sse.encode(body(error))})
+        await send({"type": "http.response.body", "body": sse.encode(error_body(error))})
     else:
         raise error
 
@@ -146,7 +151,7 @@ def _told(error: Exception, scope: Scope) -> ProxyError:
             )
 
 
-def body(error: ProxyError) -> bytes:
+def error_body(error: ProxyError) -> bytes:
     """OpenAI's error object, with all of its four keys."""
     told = {
         "message": error.message,
@@ -159,7 +164,7 @@ def body(error: ProxyError) -> bytes:
 
 def _head(error: ProxyError) -> Message:
     headers = {"content-type": "application/json", **error.headers}
-    headers["content-length"] = str(len(body(error)))
+    headers["content-length"] = str(len(error_body(error)))
     return {
         "type": "http.response.start",
         "status": error.status,

@@ -59,7 +59,10 @@ class Passage:
         """
         request = _parse(inbound.body)
         routes = self._gateway.routes
-        routes.check_model(request.model)
+        if request.model is not None:
+            routes.check_model(request.model)
+        elif lacking is None:
+            raise BadRequest("the body lacks the required field `model`", "model")
         route = routes.without_tools
         cloud = self.cloud(route)
         if cloud is None:
@@ -108,7 +111,8 @@ class Passage:
 class _Named(msgspec.Struct):
     """What is read of a JSON request that is passed on."""
 
-    model: str
+    model: str | None = None
+    """A stored prompt may name it in the request's stead."""
     stream: bool | None = None
 
 

@@ -6,12 +6,17 @@ asked for where routes.yaml maps it to the cloud's own. Everything else passes u
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 
 import msgspec
 
 _HELD = 8 * 1024 * 1024
 """Bytes that may wait for the end of their event; a longer one is passed in pieces."""
+
+_EVENT = re.compile(rb".+?(?:\r?\n\r?\n|$)", re.DOTALL)
+_EMPTY = re.compile(rb"\[\s*\]")
+_NO_CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*\]')
 
 _decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -73,6 +78,22 @@ async def whole_events(content: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
             rest = rest[end:] if end else b""
     if rest:
         yield rest
+
+
+def without_usage(events: bytes) -> bytes:
+    """Whole server-sent events without the chunk that reports usage."""
+    if not _NO_CHOICES.search(events):
+        return events
+    return b"".join(event for event in _EVENT.findall(events) if not _reports_usage(event))
+
+
+def _reports_usage(event: bytes) -> bool:
+    try:
+        chunk = _decoder.decode(event.removeprefix(b"data:"))
+    except (ValueError, RecursionError):
+        return False
+    usage, choices = chunk.get("usage", msgspec.Raw(b"null")), chunk.get("choices")
+    return choices is not None and _EMPTY.fullmatch(choices) is not None and bytes(usage) != b"null"
 
 
 def _renamed_line(line: bytes, model: str) -> bytes:

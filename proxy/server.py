@@ -12,8 +12,10 @@ from types import FrameType
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from proxy.errors import BadConfig, CannotStart, PortInUse
+from proxy.errors import BadConfig, BadRequest, CannotStart, PortInUse
+from proxy.middleware import error_body, new_request_id
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _KEEP_ALIVE_S = 75
@@ -82,10 +84,23 @@ class Server(uvicorn.Server):
                 loop.remove_signal_handler(number)
 
 
+class _Protocol(HttpToolsProtocol):
+    """uvicorn's, but that it speaks as OpenAI does of what is no HTTP, and gives it an id too."""
+
+    def send_400_response(self, msg: str) -> None:
+        content = error_body(BadRequest("the request is not valid HTTP"))
+        head = (
+            "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\n"
+            f"content-length: {len(content)}\r\nx-request-id: {new_request_id()}\r\n\r\n"
+        )
+        self.transport.write(head.encode() + content)
+        self.transport.close()
+
+
 def _settings(app: ASGIApp, grace_s: float) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http="httptools",
+        http=_Protocol,
         ws="none",
         lifespan="off",
         interface="asgi3",

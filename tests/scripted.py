@@ -86,36 +86,39 @@ class ScriptedCloud:
 
     async def _serve_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Answer one request; whether another may follow on this connection."""
-        self.requests.append(await _receive(reader))
-        script = self.scripts.pop(0) if len(self.scripts) > 1 else self.scripts[0]
+        request = await _receive(reader)
+        self.requests.append(request)
+        script = self.script_for(request)
         self.arrived.set()
-        await self._play_until_left(script, reader, writer)
+        if not await _played_out(script, reader, writer):
+            self.was_left(request)
         return isinstance(script[0], bytes) and KEPT.encode() in script[0]
 
-    async def _play_until_left(
-        self, script: tuple[Step, ...], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        playing = asyncio.ensure_future(_play(script, writer))
-        leaving = asyncio.ensure_future(reader.read(1))
-        try:
-            await asyncio.wait([playing, leaving], return_when=asyncio.FIRST_COMPLETED)
-            if not playing.done() or playing.exception() is not None:
-                self.abandoned.set()
-        finally:
-            playing.cancel()
-            leaving.cancel()
-            await asyncio.gather(playing, leaving, return_exceptions=True)
+    def script_for(self, request: Received) -> tuple[Step, ...]:
+        """What is played for a request."""
+        return self.scripts.pop(0) if len(self.scripts) > 1 else self.scripts[0]
+
+    def was_left(self, request: Received) -> None:
+        """The client of this request has gone before the script was over."""
+        self.abandoned.set()
 
 
 @asynccontextmanager
 async def scripted_cloud() -> AsyncIterator[ScriptedCloud]:
     """A cloud on a free port of this machine."""
     cloud = ScriptedCloud()
+    async with reachable(cloud):
+        yield cloud
+
+
+@asynccontextmanager
+async def reachable(cloud: ScriptedCloud) -> AsyncIterator[None]:
+    """A port of this machine for a cloud, which is told its `base_url`."""
     server = await asyncio.start_server(cloud.serve, "127.0.0.1", 0)
     host, port = server.sockets[0].getsockname()
     cloud.base_url = f"http://{host}:{port}/v1"
     try:
-        yield cloud
+        yield
     finally:
         server.close()
 
@@ -136,6 +139,21 @@ async def _chunks(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
     while size := int(await reader.readuntil(b"\r\n"), 16):
         yield (await reader.readexactly(size + 2))[:-2]
     await reader.readuntil(b"\r\n")
+
+
+async def _played_out(
+    script: tuple[Step, ...], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> bool:
+    """Play a script; False when the client left before its end."""
+    playing = asyncio.ensure_future(_play(script, writer))
+    leaving = asyncio.ensure_future(reader.read(1))
+    try:
+        await asyncio.wait([playing, leaving], return_when=asyncio.FIRST_COMPLETED)
+        return playing.done() and playing.exception() is None
+    finally:
+        playing.cancel()
+        leaving.cancel()
+        await asyncio.gather(playing, leaving, return_exceptions=True)
 
 
 async def _play(script: tuple[Step, ...], writer: asyncio.StreamWriter) -> None:

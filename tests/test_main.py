@@ -255,3 +255,37 @@ def test_exchange_that_is_not_there_is_told(routes: Path, capsys: pytest.Capture
     assert main(["record", "show", "nothing", "--config", str(routes)]) == 1
 
     assert "no exchange 'nothing'" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- plan-gpu
+
+PLAN = ["plan-gpu", "--base", "llama-3.1-8b", "--gpu", "rtx3090", "--adapters", "6"]
+
+
+def test_plan_is_printed_as_a_table_with_the_launch_lines(capsys: pytest.CaptureFixture[str]):
+    assert main([*PLAN, "--context", "4096", "--gpus", "2"]) == 0
+
+    out = capsys.readouterr().out
+    assert out.startswith("llama-3.1-8b, nf4, 6 adapters of rank 32")
+    assert out.count("\nCUDA_VISIBLE_DEVICES=1 ") == 2
+
+
+def test_plan_is_printed_as_json(capsys: pytest.CaptureFixture[str]):
+    assert main([*PLAN, "--context", "4096", "--json"]) == 0
+
+    plan = msgspec.json.decode(capsys.readouterr().out)
+    assert [fit["engine"] for fit in plan["fits"]] == ["tgi", "vllm"]
+
+
+def test_plan_that_does_not_fit_is_a_fault_of_the_command_line(
+    capsys: pytest.CaptureFixture[str],
+):
+    assert main([*PLAN, "--context", "131072", "--quantize", "bf16"]) == 2
+
+    assert "What would fit: --context" in capsys.readouterr().err
+
+
+def test_plan_for_less_than_one_card_is_told(capsys: pytest.CaptureFixture[str]):
+    assert main([*PLAN, "--context", "4096", "--gpus", "0"]) == 2
+
+    assert "$.gpus" in capsys.readouterr().err

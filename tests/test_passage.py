@@ -92,7 +92,7 @@ async def test_without_a_cloud_the_remedy_is_told(path: str):
     ("content", "status", "param"),
     [
         (b'{"model":"gpt-9"}', 404, "model"),
-        (b'{"input":"hi"}', 400, None),
+        (b'{"input":"hi"}', 400, "model"),
         (b'{"model":1}', 400, "$.model"),
         (b'{"model":"gpt-4o","model":"x"}', 400, "$.model"),
         (b"[]", 400, None),

@@ -260,6 +260,16 @@ async def test_what_a_local_engine_cannot_do_goes_to_the_cloud(
     assert local.asks == []
 
 
+async def test_stored_prompt_may_name_the_model(cloud: ScriptedCloud):
+    cloud.plays(scripted.answer(STORED))
+
+    async with serving_with(settings("cloud"), cloud_backend(cloud)) as url:
+        response = await send("POST", f"{url}/responses", b'{"prompt":{"id":"pmpt_1"}}')
+
+    assert response.status == 200
+    assert cloud.requests[0].json == {"prompt": {"id": "pmpt_1"}}
+
+
 async def test_without_a_cloud_the_field_and_the_remedy_are_told():
     async with serving_with(settings("local"), Engine("local", CALL)) as url:
         response = await posted(url, background=True)

@@ -12,8 +12,12 @@ import msgspec
 
 from proxy import sse
 from proxy.backends.openai import OpenAIBackend
+from tests.openai_api import api_errors
 from tests.scripted import ScriptedCloud
 
+LOCAL = "local"
+"""Name of the backend whose answers are of our making."""
+SAID = {"chat/completions": "CreateChatCompletionResponse", "responses": "Response"}
 TOOLS = (
     b'[{"type":"function","function":{"name":"ping","parameters":{"type":"object",'
     b'"properties":{"host":{"type":"string"}},"required":["host"]}}}]'
@@ -57,7 +61,19 @@ async def send(
         session.request(method, url, data=content, headers=sent, allow_redirects=False) as answer,
     ):
         named = {name.lower(): value for name, value in answer.headers.items()}
-        return Response(answer.status, named, await answer.read())
+        response = Response(answer.status, named, await answer.read())
+    if named.get("content-type") == "application/json":
+        _check(url, response)
+    return response
+
+
+def _check(url: str, response: Response) -> None:
+    """What we said ourselves, OpenAI could have said."""
+    path = url.rstrip("/").partition("/v1/")[2]
+    if response.status >= 400 and path:
+        assert api_errors(response.json, "ErrorResponse") == []
+    elif response.headers.get("x-headrace-backend") == LOCAL and path in SAID:
+        assert api_errors(response.json, SAID[path]) == []
 
 
 async def events_of(url: str, **fields: object) -> AsyncIterator[Any]:
@@ -70,7 +86,16 @@ async def events_of(url: str, **fields: object) -> AsyncIterator[Any]:
         async for piece in answer.content.iter_any():
             for event in decoder.feed(piece):
                 if event != sse.DONE:
-                    yield msgspec.json.decode(event)
+                    yield _checked(msgspec.json.decode(event), answer.headers)
+
+
+def _checked(event: Any, headers: Mapping[str, str]) -> Any:
+    """A chunk of our own, or an error, that OpenAI could have sent."""
+    if "error" in event:
+        assert api_errors(event, "ErrorResponse") == []
+    elif headers.get("x-headrace-backend") == LOCAL:
+        assert api_errors(event, "CreateChatCompletionStreamResponse") == []
+    return event
 
 
 def cloud_backend(cloud: ScriptedCloud, models: Mapping[str, str] | None = None) -> OpenAIBackend:

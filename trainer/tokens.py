@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from proxy.protocol.base_model import BaseModel
-from proxy.protocol.formats import FORMATS
-from proxy.protocol.formats.base import CONTROL, END, render
+from proxy.protocol.formats import FORMATS, prompt
+from proxy.protocol.formats.base import CONTROL
 from trainer.errors import PreflightError
 from trainer.rows import Row
 
@@ -35,14 +35,15 @@ class Encoder:
         self.base = base
         self._template = template
         self._format = FORMATS[format]
+        self._end = self._format.end
 
     def __call__(self, row: Row) -> Example:
         prompt = self.prompt(row)
-        return Example([*prompt, *self.base.encode(self.completion(row) + END)], len(prompt))
+        return Example([*prompt, *self.base.encode(self.completion(row) + self._end)], len(prompt))
 
     def prompt(self, row: Row) -> list[int]:
         """Ids up to where the answer begins."""
-        return self.base.encode(render(self._template, row.messages, row.functions))
+        return self.base.encode(prompt(self._format, self._template, row.messages, row.functions))
 
     def completion(self, row: Row) -> str:
         """The answer that is learnt, without its end."""
@@ -60,9 +61,12 @@ class Encoder:
 
     def _fault(self, row: Row, example: Example) -> str | None:
         decode = self.base.tokenizer.decode
-        if decode(example.completion, skip_special_tokens=False) != self.completion(row) + END:
+        if (
+            decode(example.completion, skip_special_tokens=False)
+            != self.completion(row) + self._end
+        ):
             return "the labels do not decode to the answer; the tokenizer loses text"
-        if example.completion[-1:] != self.base.encode(END) or self._smuggles(row):
+        if example.completion[-1:] != self.base.encode(self._end) or self._smuggles(row):
             return "the last label is not the end of the turn, or it comes twice"
         parsed = self._format.parse(self.completion(row))
         if [c.function for c in parsed.calls] != row.calls or parsed.broken:

@@ -79,6 +79,8 @@ class Relayed:
     renamed: bool = False
     """Whether the backend was asked under another model name than the client used; the client's
     name is then put back into the answer."""
+    has_own_usage: bool = False
+    """Whether it was us who asked for the chunk that reports usage; it is kept from the client."""
 
 
 Reply = Generated | Relayed

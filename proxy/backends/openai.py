@@ -51,17 +51,19 @@ class OpenAIBackend:
         connect_s: float = 5.0,
         silence_s: float = 60.0,
         answer_s: float = 600.0,
+        count_usage: bool = False,
         max_connections: int = 1000,
     ) -> None:
         """`models`: the client's name → the server's; names left out go as they are.
 
         `silence_s` bounds the wait for each piece of a stream; `answer_s` that for an answer that
-        comes in one piece, silent until it is whole.
+        comes in one piece, silent until it is whole. `count_usage`: ask for the usage of streams.
         """
         self.name = name
         self._url = base_url.rstrip("/")
         self._key = api_key
         self._models = dict(models or {})
+        self._count_usage = count_usage
         self._stream_timeout = _timeout(connect_s, silence_s)
         self._whole_timeout = _timeout(connect_s, answer_s)
         self._max_connections = max_connections
@@ -84,7 +86,8 @@ class OpenAIBackend:
                 # A login page, or a balancer's apology.
                 raise BackendUnavailable(f"the backend answered in {response.content_type}")
             renamed = ask.request.model in self._models
-            yield Relayed(response.status, _relayed_headers(response), _content(response), renamed)
+            headers, content = _relayed_headers(response), _content(response)
+            yield Relayed(response.status, headers, content, renamed, self._counts(ask.request))
         finally:
             # Gives the connection back after a whole answer, and breaks it within any other.
             response.close()
@@ -116,11 +119,19 @@ class OpenAIBackend:
     async def _post(self, ask: Ask) -> aiohttp.ClientResponse:
         return await self._open_session().post(
             f"{self._url}/chat/completions",
-            data=_renamed(ask.body, self._models.get(ask.request.model)),
+            data=self._body(ask),
             headers=self._headers(),
             timeout=self._stream_timeout if ask.request.stream else self._whole_timeout,
             allow_redirects=False,
         )
+
+    def _body(self, ask: Ask) -> bytes:
+        body = _renamed(ask.body, self._models.get(ask.request.model))
+        return _with_usage(body) if self._counts(ask.request) else body
+
+    def _counts(self, request: ChatRequest) -> bool:
+        """Whether we ask for a usage that the client did not ask for."""
+        return self._count_usage and bool(request.stream) and not request.wants_usage
 
     async def _forward(self, forward: Forward) -> aiohttp.ClientResponse:
         body = forward.body
@@ -172,6 +183,14 @@ def _renamed(body: bytes, model: str | None) -> bytes:
     fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
     fields["model"] = msgspec.Raw(msgspec.json.encode(model))
     return msgspec.json.encode(fields)
+
+
+def _with_usage(body: bytes) -> bytes:
+    fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    options = fields.get("stream_options", msgspec.Raw(b"null"))
+    kept = msgspec.json.decode(options, type=dict[str, msgspec.Raw] | None) or {}
+    asked = {**kept, "include_usage": msgspec.Raw(b"true")}
+    return msgspec.json.encode({**fields, "stream_options": asked})
 
 
 def _relayed_headers(response: aiohttp.ClientResponse) -> dict[str, str]:

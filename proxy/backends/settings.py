@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
+
+from proxy.backends.pool_settings import PoolSettings
+
+_Url = Annotated[str, msgspec.Meta(pattern="^https?://[^/?#@]+/?$")]
 
 
 class OpenAISettings(
@@ -31,6 +35,9 @@ class OpenAISettings(
     long before the first token; a long answer is no error, a silent one is."""
     answer_s: Annotated[float, msgspec.Meta(gt=0)] = 600
     """Seconds until an answer that comes in one piece must be there. Default 600, the SDKs' own."""
+    count_usage: bool = False
+    """Ask for the usage of streamed answers also where the client does not, for the record; the
+    client does not see it. Default no: not all servers know `stream_options`."""
     max_connections: Annotated[int, msgspec.Meta(ge=1)] = 1000
     """Connections at once. Default 1000: `limits.max_in_flight` is meant to bind first."""
 
@@ -87,5 +94,76 @@ class EmbeddedSettings(
     """Load the champions at start. Default true: else the first request of each waits seconds."""
 
 
-BackendSettings: TypeAlias = OpenAISettings | LiteLLMSettings | EmbeddedSettings
-KINDS = ("embedded", "litellm", "openai")
+class EngineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What all engines on other machines have in common; the kinds below add their own."""
+
+    replicas: Annotated[list[_Url], msgspec.Meta(min_length=1)]
+    """Servers that serve the same base model and adapters, each as `http://host:port`, no path. A
+    name that resolves to several addresses is as many servers."""
+    pool: PoolSettings = PoolSettings()
+    """How the servers are chosen, watched and restarted."""
+    base_model: str
+    """Id of the base model, as the adapters' manifests name it."""
+    tokenizer: Path | None = None
+    """The base model's `tokenizer.json`, or the directory that holds it. Default: the tokenizer of
+    the packaged base model of that id."""
+    plain: Literal["hermes", "llama3"] = "llama3"
+    """Format in which the base model is offered tools where no adapter answers; its family's chat
+    template serves requests without tools. `llama3` for Llama 3.x, `hermes` for ChatML models."""
+    adapters: Path = Path("adapters")
+    """Directory of the adapter bundles and of champions.json, as the proxy sees it."""
+    adapters_there: str | None = None
+    """The same directory as the servers see it, for loading adapters or restarting with them.
+    Default: the absolute path of `adapters`."""
+    mode: Literal["native", "chat"] = "native"
+    """`native`: we render the prompt with the bundle's template and read the calls ourselves, so
+    that an adapter sees what it was trained on. `chat`: the engine does both, for adapters that
+    were trained against its own template."""
+    context: Annotated[int, msgspec.Meta(ge=256)] = 8192
+    """Tokens that prompt and answer may have together: the engine's own limit. Default 8192, what
+    the launch lines in docs/engines.md allow."""
+    max_tokens: Annotated[int, msgspec.Meta(ge=1)] = 1024
+    """Longest answer in tokens when the client sets no limit. Default 1024: TGI reserves memory for
+    all of it at once, and a tool call needs some 100."""
+    max_in_flight: Annotated[int, msgspec.Meta(ge=1)] = 32
+    """Requests at once on one replica. Default 32: 0.6 of the 2048-token sequences that fit beside
+    four adapters and a 4-bit 8B model on a 24 GB card; vLLM itself would queue without bound."""
+    connect_s: Annotated[float, msgspec.Meta(gt=0)] = 2
+    """Seconds until a connection must stand. Default 2: engines stand in the same network."""
+    first_token_s: Annotated[float, msgspec.Meta(gt=0)] = 20
+    """Seconds from the request to the first piece of its answer, the engine's queue included.
+    Default 20: past that the plan's next backend is faster."""
+    stall_s: Annotated[float, msgspec.Meta(gt=0)] = 10
+    """Seconds between two pieces. Default 10: a full batch gives some pieces a second, a prompt of
+    8192 tokens that joins it costs the others 2 or 3 s."""
+    total_s: Annotated[float, msgspec.Meta(gt=0)] = 300
+    """Seconds for the whole answer. Default 300: 1024 tokens at 4 a second."""
+    api_key: str | None = None
+    """What the servers were started with as `--api-key`. Default none."""
+    constrain: bool
+    """Whether the engine holds answers to the request's schemas while it writes them."""
+
+
+class TgiSettings(EngineSettings, frozen=True, kw_only=True, tag="tgi", tag_field="kind"):
+    """Servers that run Hugging Face's text-generation-inference, 3.2 or later."""
+
+    constrain: bool = False
+    """Native mode: whether `response_format` goes to TGI as a grammar. Default false: TGI compiles
+    a grammar while all other requests wait. Chat mode cannot do without."""
+
+
+class VllmSettings(EngineSettings, frozen=True, kw_only=True, tag="vllm", tag_field="kind"):
+    """Servers that run vLLM, or SGLang."""
+
+    flavor: Literal["vllm", "sglang"] = "vllm"
+    """`sglang` names adapters and loads them as SGLang does, and leaves answers unconstrained."""
+    served_model: str | None = None
+    """Name under which the servers know the base model. Default: `base_model`."""
+    constrain: bool = True
+    """Whether calls are held to the offered tools' schemas while they are written."""
+
+
+BackendSettings: TypeAlias = (
+    OpenAISettings | LiteLLMSettings | EmbeddedSettings | TgiSettings | VllmSettings
+)
+KINDS = ("embedded", "litellm", "openai", "tgi", "vllm")

@@ -30,7 +30,10 @@ class Ready:
         backends: Mapping[str, Backend],
         domains: Mapping[str, Domain],
         is_draining: Callable[[], bool],
+        details: Callable[[], Mapping[str, object]] = dict,
     ) -> None:
+        """`details` are told besides, and decide nothing: replicas, and roll-outs not done."""
+        self._details = details
         self._backends = backends
         self._domains = domains
         self._is_draining = is_draining
@@ -48,6 +51,7 @@ class Ready:
             "draining": self._is_draining(),
             "backends": backends,
             "domains": domains,
+            **self._details(),
         }
         await send_json(send, told, 200 if ready else 503)
 

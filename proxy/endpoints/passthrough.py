@@ -143,7 +143,7 @@ def _is_sane(segment: str) -> bool:
 
 def _with_model(forward: Forward, body: bytes, model: str) -> Forward:
     headers = {n: v for n, v in forward.headers.items() if n != "content-encoding"}
-    return replace(forward, headers=headers, body=with_model(body, model))
+    return replace(forward, headers=headers, body=with_model(body, model), model=model)
 
 
 def _model_field(headers: Mapping[bytes, bytes], model: str, begin: bytes) -> bytes:

@@ -14,6 +14,8 @@ import msgspec
 
 from proxy.protocol import strict_json
 
+MAX_COUNT = 2**31 - 1
+"""What every engine's integers can hold."""
 FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter", "function_call"]
 Role: TypeAlias = Literal["system", "developer", "user", "assistant", "tool", "function"]
 
@@ -104,6 +106,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tool_call_id: str | None = None
     function_call: FunctionCall | None = None
     refusal: str | None = None
+    audio: msgspec.Raw = msgspec.Raw(b"")
 
     @property
     def text(self) -> str:
@@ -117,6 +120,8 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         """False for images, audio, files and calls of custom tools: no local model reads them."""
         parts = self.content if isinstance(self.content, list) else ()
         calls = self.tool_calls or ()
+        if bytes(self.audio) not in (b"", b"null"):
+            return False
         return all(p.type == "text" for p in parts) and all(c.function for c in calls)
 
 
@@ -170,15 +175,15 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     parallel_tool_calls: bool | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    max_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    max_completion_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    max_tokens: Annotated[int, msgspec.Meta(ge=1, le=MAX_COUNT)] | None = None
+    max_completion_tokens: Annotated[int, msgspec.Meta(ge=1, le=MAX_COUNT)] | None = None
     temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
     top_p: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
     frequency_penalty: Annotated[float, msgspec.Meta(ge=-2, le=2)] | None = None
     presence_penalty: Annotated[float, msgspec.Meta(ge=-2, le=2)] | None = None
     n: Annotated[int, msgspec.Meta(ge=1, le=128)] | None = None
     stop: str | list[str] | None = None
-    seed: int | None = None
+    seed: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | None = None
     logprobs: bool | None = None
     response_format: ResponseFormat | None = None
     functions: list[Function] | None = None
@@ -187,9 +192,9 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     metadata: msgspec.Raw = msgspec.Raw(b"")
     store: bool | None = None
     user: str | None = None
-    unread: tuple[str, ...] = ()
-    """Names of what the body asks beside the fields above and WITHOUT_EFFECT. Always ours: what a
-    client sends under this name is overwritten."""
+    unread: tuple[str, ...] = msgspec.field(default=(), name=" unread")
+    """Names of what the body asks beside the fields above and WITHOUT_EFFECT. Made by
+    `parse_request`, and overwritten there should anybody send it."""
 
     @property
     def is_legacy(self) -> bool:
@@ -221,7 +226,7 @@ may answer without them."""
 
 _AT = re.compile(r"^(?P<what>.*) - at `(?P<path>[^`]+)`$", re.DOTALL)
 _decoder = msgspec.json.Decoder(ChatRequest)
-_known = WITHOUT_EFFECT | set(ChatRequest.__struct_fields__)
+_known = WITHOUT_EFFECT | set(ChatRequest.__struct_encode_fields__)
 
 
 def parse_request(body: bytes) -> ChatRequest:

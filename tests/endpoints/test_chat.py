@@ -174,6 +174,7 @@ async def test_large_tool_list_is_served():
         ({"Made-Up\n": 1}, "field"),
         ({"tools": [{"type": "custom", "custom": {"name": "c"}}]}, "tools"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages"),
+        ({"messages": [{"role": "assistant", "audio": {"id": "audio_1"}}]}, "messages"),
     ],
 )
 async def test_what_no_backend_of_the_plan_can_serve_is_named(fields, param):

@@ -45,3 +45,15 @@ async def test_not_ready_when_the_server_is_on_its_way_out():
         response = await send("GET", url.replace("/v1", "/ready"))
 
     assert (response.status, response.json["draining"]) == (503, True)
+
+
+async def test_details_are_told_and_decide_nothing():
+    catalog = Catalog({"local": Engine("local", [finish()])}, {})
+    details = {"rollouts": {"local": "restart tgi-a:8080 with LORA_ADAPTERS=…"}}
+    proxy = assemble(settings("local"), catalog, None, lambda: details)
+
+    async with listening(proxy.app) as url:
+        response = await send("GET", url.replace("/v1", "/ready"))
+
+    assert response.status == 200
+    assert response.json["rollouts"] == details["rollouts"]

@@ -353,6 +353,18 @@ async def test_azure_s_image_request_gets_its_model(cloud: ScriptedCloud, url: s
     assert cloud.requests[0].json == {"prompt": "a cat", "model": "dall-e"}
 
 
+async def test_azure_s_deployment_gets_the_cloud_s_name(cloud: ScriptedCloud):
+    cloud.plays(scripted.answer({"model": "gpt-image-1"}))
+    backend = cloud_backend(cloud, {"dall-e": "gpt-image-1"})
+
+    async with serving_with(settings("cloud"), backend) as url:
+        path = "/openai/deployments/dall-e/images/generations"
+        response = await send("POST", url.removesuffix("/v1") + path, b"{}")
+
+    assert cloud.requests[0].json == {"model": "gpt-image-1"}
+    assert response.json == {"model": "dall-e"}
+
+
 async def test_azure_s_form_gets_its_model(cloud: ScriptedCloud, url: str):
     cloud.plays(scripted.answer({"text": "hello"}))
     form = aiohttp.FormData()

@@ -4,8 +4,10 @@ import asyncio
 import gzip
 
 import msgspec
+import openai
 import pytest
 import zstandard
+from openai import AsyncOpenAI
 
 from proxy.backends.base import Text
 from tests.serving import Engine, finish, serving_with, settings
@@ -102,6 +104,15 @@ async def test_large_body_is_refused_in_openai_s_form_to_a_client_that_sends_it_
     response = await posted(b" " * 8_000_000, SMALL)
 
     assert (response.status, response.json["error"]["code"]) == (413, "request_too_large")
+
+
+async def test_official_client_is_told_that_its_body_is_too_large():
+    async with serving_with(settings("local", extra=SMALL), Engine("local", [])) as url:
+        client = AsyncOpenAI(base_url=url, api_key="none", max_retries=0)
+        with pytest.raises(openai.APIStatusError) as caught:
+            await client.responses.create(model="gpt-4o", input="x" * 8_000_000)
+
+    assert (caught.value.status_code, caught.value.code) == (413, "request_too_large")
 
 
 async def test_body_of_unknown_length_is_refused_when_it_grows_too_large():

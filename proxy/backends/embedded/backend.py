@@ -13,7 +13,6 @@ from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextman
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
 import structlog
 from tokenizers.decoders import DecodeStream
 
@@ -29,6 +28,7 @@ from proxy.backends.embedded.pipeline import (
 )
 from proxy.backends.embedded.pool import Pipelines, Workers
 from proxy.backends.embedded.weights import WeightsError
+from proxy.backends.prompts import rendered
 from proxy.backends.reading import Reader
 from proxy.backends.settings import EmbeddedSettings
 from proxy.errors import (
@@ -40,17 +40,9 @@ from proxy.errors import (
 )
 from proxy.protocol.adapter import Adapter
 from proxy.protocol.base_model import BaseModel, cache_directory
-from proxy.protocol.formats import FORMATS
-from proxy.protocol.formats.base import END, Format, render, template
-from proxy.protocol.formats.constraint import Constraint, JsonObject
-from proxy.protocol.openai import (
-    ChatRequest,
-    FinishReason,
-    Function,
-    NamedChoice,
-    ToolCall,
-    Usage,
-)
+from proxy.protocol.formats.base import END, Format
+from proxy.protocol.formats.constraint import Constraint
+from proxy.protocol.openai import ChatRequest, FinishReason, ToolCall, Usage
 
 log = structlog.get_logger(__name__)
 
@@ -62,8 +54,6 @@ _AGREES = 8
 """Tokens of a canary that must come out: enough to tell the adapter from its base, few enough that
 8-bit weights do not change them."""
 
-_ANY_OBJECT = msgspec.Raw(b'{"type": "object"}')
-_CHAT = template("chatml")
 _PLAIN_TOOLS = "hermes"
 """Format in which a model without an adapter is offered tools."""
 
@@ -110,6 +100,11 @@ class EmbeddedBackend:
             "embedded_engine_ready", backend=self.name, total_s=round(time.monotonic() - began, 2)
         )
 
+    async def prepare(self, adapters: Sequence[Adapter]) -> None:
+        """Load adapters while others serve, and see them pass; raises CannotStart."""
+        for adapter in adapters:
+            await self._proven(adapter)
+
     def lacks(self, request: ChatRequest) -> str | None:
         return lacks_locally(request)
 
@@ -135,15 +130,8 @@ class EmbeddedBackend:
     # ------------------------------------------------------------ in
 
     def _prompt(self, ask: Ask) -> _Prompt:
-        request = ask.request
-        functions = [] if request.tool_choice == "none" else request.offered
-        if not functions:
-            ids = self._model.encode(render(_CHAT, request.messages))
-            return _Prompt(ids, None, _answer_format(request))
-        format = FORMATS[ask.adapter.manifest.format if ask.adapter else _PLAIN_TOOLS]
-        source = ask.adapter.template if ask.adapter else template(format.template)
-        ids = self._model.encode(render(source, request.messages, functions))
-        return _Prompt(ids, format, _calls(request, format) if ask.constrain else None)
+        prompt = rendered(ask, _PLAIN_TOOLS)
+        return _Prompt(self._model.encode(prompt.text), prompt.format, prompt.constraint)
 
     def _sampling(self, request: ChatRequest, prompt: _Prompt) -> Sampling:
         return Sampling(
@@ -237,26 +225,6 @@ class _Tally:
 
 def _weights(adapter: Adapter | None) -> tuple[Path | None, str]:
     return (None, "base") if adapter is None else (adapter.path, adapter.id)
-
-
-def _calls(request: ChatRequest, format: Format) -> Constraint:
-    choice = request.tool_choice
-    offered = [f for f in request.offered if _may_be_called(f, choice)]
-    many = format.many and request.parallel_tool_calls is not False
-    required = choice == "required" or isinstance(choice, NamedChoice)
-    return format.constraint(offered, required, many)
-
-
-def _may_be_called(function: Function, choice: object) -> bool:
-    named = choice.function if isinstance(choice, NamedChoice) else None
-    return named is None or named.name == function.name
-
-
-def _answer_format(request: ChatRequest) -> Constraint | None:
-    asked = request.response_format
-    if asked is None or asked.type == "text":
-        return None
-    return JsonObject(asked.json_schema.schema if asked.json_schema else _ANY_OBJECT)
 
 
 @contextmanager

@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
-from proxy.protocol.formats.base import Format
-from proxy.protocol.formats.hermes import Hermes
-from proxy.protocol.formats.structured import Structured
+from collections.abc import Sequence
 
-FORMATS: dict[str, Format] = {f.name: f for f in (Hermes(), Structured())}
+from proxy.protocol.formats.base import Format, render, template
+from proxy.protocol.formats.hermes import Hermes
+from proxy.protocol.formats.llama3 import Llama3
+from proxy.protocol.formats.structured import Structured
+from proxy.protocol.openai import Function, Message
+
+FORMATS: dict[str, Format] = {f.name: f for f in (Hermes(), Llama3(), Structured())}
+
+
+def prompt(
+    format: Format, source: str, messages: Sequence[Message], functions: Sequence[Function]
+) -> str:
+    """The prompt of a conversation, as it is trained on and as it is served.
+
+    `source` is the template that shows tools; without tools it is the format's chat template.
+    """
+    return render(source if functions else template(format.chat), messages, functions)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import uuid
 from collections.abc import Sequence
 from importlib import resources
@@ -23,13 +24,20 @@ from proxy.protocol.openai import Function, FunctionCall, Message, ToolCall
 END = "<|im_end|>"
 """Ends every turn of the ChatML family; the last supervised token of a training row."""
 
-CONTROL = (
+_SMOLLM2 = (
     *("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<repo_name>", "<reponame>", "<file_sep>"),
     *("<filename>", "<gh_stars>", "<issue_start>", "<issue_comment>", "<issue_closed>"),
     *("<jupyter_start>", "<jupyter_text>", "<jupyter_code>", "<jupyter_output>"),
     *("<jupyter_script>", "<empty_output>"),
 )
-"""SmolLM2's special tokens, which a message's text must not smuggle into the prompt."""
+_LLAMA3 = (
+    *("<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>"),
+    *("<|eom_id|>", "<|eot_id|>", "<|python_tag|>", "<|finetune_right_pad_id|>", "<|image|>"),
+    *(f"<|reserved_special_token_{number}|>" for number in range(256)),
+)
+CONTROL = (*_SMOLLM2, *_LLAMA3)
+"""Special tokens of the model families that we know, which a message's text must not smuggle into
+the prompt. One list for all, so that a text is rendered alike for each."""
 
 
 class UnknownTemplate(ValueError):
@@ -50,6 +58,10 @@ class Format(Protocol):
     name: str
     template: str
     """Name of the template that new adapters of this format are trained with."""
+    chat: str
+    """Name of the same model family's template for conversations without tools."""
+    end: str
+    """The token that ends a turn in both."""
     opening: str
     """The text that begins a call; what comes before it is text for the reader."""
     many: bool
@@ -94,11 +106,14 @@ def call(name: str, arguments: str) -> ToolCall:
     return ToolCall(id=f"call_{uuid.uuid4().hex[:24]}", function=FunctionCall(name, arguments))
 
 
+_CONTROLS = re.compile(
+    "|".join([*map(re.escape, (*_SMOLLM2, *_LLAMA3[:9])), r"<\|reserved_special_token_\d{1,3}\|>"])
+)
+
+
 def neutral(text: str) -> str:
     """The text with special tokens broken up, so that they are read as text."""
-    for token in CONTROL:
-        text = text.replace(token, "< " + token[1:])
-    return text
+    return _CONTROLS.sub(lambda found: "< " + found[0][1:], text)
 
 
 @functools.lru_cache(maxsize=64)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from proxy.protocol.formats.base import Parsed, call, dumps
+from proxy.protocol.formats.base import END, Parsed, call, dumps
 from proxy.protocol.formats.constraint import Calls, CallShape
 from proxy.protocol.openai import Function, FunctionCall, ToolCall
 
@@ -29,6 +29,8 @@ class Hermes:
 
     name = "hermes"
     template = "hermes"
+    chat = "chatml"
+    end = END
     opening = "<tool_call>"
     many = True
 

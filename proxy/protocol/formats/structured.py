@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from proxy.protocol.formats.base import Parsed, call, decoded, dumps
+from proxy.protocol.formats.base import END, Parsed, call, decoded, dumps
 from proxy.protocol.formats.constraint import Calls, CallShape
 from proxy.protocol.openai import Function, FunctionCall
 
@@ -28,6 +28,8 @@ class Structured:
 
     name = "structured"
     template = "structured"
+    chat = "chatml"
+    end = END
     opening = '{"tool_name"'
     many = False
 

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from proxy.protocol.openai import (
+    MAX_COUNT,
     Function,
     FunctionCall,
     JsonSchema,
@@ -86,7 +87,7 @@ class ResponseRequest(msgspec.Struct, frozen=True, kw_only=True):
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
     stream: bool | None = None
-    max_output_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    max_output_tokens: Annotated[int, msgspec.Meta(ge=1, le=MAX_COUNT)] | None = None
     temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
     top_p: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
     text: TextSettings | None = None

@@ -1,0 +1,78 @@
+"""An engine backend from its settings. Needs the extra `engines`."""
+
+from __future__ import annotations
+
+import aiohttp
+
+from proxy.backends.addresses import Addresses
+from proxy.backends.engine import Dialect, EngineBackend, Pool
+from proxy.backends.replicas import Replicas
+from proxy.backends.settings import TgiSettings, VllmSettings
+from proxy.backends.tgi.dialect import Tgi
+from proxy.backends.vllm.dialect import Vllm
+from proxy.backends.vocabulary import Vocabulary, VocabularyError
+from proxy.protocol.formats import FORMATS
+
+
+def vocabulary(settings: TgiSettings | VllmSettings) -> Vocabulary:
+    """The base model's tokenizer; raises VocabularyError, or the ImportError of what reads it."""
+    if settings.tokenizer is not None:
+        return Vocabulary.read(settings.tokenizer)
+    # A packaged model's tokenizer is read out of its weights, which takes the extra `embedded`.
+    from proxy.protocol.base_model import BaseModel, BaseModelError
+
+    try:
+        return Vocabulary(BaseModel.find(settings.base_model).tokenizer, settings.base_model)
+    except BaseModelError as error:
+        raise VocabularyError(f"{error}; or name the base model's tokenizer.json") from error
+
+
+def dialect(settings: TgiSettings | VllmSettings, vocabulary: Vocabulary) -> Dialect:
+    """How the servers are spoken to."""
+    end = FORMATS[settings.plain].end
+    match settings:
+        case TgiSettings():
+            return Tgi(vocabulary, end)
+        case VllmSettings():
+            return Vllm(
+                base=settings.served_model or settings.base_model,
+                adapters_there=settings.adapters_there or str(settings.adapters.absolute()),
+                end=vocabulary.id(end),
+                flavor=settings.flavor,
+            )
+
+
+def pool(
+    name: str,
+    settings: TgiSettings | VllmSettings,
+    vocabulary: Vocabulary,
+    session: aiohttp.ClientSession,
+) -> Replicas:
+    """The servers, none of them asked yet."""
+    return Replicas(
+        name,
+        settings.pool,
+        max_in_flight=settings.max_in_flight,
+        addresses=Addresses([url.rstrip("/") for url in settings.replicas]),
+        dialect=dialect(settings, vocabulary),
+        session=session,
+        decode=vocabulary.text,
+    )
+
+
+def backend(
+    name: str,
+    settings: TgiSettings | VllmSettings,
+    vocabulary: Vocabulary,
+    pool: Pool,
+    session: aiohttp.ClientSession,
+) -> EngineBackend:
+    """The backend around its servers; it closes both when it is closed."""
+    return EngineBackend(
+        name,
+        settings,
+        encoder=vocabulary,
+        dialect=dialect(settings, vocabulary),
+        pool=pool,
+        session=session,
+    )

@@ -1,0 +1,123 @@
+"""Ways to restart an engine's server with another list of adapters, for those that load no other
+way (TGI). What is run comes from routes.yaml alone; a bundle gives no more than its checked id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from proxy.backends.engine import Replica
+from proxy.backends.pool_settings import ByCommand, ByHand, ByKubernetes, RestartSettings
+from proxy.protocol.adapter import Adapter
+
+_TOLD = 500
+"""Characters of a failed command's complaint that are logged."""
+
+
+class RestartFailed(Exception):
+    """A server was not restarted; the message says why."""
+
+
+class Restarter(Protocol):
+    """Restarts one server."""
+
+    async def restart(self, replica: Replica, adapters: str) -> None:
+        """Return once the old process is gone and a new one has begun with these adapters, in the
+        form of LORA_ADAPTERS.
+
+        Raises RestartFailed.
+        """
+
+
+def restarter(settings: RestartSettings) -> Restarter | None:
+    """The one that the settings ask for; None where the operator restarts servers by hand."""
+    match settings:
+        case ByCommand():
+            return _Command(settings)
+        case ByKubernetes():
+            return _Kubernetes(settings)
+        case ByHand():
+            return None
+
+
+def lora_adapters(adapters: Sequence[Adapter], there: str | None) -> str:
+    """The list as TGI takes it, `id=path,id=path`; `there` is the bundles' directory as it sees it.
+
+    Raises RestartFailed for a path that would break the list apart.
+    """
+    paths = {a.id: f"{there.rstrip('/')}/{a.id}" if there else str(a.path) for a in adapters}
+    for path in paths.values():
+        if any(sign in path for sign in ",=@"):
+            raise RestartFailed(
+                f"{path}: TGI takes no path with ',', '=' or '@'; move the adapters' directory"
+            )
+    return ",".join(f"{id}={path}" for id, path in sorted(paths.items()))
+
+
+class _Command:
+    def __init__(self, settings: ByCommand) -> None:
+        self._settings = settings
+
+    async def restart(self, replica: Replica, adapters: str) -> None:
+        argv = [_filled(word, replica, adapters) for word in self._settings.argv]
+        await _run(argv, self._settings.timeout_s)
+
+
+class _Kubernetes:
+    def __init__(self, settings: ByKubernetes) -> None:
+        self._settings = settings
+
+    async def restart(self, replica: Replica, adapters: str) -> None:
+        settings = self._settings
+        workload = _filled(settings.workload, replica, adapters)
+        kubectl = [settings.kubectl, "--namespace", settings.namespace]
+        # The time makes it a change, and so a roll-out, even where the list is what it was.
+        began = f"HEADRACE_RESTARTED_AT={int(time.time())}"
+        variables = [f"LORA_ADAPTERS={adapters}", began]
+        limit = f"--timeout={settings.timeout_s:g}s"
+        await _run([*kubectl, "set", "env", workload, *variables], settings.timeout_s)
+        await _run([*kubectl, "rollout", "status", workload, limit], settings.timeout_s + 10)
+
+
+def _filled(word: str, replica: Replica, adapters: str) -> str:
+    url = urlsplit(replica.url)
+    values = {
+        "{adapters}": adapters,
+        "{name}": replica.name,
+        "{host}": url.hostname or "",
+        "{port}": str(url.port or ""),
+    }
+    for placeholder, value in values.items():
+        word = word.replace(placeholder, value)
+    return word
+
+
+async def _run(argv: Sequence[str], timeout_s: float) -> None:
+    """Run a command to its end; raises RestartFailed when it fails, or takes too long."""
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *argv,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+        )
+    except OSError as error:
+        raise RestartFailed(f"{argv[0]}: {error.strerror}") from error
+    try:
+        async with asyncio.timeout(timeout_s):
+            _, said = await process.communicate()
+    except TimeoutError as error:
+        raise RestartFailed(f"{argv[0]}: not done after {timeout_s:g} s") from error
+    finally:
+        if process.returncode is None:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+    if process.returncode != 0:
+        complaint = said.decode(errors="replace").strip()[-_TOLD:]
+        raise RestartFailed(f"{argv[0]}: exit code {process.returncode}: {complaint}")

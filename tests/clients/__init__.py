@@ -1,0 +1,1 @@
+"""Headrace and the clients that people use, against each other."""

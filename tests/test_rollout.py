@@ -1,0 +1,353 @@
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+import msgspec
+import pytest
+from aiohttp import web
+from structlog.testing import capture_logs
+
+from proxy.config import parse
+from proxy.protocol import adapter
+from proxy.protocol.adapter import write_champions
+from proxy.protocol.exchange import Exchange
+from tests.engines import bundles
+from tests.engines.farm import Machine, SlowTgi, SlowVllm, farm
+from tests.engines.pooled import QUICK, Pooled, Reply, pooled
+from tests.engines.toy import do
+from tests.serving import serving
+
+ASKS = (
+    "import sys, urllib.request as r;"
+    " r.urlopen(sys.argv[1], data=sys.argv[2].encode(), timeout=60).read()"
+)
+"""What the restart command runs: it asks whoever minds the machines, and waits."""
+
+
+@dataclass
+class Minder:
+    """Restarts machines when it is asked to, as a service manager would."""
+
+    machines: Sequence[Machine]
+    url: str = ""
+    restarted: list[str] = field(default_factory=list)
+    breaks: bool = False
+    """Whether the new process finds none of its adapters."""
+
+    async def restart(self, request: web.Request) -> web.Response:
+        named = {machine.name: machine for machine in self.machines}
+        machine = named[request.match_info["name"]]
+        listed = (await request.text()).split(",")
+        await machine.kill()
+        machine.adapters = [] if self.breaks else [item.partition("=")[0] for item in listed]
+        await machine.start()
+        self.restarted.append(machine.name)
+        return web.Response()
+
+    @property
+    def settings(self) -> str:
+        """For the pool: the command that has it restart a machine."""
+        argv = [sys.executable, "-c", ASKS, self.url + "/{name}", "{adapters}"]
+        listed = msgspec.json.encode(argv).decode()
+        return f"{QUICK}, start_s: 20, restart: {{kind: command, argv: {listed}}}"
+
+
+@asynccontextmanager
+async def minding(machines: Sequence[Machine]) -> AsyncIterator[Minder]:
+    """A minder on a free port."""
+    minder = Minder(machines)
+    app = web.Application()
+    app.add_routes([web.post("/{name}", minder.restart)])
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    minder.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    try:
+        yield minder
+    finally:
+        await runner.cleanup()
+
+
+class Load:
+    """Clients that ask one thing after the other until they are told to stop."""
+
+    def __init__(self, proxy: Pooled, clients: int = 8) -> None:
+        self.replies: list[Reply] = []
+        self._proxy = proxy
+        self._clients = clients
+        self._is_over = False
+
+    async def __aenter__(self) -> Load:
+        self._asking = [asyncio.ensure_future(self._ask(one)) for one in range(self._clients)]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._is_over = True
+        async with asyncio.timeout(30):
+            await asyncio.gather(*self._asking)
+
+    async def more(self, count: int) -> None:
+        """Wait for so many further replies."""
+        goal = len(self.replies) + count
+        async with asyncio.timeout(60):
+            while len(self.replies) < goal:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+
+    async def _ask(self, client: int) -> None:
+        while not self._is_over:
+            self.replies.append(await self._proxy.ask(f"Client {client}", client % 2 == 0))
+
+
+def check_the_flip(replies: Sequence[Reply], exchanges: Sequence[Exchange]) -> None:
+    """Each request answered, by the adapter that its record names; the new one after the flip."""
+    recorded = {exchange.id: exchange for exchange in exchanges}
+    assert [reply for reply in replies if not reply.is_whole] == []
+    assert len(recorded) == len(replies)
+    assert all(len(exchange.attempts) == 1 for exchange in exchanges)
+    by_adapter: dict[str | None, set[str]] = {"chat-v1": set(), "chat-v2": set()}
+    for reply in replies:
+        by_adapter[recorded[reply.id].attempts[0].adapter].add(reply.text)
+    # The toy's words tell which adapter they are of: the base, or the other one, says others.
+    assert by_adapter["chat-v1"] and by_adapter["chat-v2"]
+    assert not by_adapter["chat-v1"] & by_adapter["chat-v2"]
+    assert all(len(texts) == 8 for texts in by_adapter.values())
+    in_order = [exchange.attempts[0].adapter for exchange in exchanges]
+    assert in_order == sorted(in_order)
+
+
+async def test_new_adapter_is_rolled_out_under_load_where_it_can_be_loaded(tmp_path: Path):
+    with capture_logs() as logs:
+        async with (
+            farm(SlowVllm) as machines,
+            pooled(tmp_path, "vllm", machines) as proxy,
+        ):
+            async with Load(proxy) as load:
+                await load.more(24)
+                proxy.champion("chat-v2")
+                await proxy.until(lambda told: is_done(logs))
+                await load.more(24)
+            held = [sorted(machine.engine.toy.adapters) for machine in machines]
+            starts = [machine.starts for machine in machines]
+
+    check_the_flip(load.replies, proxy.recorded())
+    assert held == [["chat-v1", "chat-v2"]] * 2
+    assert starts == [1, 1]
+
+
+async def test_new_adapter_is_rolled_out_under_load_where_servers_must_be_restarted(
+    tmp_path: Path,
+):
+    with capture_logs() as logs:
+        async with (
+            farm(SlowTgi, "chat-v1") as machines,
+            minding(machines) as minder,
+            pooled(tmp_path, "tgi", machines, pool=minder.settings) as proxy,
+            Load(proxy) as load,
+        ):
+            await load.more(24)
+            proxy.champion("chat-v2")
+            await proxy.until(lambda told: is_done(logs), within=60)
+            await load.more(24)
+
+    check_the_flip(load.replies, proxy.recorded())
+    assert minder.restarted == [machine.name for machine in machines]
+    assert [machine.adapters for machine in machines] == [["chat-v1", "chat-v2"]] * 2
+
+
+def is_done(logs: Sequence[dict[str, object]], id: str = "chat-v2") -> bool:
+    done = [entry for entry in logs if entry["event"] == "rollout_done"]
+    return [id] in [entry["adapters"] for entry in done]
+
+
+async def test_former_champion_is_let_go_with_the_next_roll_out(tmp_path: Path):
+    with capture_logs() as logs:
+        async with (
+            farm(SlowVllm, machines=1) as (machine,),
+            pooled(tmp_path, "vllm", [machine]) as proxy,
+        ):
+            proxy.champion("chat-v2")
+            await proxy.until(lambda told: is_done(logs))
+            assert sorted(machine.engine.toy.adapters) == ["chat-v1", "chat-v2"]
+            proxy.champion("chat-v3")
+            await proxy.until(lambda told: told.of(machine)["adapters"] == ["chat-v2", "chat-v3"])
+            await proxy.until(lambda told: "chat-v1" not in machine.engine.toy.adapters)
+
+            assert sorted(machine.engine.toy.adapters) == ["chat-v2", "chat-v3"]
+
+
+async def test_going_back_to_the_former_champion_takes_no_restart(tmp_path: Path):
+    with capture_logs() as logs:
+        async with (
+            farm(SlowTgi, "chat-v1", machines=1) as machines,
+            minding(machines) as minder,
+            pooled(tmp_path, "tgi", machines, pool=minder.settings) as proxy,
+        ):
+            proxy.champion("chat-v2")
+            await proxy.until(lambda told: is_done(logs))
+            logs.clear()
+            write_champions(proxy.adapters, {"chat": "chat-v1"})
+            await proxy.until(lambda told: is_done(logs, "chat-v1"))
+
+    assert len(minder.restarted) == 1
+
+
+@pytest.mark.parametrize("name", ["tgi", "vllm"])
+async def test_broken_bundle_keeps_the_old_champion_and_is_told(tmp_path: Path, name: str):
+    kind = {"tgi": SlowTgi, "vllm": SlowVllm}[name]
+    async with (
+        farm(kind, "chat-v1", machines=1) as machines,
+        pooled(tmp_path, name, machines) as proxy,
+    ):
+        bundles.write(proxy.adapters, "chat-v2")
+        (proxy.adapters / "chat-v2" / adapter.WEIGHTS).write_bytes(b"torn")
+        with capture_logs() as logs:
+            write_champions(proxy.adapters, {"chat": "chat-v2"})
+            told = await proxy.until(lambda told: told.rollouts)
+            reply = await proxy.ask(do("Hello."))
+
+        assert "is not the file that its manifest names" in told.rollouts["local"]
+        assert [e["event"] for e in logs if e["log_level"] == "error"] == ["rollout_failed"]
+        assert (reply.is_whole, told.ready) == (True, True)
+
+        (proxy.adapters / "chat-v2" / adapter.WEIGHTS).write_bytes(b"chat-v2")
+        write_champions(proxy.adapters, {"chat": "chat-v1"})
+        await proxy.until(lambda told: not told.rollouts)
+
+
+async def test_champion_whose_canary_fails_is_not_put_in_place(tmp_path: Path):
+    async with (
+        farm(SlowVllm, machines=1) as (machine,),
+        pooled(tmp_path, "vllm", [machine]) as proxy,
+    ):
+        proxy.champion("chat-v2", answers_as="chat-v9")
+        told = await proxy.until(lambda told: told.rollouts)
+        reply = await proxy.ask("Hello.")
+
+    assert "does not serve chat-v2: its answer is not the trained one's" in told.rollouts["local"]
+    assert told.of(machine)["adapters"] == ["chat-v1"]
+    assert reply.is_whole
+    assert {e.attempts[0].adapter for e in proxy.recorded()} == {"chat-v1"}
+
+
+async def test_restart_that_loses_the_adapter_stops_before_the_next_server(tmp_path: Path):
+    async with (
+        farm(SlowTgi, "chat-v1") as (one, two),
+        minding([one, two]) as minder,
+        pooled(tmp_path, "tgi", [one, two], pool=minder.settings) as proxy,
+    ):
+        minder.breaks = True
+        proxy.champion("chat-v2")
+        told = await proxy.until(lambda told: told.rollouts)
+        replies = [await proxy.ask(do("Hello.")) for _ in range(4)]
+
+    assert minder.restarted == [one.name]
+    assert "the base model answers in its place" in told.rollouts["local"]
+    assert all(reply.is_whole for reply in replies)
+
+
+async def test_last_server_that_is_well_is_not_restarted_until_another_is(tmp_path: Path):
+    async with (
+        farm(SlowTgi, "chat-v1") as (one, two),
+        minding([one, two]) as minder,
+        pooled(tmp_path, "tgi", [one, two], pool=minder.settings) as proxy,
+    ):
+        await two.kill()
+        await proxy.until(lambda told: told.of(two)["state"] == "down")
+        proxy.champion("chat-v2")
+        told = await proxy.until(lambda told: told.rollouts)
+        assert told.rollouts["local"] == f"no other server could take over from {one.name}"
+        assert minder.restarted == []
+
+        await two.start()
+        await proxy.until(lambda told: not told.rollouts)
+
+    assert minder.restarted == [one.name, two.name]
+
+
+async def test_operator_is_told_the_line_and_the_flip_follows_the_restart(tmp_path: Path):
+    with capture_logs() as logs:
+        async with (
+            farm(SlowTgi, "chat-v1", machines=1) as (machine,),
+            pooled(tmp_path, "tgi", [machine]) as proxy,
+        ):
+            proxy.champion("chat-v2")
+            told = await proxy.until(lambda told: told.rollouts)
+            before = await proxy.ask("Hello.")
+            machine.adapters = ["chat-v1", "chat-v2"]
+            await machine.kill()
+            await proxy.until(lambda told: told.of(machine)["state"] == "down")
+            await machine.start()
+            await proxy.until(lambda told: not told.rollouts and is_done(logs))
+            after = await proxy.ask("Hello.")
+
+    at = proxy.adapters.absolute()
+    line = f"LORA_ADAPTERS=chat-v1={at / 'chat-v1'},chat-v2={at / 'chat-v2'}"
+    assert told.rollouts["local"] == f"restart {machine.name} with {line}"
+    assert next(e["reason"] for e in logs if e["event"] == "rollout_waits").endswith(line)
+    recorded = {exchange.id: exchange.attempts[0].adapter for exchange in proxy.recorded()}
+    assert (recorded[before.id], recorded[after.id]) == ("chat-v1", "chat-v2")
+
+
+async def test_servers_that_were_started_with_other_adapters_are_restarted_at_the_start(
+    tmp_path: Path,
+):
+    async with (
+        farm(SlowTgi, "chat-v0") as machines,
+        minding(machines) as minder,
+        pooled(tmp_path, "tgi", machines, pool=minder.settings) as proxy,
+    ):
+        for machine in machines:
+            await proxy.until(lambda told, m=machine: told.of(m)["adapters"] == ["chat-v1"])
+        reply = await proxy.ask(do("Hello."))
+
+    assert minder.restarted == [machine.name for machine in machines]
+    assert reply.text == "Hello."
+
+
+async def test_champion_file_that_vanishes_changes_nothing(tmp_path: Path):
+    async with (
+        farm(SlowVllm, machines=1) as machines,
+        pooled(tmp_path, "vllm", machines) as proxy,
+    ):
+        (proxy.adapters / adapter.CHAMPIONS).unlink()
+        proxy.champion("chat-v2")
+        await proxy.until(lambda told: "chat-v2" in str(told.of(machines[0])["adapters"]))
+        (proxy.adapters / adapter.CHAMPIONS).unlink()
+        await asyncio.sleep(1.5)
+        reply = await proxy.ask("Hello.")
+
+    recorded = {exchange.id: exchange.attempts[0].adapter for exchange in proxy.recorded()}
+    assert recorded[reply.id] == "chat-v2"
+
+
+async def test_new_champion_of_the_engine_in_the_proxy_is_loaded_and_put_in_place(tmp_path: Path):
+    pytest.importorskip("openvino_genai", reason="needs the embedded extra")
+    shipped = Path(__file__).parents[1] / "adapters"
+    (tmp_path / "api-v1").symlink_to(shipped / "api-v1")
+    write_champions(tmp_path, {})
+    text = f"""
+version: 1
+models: [gpt-4o]
+backends: {{local: {{kind: embedded, base_model: {bundles.MODEL}, adapters: ., preload: false}}}}
+domains: {{chat: {{plan: [local]}}}}
+defaults: {{tools: chat, chat: chat}}
+record: {{directory: record}}
+"""
+    with capture_logs() as logs:
+        async with (
+            serving(parse(text, tmp_path, {})) as url,
+            aiohttp.ClientSession() as session,
+        ):
+            proxy = Pooled(url, tmp_path, session)
+            write_champions(tmp_path, {"chat": "api-v1"})
+            await proxy.until(lambda told: is_done(logs, "api-v1"), within=120)
+            reply = await proxy.ask("Hello.")
+
+    assert reply.is_whole
+    assert [exchange.attempts[0].adapter for exchange in proxy.recorded()] == ["api-v1"]
