@@ -15,11 +15,13 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
 from proxy.auth import Authenticator
-from proxy.backends import http, litellm
+from proxy.backends import entra, http, litellm
+from proxy.backends.azure import AzureBackend
 from proxy.backends.base import Backend
 from proxy.backends.openai import OpenAIBackend
 from proxy.backends.replicas import Replicas
 from proxy.backends.settings import (
+    AzureSettings,
     EmbeddedSettings,
     LiteLLMSettings,
     OpenAISettings,
@@ -178,6 +180,9 @@ async def _fleet(config: Config, stack: AsyncExitStack) -> _Fleet:
             case OpenAISettings():
                 cloud = _openai(name, settings)
                 fleet.backends[name] = await stack.enter_async_context(aclosing(cloud))
+            case AzureSettings():
+                azure = await stack.enter_async_context(_azure(name, settings))
+                fleet.backends[name] = await stack.enter_async_context(aclosing(azure))
             case LiteLLMSettings():
                 other = await asyncio.to_thread(litellm.build, name, settings)
                 fleet.backends[name] = await stack.enter_async_context(aclosing(other))
@@ -200,6 +205,17 @@ def _openai(name: str, settings: OpenAISettings) -> Backend:
         count_usage=settings.count_usage,
         max_connections=settings.max_connections,
     )
+
+
+@asynccontextmanager
+async def _azure(name: str, settings: AzureSettings) -> AsyncIterator[AzureBackend]:
+    """The backend, and beside it what renews its tokens, if it has any."""
+    if settings.entra is None:
+        yield AzureBackend(name, settings)
+        return
+    tokens = entra.build(name, settings.entra)
+    async with aclosing(tokens), _beside(tokens.run(), f"tokens of {name}"):
+        yield AzureBackend(name, settings, tokens)
 
 
 class _Local:

@@ -21,9 +21,8 @@ from proxy.auth import AuthSettings
 from proxy.backends.settings import (
     KINDS,
     BackendSettings,
+    CloudSettings,
     EmbeddedSettings,
-    LiteLLMSettings,
-    OpenAISettings,
 )
 from proxy.errors import BadConfig
 from proxy.limits import LimitSettings
@@ -180,7 +179,7 @@ def _anchored(config: Config, directory: Path) -> Config:
 
 
 def _anchored_backend(settings: BackendSettings, directory: Path) -> BackendSettings:
-    if isinstance(settings, OpenAISettings | LiteLLMSettings):
+    if isinstance(settings, CloudSettings):
         return settings
     adapters = directory / settings.adapters.expanduser()
     if isinstance(settings, EmbeddedSettings):
