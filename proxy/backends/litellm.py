@@ -22,7 +22,7 @@ from proxy import sse
 from proxy.backends.base import Ask, Relayed
 from proxy.backends.settings import LiteLLMSettings
 from proxy.errors import (
-    BackendOverloaded,
+    BackendLimited,
     BackendRefused,
     BackendTimeout,
     BackendUnavailable,
@@ -229,7 +229,7 @@ def _by_status(error: Exception, status: object) -> ProxyError:
     if status == 408:
         return BackendTimeout("the backend answered 408")
     if status == 429:
-        return BackendOverloaded("the backend answered 429", _retry(error))
+        return _limited(error)
     if status in (401, 402, 403):
         # Such a message may show a part of our key.
         return BackendUnavailable(f"the backend does not accept our credentials ({status})")
@@ -238,6 +238,12 @@ def _by_status(error: Exception, status: object) -> ProxyError:
     if isinstance(status, int):
         return BackendUnavailable(f"the backend answered {status}")
     return BackendUnavailable(f"the backend could not be used: {type(error).__name__}")
+
+
+def _limited(error: Exception) -> BackendLimited:
+    code = _said(error).get("code")
+    message = "the backend answered 429: its rate limit is reached"
+    return BackendLimited(message, _retry(error), None if code is None else str(code))
 
 
 def _refused(error: Exception, status: int) -> BackendRefused:

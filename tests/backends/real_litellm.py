@@ -368,7 +368,7 @@ async def test_anthropics_tool_calls_come_as_openais(cloud: ScriptedCloud):
         (400, "some_code", 400, "some_code"),
         (404, "model_not_found", 404, "model_not_found"),
         (422, "odd", 422, "odd"),
-        (429, "rate_limit_exceeded", 503, "backend_overloaded"),
+        (429, "insufficient_quota", 429, "insufficient_quota"),
         (500, None, 502, "backend_unavailable"),
         (503, None, 502, "backend_unavailable"),
         (401, "invalid_api_key", 502, "backend_unavailable"),
