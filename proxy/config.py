@@ -21,8 +21,8 @@ from proxy.auth import AuthSettings
 from proxy.backends.settings import (
     KINDS,
     BackendSettings,
+    CloudSettings,
     EmbeddedSettings,
-    OpenAISettings,
 )
 from proxy.errors import BadConfig
 from proxy.limits import LimitSettings
@@ -91,6 +91,11 @@ def _mapping(loader: _UniqueKeys, node: yaml.MappingNode) -> dict[Any, Any]:
     return loader.construct_mapping(node, deep=True)
 
 
+# A version of an API (`2024-10-21`) is a text, not a day.
+_UniqueKeys.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 _UniqueKeys.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 
 
@@ -179,7 +184,7 @@ def _anchored_key(key: str, directory: Path) -> str:
 
 
 def _anchored_backend(settings: BackendSettings, directory: Path) -> BackendSettings:
-    if isinstance(settings, OpenAISettings):
+    if isinstance(settings, CloudSettings):
         return settings
     adapters = directory / settings.adapters.expanduser()
     if isinstance(settings, EmbeddedSettings):

@@ -139,12 +139,15 @@ class BackendRefused(BadRequest):
         code: str | None,
         param: str | None,
         headers: Mapping[str, str] | None = None,
+        innererror: bytes | None = None,
     ) -> None:
-        """`headers`: those of the cloud's answer that are worth passing on."""
+        """`headers`: those of the cloud's answer that are worth passing on; `innererror`: what
+        Azure says more, as JSON: which of its filters struck."""
         super().__init__(message, param)
         self.status = status
         self.type = type
         self.code = code
+        self.innererror = innererror
         self._headers = dict(headers or {})
 
     @property

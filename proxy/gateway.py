@@ -7,7 +7,7 @@
 | 3 match         | routing                      | 404 for an unknown model      |
 | 4 admit         | limits                       | 429 with retry-after          |
 | 5 plan          | catalog                      | 400 for what no backend can   |
-| 6 attempt       | cascade, attempt, backends   | 502, 503, 504                 |
+| 6 attempt       | cache, cascade, attempt      | 502, 503, 504                 |
 | 7 relay         | endpoints                    | the client leaves             |
 | 8 record        | recording, recorder          | never the client's problem    |
 """
@@ -19,10 +19,10 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
-from proxy import cascade
 from proxy.assemble import new_head
 from proxy.attempt import Job
 from proxy.auth import Authenticator, Caller
+from proxy.cache import WISH, Cache
 from proxy.cascade import Answer
 from proxy.catalog import Catalog, Plan
 from proxy.consent import Consent
@@ -78,6 +78,7 @@ class Gateway:
     deadline_s: float
     longest_s: float
     hedges: Hedges
+    cache: Cache
 
     @asynccontextmanager
     async def answer(self, inbound: Inbound) -> AsyncIterator[Answer]:
@@ -105,7 +106,10 @@ class Gateway:
                         facts=inbound.facts,
                         deadline=deadline,
                     )
-                    async with cascade.answer(job, self.hedges) as answer:
+                    wish = _cache_wish(inbound.headers)
+                    async with self.cache.answer(
+                        job, self.hedges, tenant=inbound.caller.tenant, wish=wish
+                    ) as answer:
                         yield await self._lasting(answer, recording)
 
     def plan(self, inbound: Inbound, route: Route, request: ChatRequest) -> Plan:
@@ -200,6 +204,13 @@ def parse(body: bytes) -> ChatRequest:
 def retries(headers: Mapping[bytes, bytes]) -> int:
     """How often the client's SDK has sent this request before, if it says so."""
     return _whole_number(headers.get(b"x-stainless-retry-count", b""))
+
+
+def _cache_wish(headers: Mapping[bytes, bytes]) -> bytes:
+    """What the client wants of the cache; who says which backend shall answer wants its answer."""
+    if any(name in headers for name in _FOR_ADMINS):
+        return b"skip"
+    return headers.get(WISH, b"")
 
 
 def _whole_number(text: bytes) -> int:

@@ -35,6 +35,8 @@ class Facts:
     attempts: int = 0
     fallback_reason: str | None = None
     """Code of the failure for which the next backend was asked."""
+    cache: str | None = None
+    """`hit` or `miss`; None where the answer is not looked for."""
     drifted: list[str] = field(default_factory=list)
     """Tools whose schema is not the one that the adapter was trained with."""
     began: float = field(default_factory=time.perf_counter)
@@ -58,6 +60,7 @@ class Facts:
             "x-headrace-adapter": self.adapter,
             "x-headrace-attempts": str(self.attempts) if self.attempts else None,
             "x-headrace-fallback-reason": self.fallback_reason,
+            "x-headrace-cache": self.cache,
             "x-headrace-overhead-ms": _shown(self.overhead_s, 1000, 2),
             "x-headrace-confidence": _shown(self.confidence, 1, 4),
         }
@@ -73,6 +76,7 @@ class Facts:
             "adapter": self.adapter,
             "attempts": self.attempts or None,
             "fallback_reason": self.fallback_reason,
+            "cache": self.cache,
             "drifted": self.drifted or None,
             "error": self.error,
             "outcome": self.outcome,

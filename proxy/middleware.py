@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from proxy import sse
-from proxy.errors import MethodNotAllowed, NotFound, ProxyError
+from proxy.errors import BackendRefused, MethodNotAllowed, NotFound, ProxyError
 from proxy.logs import CLIENT_GONE, Facts
 
 log = structlog.get_logger(__name__)
@@ -153,12 +153,14 @@ def _told(error: Exception, scope: Scope) -> ProxyError:
 
 def error_body(error: ProxyError) -> bytes:
     """OpenAI's error object, with all of its four keys."""
-    told = {
+    told: dict[str, object] = {
         "message": error.message,
         "type": error.type,
         "param": error.param,
         "code": error.code,
     }
+    if isinstance(error, BackendRefused) and error.innererror is not None:
+        told["innererror"] = msgspec.Raw(error.innererror)
     return msgspec.json.encode({"error": told})
 
 

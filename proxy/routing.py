@@ -68,6 +68,17 @@ class Hedge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Part of the requests that may be asked twice. Default 0.05: what a 95th percentile means."""
 
 
+class CacheSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Whether a request that asks for the same answer each time is given the one that is kept."""
+
+    max_mib: Annotated[float, msgspec.Meta(gt=0)] = 64
+    """Memory in MiB for the answers of this domain; those used longest ago make room. Default 64:
+    some 50 000 tool calls."""
+    ttl_s: Annotated[float, msgspec.Meta(gt=0)] = 3600
+    """Seconds after which an answer is asked for anew. Default 3600, chosen: what a cloud's model
+    says can change without its name."""
+
+
 class Domain(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A kind of request, told by its tools, and who answers it."""
 
@@ -105,6 +116,8 @@ class Domain(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     with: `serve` asks the adapter all the same, `observe` also says so in log and record,
     `fallback` asks the next backend. Default observe: most changes are harmless, and the answer is
     verified."""
+    cache: CacheSettings | None = None
+    """Whether answers are given again. Default none: a client may count on a new one each time."""
     deadline_s: Annotated[float, msgspec.Meta(gt=0)] | None = None
     """As `limits.deadline_s`, for this domain. Default none: that one."""
     record: Level | None = None

@@ -60,6 +60,14 @@ def check_late(late: Sequence[Event], request: ChatRequest) -> None:
         raise InvalidAnswer(failure.message, failure.reason)
 
 
+def failure_of(answer: Sequence[Event], request: ChatRequest) -> Failure | None:
+    """The first thing that is wrong with a whole answer; None if nothing is."""
+    text = "".join(event.text for event in answer if isinstance(event, Text))
+    calls = [event for event in answer if isinstance(event, Call)]
+    finish = next(event for event in answer if isinstance(event, Finish))
+    return _failure(text, calls, finish, request)
+
+
 def _check_confidence(calls: Sequence[Call], finish: Finish, floor: float | None) -> None:
     if not calls or floor is None or finish.confidence is None:
         return

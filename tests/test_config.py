@@ -123,7 +123,8 @@ def test_reference_without_quotes_in_braces_is_explained():
         (
             "kind: embedded",
             "kind: embeded",
-            "$.backends.local.kind: Invalid value 'embeded'; known are: embedded, openai",
+            "$.backends.local.kind: Invalid value 'embeded'; known are: azure, embedded, litellm,"
+            " openai, tgi, vllm",
         ),
         ("gpt-4o: other", "gpt-4o: 1", "$.backends.cloud.models.gpt-4o: Expected `str`, got `int`"),
         ("[local, cloud]", "[]", "$.domains.bookings.plan: no backend would answer"),

@@ -31,6 +31,8 @@ _FILE = re.compile(r"content-(length|disposition|range)|accept-ranges|etag|last-
 """Headers that say what a file is; of an answer that is no chat, these too."""
 _ENDED = re.compile(rb"\[DONE\]|\"finish_reason\"\s*:\s*\"|\"error\"\s*:")
 """What the last bytes of a whole stream hold; some servers leave `[DONE]` out."""
+_PLAIN = {"accept-encoding": "identity"}
+"""Compressed streams come in lumps: a chunk is held back until a block is full."""
 _ANSWERS = ("application/json", "text/event-stream")
 _TAIL = 4096
 _MAX_ERROR = 64 * 1024
@@ -118,9 +120,9 @@ class OpenAIBackend:
 
     async def _post(self, ask: Ask) -> aiohttp.ClientResponse:
         return await self._open_session().post(
-            f"{self._url}/chat/completions",
+            URL(self._place("/chat/completions", ask.request.model), encoded=True),
             data=self._body(ask),
-            headers=self._headers(),
+            headers={"content-type": "application/json", **_PLAIN, **await self._credentials()},
             timeout=self._stream_timeout if ask.request.stream else self._whole_timeout,
             allow_redirects=False,
         )
@@ -140,21 +142,21 @@ class OpenAIBackend:
         return await self._open_session().request(
             forward.method,
             # Encoded already: decoding and encoding it anew could make another path of it.
-            URL(self._url + forward.target, encoded=True),
+            URL(self._place(forward.target, forward.model), encoded=True),
             data=body,
-            headers={**forward.headers, **self._credentials()},
+            headers={**forward.headers, **_PLAIN, **await self._credentials()},
             timeout=self._whole_timeout,
             allow_redirects=False,
             skip_auto_headers=("content-type", "user-agent"),
         )
 
-    def _headers(self) -> dict[str, str]:
-        return {"content-type": "application/json", **self._credentials()}
+    def _place(self, target: str, model: str | None) -> str:
+        """The URL, percent-encoded, of a path below the API's root; `model` as the client says."""
+        return self._url + target
 
-    def _credentials(self) -> dict[str, str]:
-        # Compressed streams come in lumps: a chunk is held back until a block is full.
-        plain = {"accept-encoding": "identity"}
-        return {**plain, "authorization": f"Bearer {self._key}"} if self._key else plain
+    async def _credentials(self) -> dict[str, str]:
+        """The headers that say who we are; raises BackendUnavailable."""
+        return {"authorization": f"Bearer {self._key}"} if self._key else {}
 
     def _open_session(self) -> aiohttp.ClientSession:
         # Made at the first request, since it binds to the loop that runs then.
@@ -249,6 +251,7 @@ class _About(msgspec.Struct):
     type: str | None = None
     param: str | None = None
     code: str | int | None = None
+    innererror: msgspec.Raw = msgspec.Raw(b"")
 
 
 class _Body(_About):
@@ -275,6 +278,7 @@ async def _error(response: aiohttp.ClientResponse) -> ProxyError:
         code=None if said.code is None else str(said.code),
         param=said.param,
         headers=told,
+        innererror=bytes(said.innererror) or None,
     )
 
 

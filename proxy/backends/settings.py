@@ -12,20 +12,9 @@ from proxy.backends.pool_settings import PoolSettings
 _Url = Annotated[str, msgspec.Meta(pattern="^https?://[^/?#@]+/?$")]
 
 
-class OpenAISettings(
-    msgspec.Struct,
-    frozen=True,
-    forbid_unknown_fields=True,
-    kw_only=True,
-    tag="openai",
-    tag_field="kind",
-):
-    """A server that speaks OpenAI's protocol: OpenAI itself, or any engine that does."""
+class RemoteSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What clouds that are asked over HTTP have in common; the kinds below add their own."""
 
-    base_url: Annotated[str, msgspec.Meta(pattern="^https?://[^/]")]
-    """Where its API begins, with the version: `https://api.openai.com/v1`."""
-    api_key: str | None = None
-    """Sent as `Authorization: Bearer`. Default none, for engines of one's own."""
     models: dict[str, str] = {}
     """Name that clients use → name that this server knows. Names left out go as they are."""
     connect_s: Annotated[float, msgspec.Meta(gt=0)] = 5
@@ -40,6 +29,83 @@ class OpenAISettings(
     client does not see it. Default no: not all servers know `stream_options`."""
     max_connections: Annotated[int, msgspec.Meta(ge=1)] = 1000
     """Connections at once. Default 1000: `limits.max_in_flight` is meant to bind first."""
+
+
+class OpenAISettings(RemoteSettings, frozen=True, kw_only=True, tag="openai", tag_field="kind"):
+    """A server that speaks OpenAI's protocol: OpenAI itself, or any engine that does."""
+
+    base_url: Annotated[str, msgspec.Meta(pattern="^https?://[^/]")]
+    """Where its API begins, with the version: `https://api.openai.com/v1`."""
+    api_key: str | None = None
+    """Sent as `Authorization: Bearer`. Default none, for engines of one's own."""
+
+
+class EntraSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """An identity of Microsoft Entra in a key's place (extra `azure`)."""
+
+    identity: Literal["client_secret", "managed", "workload"] = "managed"
+    """`managed`: the one that Azure gave this machine; `workload`: the one that Kubernetes gave
+    this pod; `client_secret`: an application's, with the three fields below. Default managed."""
+    tenant_id: str | None = None
+    """Directory of the identity. Default none: `workload` reads it from the environment."""
+    client_id: str | None = None
+    """Application, or the user-assigned managed identity. Default none: the machine's own."""
+    client_secret: str | None = None
+    """The application's secret; best as ${NAME}."""
+    scope: str = "https://cognitiveservices.azure.com/.default"
+    """What the token is for. Default: Azure's AI services in the public cloud."""
+
+    def __post_init__(self) -> None:
+        if self.identity == "client_secret" and not (
+            self.tenant_id and self.client_id and self.client_secret
+        ):
+            raise ValueError("`client_secret` needs tenant_id, client_id and client_secret")
+
+
+class AzureSettings(RemoteSettings, frozen=True, kw_only=True, tag="azure", tag_field="kind"):
+    """A resource of Azure OpenAI; `models` maps clients' names to its deployments."""
+
+    endpoint: Annotated[str, msgspec.Meta(pattern="^https?://[^/]+/?$")]
+    """The resource: `https://NAME.openai.azure.com`, no path."""
+    api_version: str | None = "2024-10-21"
+    """Version of the API of deployments: chats, completions, embeddings. Default 2024-10-21,
+    the last dated one that is generally available; null asks for these at `/openai/v1` too."""
+    api_key: str | None = None
+    """One of the resource's keys. Default none: `entra` says who we are."""
+    entra: EntraSettings | None = None
+    """Identity whose tokens are sent in place of a key."""
+
+    def __post_init__(self) -> None:
+        if (self.api_key is None) == (self.entra is None):
+            raise ValueError("either `api_key` or `entra` must say who we are, and not both")
+
+
+class LiteLLMSettings(
+    msgspec.Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    kw_only=True,
+    tag="litellm",
+    tag_field="kind",
+):
+    """Any provider that the litellm library knows (extra `litellm`)."""
+
+    models: dict[str, str] = {}
+    """Name that clients use → litellm's, provider first: `anthropic/claude-…`. Names left out go as
+    they are, and litellm guesses the provider."""
+    api_key: str | None = None
+    """The provider's key. Default none: litellm reads the provider's own variables."""
+    api_base: Annotated[str, msgspec.Meta(pattern="^https?://[^/]")] | None = None
+    """Where the provider's API begins. Default none: where litellm knows it to be."""
+    api_version: str | None = None
+    """Version of the API, for providers that have one in their requests. Default none."""
+    options: dict[str, str | int | float | bool] = {}
+    """More that litellm needs of a provider, under its names: `aws_region_name`, `vertex_project`,
+    … Default none. They win over what a client sends."""
+    silence_s: Annotated[float, msgspec.Meta(gt=0)] = 60
+    """Seconds without an event after which a stream is given up. Default 60, as `openai`."""
+    answer_s: Annotated[float, msgspec.Meta(gt=0)] = 600
+    """Seconds until an answer that comes in one piece must be there. Default 600, as `openai`."""
 
 
 class EmbeddedSettings(
@@ -135,5 +201,6 @@ class VllmSettings(EngineSettings, frozen=True, kw_only=True, tag="vllm", tag_fi
     """Whether calls are held to the offered tools' schemas while they are written."""
 
 
-BackendSettings: TypeAlias = OpenAISettings | EmbeddedSettings | TgiSettings | VllmSettings
-KINDS = ("embedded", "openai", "tgi", "vllm")
+CloudSettings: TypeAlias = OpenAISettings | AzureSettings | LiteLLMSettings
+BackendSettings: TypeAlias = CloudSettings | EmbeddedSettings | TgiSettings | VllmSettings
+KINDS = ("azure", "embedded", "litellm", "openai", "tgi", "vllm")
