@@ -99,9 +99,9 @@ async def running(config: Config) -> AsyncIterator[Proxy]:
     async with AsyncExitStack() as stack:
         fleet = await _fleet(config, stack)
         catalog = Catalog(fleet.backends, fleet.champions)
+        recorder = await stack.enter_async_context(_recorder(config))
         rollouts = Rollouts(catalog, fleet.sources)
         await stack.enter_async_context(_beside(rollouts.run(), "rollouts"))
-        recorder = await stack.enter_async_context(_recorder(config))
         yield assemble(config, catalog, recorder, lambda: _details(fleet, rollouts))
 
 
