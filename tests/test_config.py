@@ -176,3 +176,9 @@ def test_complaints_about_a_file_begin_with_its_name(tmp_path):
 
     with pytest.raises(BadConfig, match=rf"^{path}: \$: Object missing required field"):
         load(path)
+
+
+def test_words_that_old_yaml_takes_for_truth_values_stay_words():
+    config = parse(GOOD.replace("{plan: [cloud]}", "{plan: [cloud], verify: off}"), Path("/"), {})
+
+    assert config.domains["chat"].verify == "off"
