@@ -183,24 +183,26 @@ class _Cascade:
     @contextmanager
     def _kept_back(self) -> Iterator[None]:
         """Keep a failure while another attempt may follow it."""
+        is_late = self._commitment.state == "text"
         try:
             yield
         except BackendError as error:
-            if not self._lets_follow(error):
+            if not self._lets_follow(error, is_late):
                 raise
             self._failure = error
             if isinstance(error, LowConfidence):
                 self._unsure = self._job.recording.tapes[-1]
 
-    def _lets_follow(self, error: BackendError) -> bool:
+    def _lets_follow(self, error: BackendError, is_late: bool) -> bool:
         wanted = error.trigger in self._job.route.policy.fallback.when
-        return wanted and self._commitment.lets_follow(error)
+        return wanted and self._commitment.lets_follow(error, is_late)
 
     def _last_resort(self) -> list[Event]:
         """An answer that was valid but not sure enough, when nobody has a better one."""
-        if self._unsure is None:
+        heard = self._unsure.heard().events() if self._unsure is not None else []
+        if self._unsure is None or not heard:
             raise self._failure or BackendUnavailable("no backend is there to answer")
-        heard = self._unsure.heard().events()
+        self._job.recording.answered(self._unsure)
         return heard if self._commitment.state == "uncommitted" else _without_text(heard)
 
     # ------------------------------------------------------------ one attempt, or several at once
@@ -238,6 +240,7 @@ class _Cascade:
     async def _voted(self, attempt: Attempt) -> AsyncGenerator[Item, None]:
         """The answer that most samples agree on; each of them is recorded as an attempt."""
         policy, request = self._job.route.policy, attempt.request
+        polled: list[tuple[list[Event], Tape]] = []
 
         async def sample(number: int) -> list[Event]:
             drawn = msgspec.structs.replace(
@@ -247,9 +250,13 @@ class _Cascade:
             )
             kind: Kind = attempt.kind if number == 0 else "sample"
             one = Attempt(kind=kind, candidate=attempt.candidate, request=drawn)
-            return await events(one, self._job, one.tape(self._job.recording))
+            tape = one.tape(self._job.recording)
+            polled.append((await events(one, self._job, tape), tape))
+            return polled[-1][0]
 
-        for event in await vote(sample, policy.samples):
+        chosen = await vote(sample, policy.samples)
+        self._job.recording.answered(next(tape for said, tape in polled if said is chosen))
+        for event in chosen:
             yield event
 
     async def _hedged(self, attempt: Attempt, after_s: float | None) -> AsyncGenerator[Item, None]:
@@ -268,6 +275,7 @@ class _Cascade:
             self._answering = (attempt, hedge)[winner]
             for loser in tapes[:winner] + tapes[winner + 1 :]:
                 loser.end("failed", "hedge_lost")
+            job.recording.answered(tapes[winner])
 
         first = items(attempt, job, tapes[0])
         given = first if after_s is None else race(first, second, after_s, decided)

@@ -4,8 +4,9 @@
          └────────────calls─────────▶┘
          └──────────────────a cloud's bytes────────────▶┘
 
-Nothing seen: the next backend may answer when one fails. Text seen, and then an invalid call: the
-next one may add its calls, nothing else. Calls or a cloud's bytes seen: nobody else may add to it.
+Nothing seen: the next backend may answer when one fails. Text seen, and then an invalid or unsure
+call: the next one may add its calls, nothing else. Calls or a cloud's bytes seen: nobody else may
+add to it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 from typing import Literal, TypeAlias
 
 from proxy.backends.base import Call, Event, Finish, Text
-from proxy.errors import BackendError, InvalidAnswer
+from proxy.errors import BackendError, InvalidAnswer, LowConfidence
 
 State: TypeAlias = Literal["uncommitted", "text", "sealed", "done"]
 
@@ -38,8 +39,9 @@ class Commitment:
         """The client has been sent a cloud's bytes, which end as they end."""
         self.state = "done"
 
-    def lets_follow(self, error: BackendError) -> bool:
-        """Whether another attempt may go on after this failure."""
+    def lets_follow(self, error: BackendError, is_late: bool = False) -> bool:
+        """Whether another attempt may go on after this failure; `is_late`: of an attempt that could
+        only have added its calls to another one's text, and has sent nothing."""
         if self.state == "text":
-            return isinstance(error, InvalidAnswer)
+            return is_late or isinstance(error, InvalidAnswer | LowConfidence)
         return self.state == "uncommitted"

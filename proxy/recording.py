@@ -86,6 +86,12 @@ class Recording:
         self.tapes.append(tape)
         return tape
 
+    def answered(self, tape: Tape) -> None:
+        """This attempt is the one whose answer the client gets, whatever ended it before."""
+        tape.clear()
+        self.tapes.remove(tape)
+        self.tapes.append(tape)
+
     def close(self, status: int, outcome: Outcome | None = None) -> None:
         """The request is over: the client saw this status. Without an outcome, it is the last
         attempt's."""
@@ -184,6 +190,11 @@ class Tape:
         if self._outcome is None:
             self._outcome, self._reason = outcome, reason
             self._total_s = self._clock.elapsed()
+
+    def clear(self) -> None:
+        """What ended it counts no more: its answer is given after all."""
+        if self._outcome is not None:
+            self._outcome, self._reason = "completed", None
 
     def hear(self, event: Event) -> None:
         """Keep an event of a generated answer."""

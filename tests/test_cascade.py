@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from proxy.backends.base import Text
+from proxy.backends.base import Finish, Text
+from proxy.backends.confidence import Confidence
 from proxy.errors import (
     BackendOverloaded,
     BackendTimeout,
@@ -12,7 +13,7 @@ from proxy.errors import (
     ContextTooLong,
     InvalidAnswer,
 )
-from proxy.protocol.openai import parse_request
+from proxy.protocol.openai import Usage, parse_request
 from proxy.sinks.memory import MemorySink
 from tests import scripted
 from tests.scripted import Cut, Pause, ScriptedCloud, chunk, completion, stream
@@ -465,17 +466,21 @@ async def test_second_backend_answers_where_the_first_is_slow(stream):
         ("primary", "failed", "hedge_lost"),
         ("hedge", "completed", None),
     ]
+    assert exchange.outcome == "completed"
     assert slow.abandoned.is_set()
 
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_first_backend_still_wins_when_it_answers_first(stream):
     first = Engine("first", [Pause(0.3), GOOD, finish()])
-    second = Engine("second", [Pause(60)])
+    second, sink = Engine("second", [Pause(60)]), MemorySink()
+    racing = settings("first", "second", policy=HEDGED)
 
-    async with serving_with(settings("first", "second", policy=HEDGED), first, second) as url:
+    async with serving_with(racing, first, second, sink=sink) as url:
         response = await ask(url, stream=stream)
 
+    (exchange,) = sink.exchanges
+    assert (exchange.outcome, exchange.attempts[-1].backend) == ("completed", "first")
     assert response.headers["x-headrace-backend"] == "first"
     assert "x-headrace-fallback-reason" not in response.headers
     assert second.abandoned.is_set()
@@ -532,7 +537,8 @@ async def test_call_that_most_samples_make_is_given():
     (exchange,) = sink.exchanges
     message = response.json["choices"][0]["message"]
     assert message["tool_calls"][0]["function"]["arguments"] == '{"host":"a"}'
-    assert [a.kind for a in exchange.attempts] == ["primary", "sample", "sample"]
+    assert sorted(a.kind for a in exchange.attempts) == ["primary", "sample", "sample"]
+    assert exchange.attempts[-1].answer.tool_calls[0].function.arguments == '{"host":"a"}'
     assert {one.request.temperature for one in local.asks} == {0.7}
 
 
@@ -547,3 +553,31 @@ async def test_without_a_majority_the_next_backend_answers():
     # The spare is local too, so that it is sampled as well.
     assert response.headers["x-headrace-fallback-reason"] == "no_majority"
     assert response.headers["x-headrace-backend"] == "spare"
+
+
+# ---------------------------------------------------------------- better than nothing
+
+
+UNSURE = Finish(reason="stop", usage=Usage.of(1, 1), confidence=Confidence(name=0.9, arguments=0.1))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_unsure_answer_is_given_when_nobody_has_a_better_one(stream):
+    local = Engine("local", [Text("Well."), GOOD, UNSURE])
+    spare = Engine("spare", [BackendUnavailable("down")])
+    sink = MemorySink()
+    floored = settings("local", "spare", policy="floor: 0.5")
+
+    async with serving_with(floored, local, spare, sink=sink) as url:
+        response = await ask(url, stream=stream)
+
+    (exchange,) = sink.exchanges
+    assert response.status == 200
+    assert b'"ping"' in response.content
+    assert response.content.count(b"Well.") == 1
+    assert b'"error"' not in response.content
+    assert exchange.outcome == "completed"
+    assert [(a.backend, a.outcome) for a in exchange.attempts] == [
+        ("spare", "failed"),
+        ("local", "completed"),
+    ]

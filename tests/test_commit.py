@@ -31,6 +31,14 @@ def test_what_the_client_saw_decides_who_may_follow(sent, invalid, unavailable):
     assert commitment.lets_follow(BackendUnavailable("")) is unavailable
 
 
+def test_late_attempt_that_fails_leaves_the_calls_to_the_next():
+    commitment = Commitment()
+
+    commitment.sent(Text("a"))
+
+    assert commitment.lets_follow(BackendUnavailable(""), is_late=True)
+
+
 def test_nobody_adds_to_what_a_cloud_has_said():
     commitment = Commitment()
 

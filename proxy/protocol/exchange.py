@@ -117,7 +117,7 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     request: msgspec.Raw
     """The body that the client sent, a JSON object; redacted where routes.yaml says so."""
     attempts: list[Attempt]
-    """In the order in which they were started; the last one answered the client."""
+    """In the order of their start, but for the one that answered the client, which stands last."""
     outcome: Outcome
     status: int
     """HTTP status that the client saw."""

@@ -69,7 +69,8 @@ async def test_full_disk_costs_no_request_and_no_exchange(cloud: ScriptedCloud, 
         told = await until(url, "problem", "No space left on device")
         filler.unlink()
         after = await ask(url)
-        health = await until(url, "written", REQUESTS + 2)
+        await until(url, "written", REQUESTS + 2)
+        health = await until(url, "problem", None)
 
     assert {response.status for response in (before, *during, after)} == {200}
     assert told["errors"] > 0
