@@ -87,7 +87,7 @@ class Gateway:
         Raises ProxyError, be it on entering or, when the answer breaks off, inside the context.
         """
         request = parse(inbound.body)
-        route = self.routes.match(request)
+        route = self.routes.match(request, inbound.headers)
         inbound.facts.domain, inbound.facts.match = route.domain, route.reason
         with self.limits.admit():
             plan = self.plan(inbound, route, request)

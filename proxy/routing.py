@@ -19,7 +19,9 @@ from proxy.protocol.exchange import Level
 from proxy.protocol.openai import ChatRequest, Function
 from proxy.protocol.toolcheck import fingerprint
 
-Reason: TypeAlias = Literal["exact", "fingerprint", "glob", "mixed", "unknown", "no_tools"]
+Reason: TypeAlias = Literal[
+    "exact", "fingerprint", "glob", "mixed", "unknown", "matched", "no_tools"
+]
 Verify: TypeAlias = Literal["off", "observe", "enforce"]
 
 FINGERPRINT = "sha256:"
@@ -79,6 +81,37 @@ class CacheSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     says can change without its name."""
 
 
+class Match(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Requests without tools that belong to a domain: all that is given must hold."""
+
+    models: list[str] = []
+    """Names that the client may have asked for. Default: any."""
+    headers: dict[str, str] = {}
+    """Headers that it sent, whatever their case, with exactly these values. Default none."""
+    metadata: dict[str, str] = {}
+    """Entries of the request's `metadata`. Default none."""
+
+    def __post_init__(self) -> None:
+        if not (self.models or self.headers or self.metadata):
+            raise ValueError("an empty `match` would take every request; use `defaults.chat`")
+
+    def holds(self, request: ChatRequest, headers: Mapping[bytes, bytes]) -> bool:
+        """Whether the request is one of these; `headers` has lower-case names."""
+        if self.models and request.model not in self.models:
+            return False
+        for name, value in self.headers.items():
+            if headers.get(name.lower().encode("latin-1")) != value.encode():
+                return False
+        return not self.metadata or self.metadata.items() <= _metadata(request).items()
+
+
+def _metadata(request: ChatRequest) -> Mapping[str, object]:
+    try:
+        return msgspec.json.decode(request.metadata, type=dict[str, str])
+    except ValueError:
+        return {}
+
+
 class Domain(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A kind of request, told by its tools, and who answers it."""
 
@@ -87,6 +120,9 @@ class Domain(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     tools: list[str] = []
     """Names, globs (`*`, `?`, `[0-9]`) or fingerprints (`sha256:…`) of the domain's tools. Default:
     none, for domains that only `defaults` names."""
+    match: Match | None = None
+    """Requests without tools that belong to the domain, such as questions to an expert. The first
+    domain in the file that matches wins. Default: none but those of `defaults.chat`."""
     verify: Verify = "enforce"
     """Tool calls that a local engine makes are checked against the request's schemas. `enforce`:
     an invalid call never reaches the client; `observe`: it does, and is recorded; `off`: no check.
@@ -178,11 +214,17 @@ class RouteTable:
             for tool, domain in _tools(domains)
             if _is_glob(tool)
         ]
+        self._matching = [(name, d.match) for name, d in domains.items() if d.match is not None]
         self._named = functools.lru_cache(maxsize=_REMEMBERED)(self._by_name)
 
-    def match(self, request: ChatRequest) -> Route:
-        """The route of a request; raises UnknownModel for a model that no client may ask for."""
+    def match(self, request: ChatRequest, headers: Mapping[bytes, bytes] | None = None) -> Route:
+        """The route of a request; raises UnknownModel for a model that no client may ask for.
+
+        `headers` has lower-case names.
+        """
         self.check_model(request.model)
+        if not request.tools:
+            return self._route(self._without_tools(request, headers or {}))
         return self._route(self._place(request))
 
     def check_model(self, model: str) -> None:
@@ -198,10 +240,14 @@ class RouteTable:
     def _route(self, place: _Place) -> Route:
         return Route(place.domain, self._domains[place.domain], place.reason)
 
+    def _without_tools(self, request: ChatRequest, headers: Mapping[bytes, bytes]) -> _Place:
+        for domain, match in self._matching:
+            if match.holds(request, headers):
+                return _Place(domain, "matched")
+        return _Place(self._defaults.chat, "no_tools")
+
     def _place(self, request: ChatRequest) -> _Place:
-        if not request.tools:
-            return _Place(self._defaults.chat, "no_tools")
-        places = [self._of(tool.function) for tool in request.tools]
+        places = [self._of(tool.function) for tool in request.tools or ()]
         first = places[0]
         if first is not None and all(p is not None and p.domain == first.domain for p in places):
             return first

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.errors import UnknownModel
-from proxy.protocol.openai import ChatRequest, Function, Message, Tool
+from proxy.protocol.openai import ChatRequest, Function, Message, Tool, parse_request
 from proxy.protocol.toolcheck import fingerprint
-from proxy.routing import Defaults, Domain, RouteTable
+from proxy.routing import Defaults, Domain, Match, RouteTable
 
 PING = Function("ping", parameters=msgspec.Raw(b'{"type":"object","properties":{"a":{}}}'))
 
@@ -87,3 +87,39 @@ def test_domain_does_not_depend_on_the_order_of_the_tools(tools, random):
     random.shuffle(shuffled)
 
     assert TABLE.match(request(*tools)).domain == TABLE.match(request(*shuffled)).domain
+
+
+# ---------------------------------------------------------------- requests without tools
+
+
+def chat(model: str = "m", metadata: object = None) -> ChatRequest:
+    said = {"model": model, "messages": [{"role": "user", "content": "x"}], "metadata": metadata}
+    return parse_request(msgspec.json.encode(said))
+
+
+@pytest.mark.parametrize(
+    ("match", "asked", "headers", "domain"),
+    [
+        (Match(models=["docs"]), chat("docs"), {}, "docs"),
+        (Match(models=["docs"]), chat("m"), {}, "chat"),
+        (Match(headers={"X-Expert": "docs"}), chat(), {b"x-expert": b"docs"}, "docs"),
+        (Match(headers={"X-Expert": "docs"}), chat(), {b"x-expert": b"other"}, "chat"),
+        (Match(metadata={"team": "a"}), chat(metadata={"team": "a", "b": "c"}), {}, "docs"),
+        (Match(metadata={"team": "a"}), chat(metadata={"team": "b"}), {}, "chat"),
+        (Match(metadata={"team": "a"}), chat(metadata=None), {}, "chat"),
+        (Match(models=["docs"], metadata={"team": "a"}), chat("docs"), {}, "chat"),
+    ],
+)
+def test_question_without_tools_is_told_by_model_header_or_metadata(match, asked, headers, domain):
+    domains = {"docs": Domain(plan=["a"], match=match), "chat": Domain(plan=["b"])}
+    table = RouteTable(domains, Defaults("chat", "chat"), ["m", "docs"])
+
+    route = table.match(asked, headers)
+
+    assert route.domain == domain
+    assert route.reason == ("matched" if domain == "docs" else "no_tools")
+
+
+def test_match_that_asks_for_nothing_is_refused():
+    with pytest.raises(ValueError, match=r"defaults\.chat"):
+        Match()
