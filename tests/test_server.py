@@ -26,6 +26,25 @@ def test_port_in_use_is_told_with_the_remedy():
             bind("127.0.0.1", port)
 
 
+async def test_no_answer_waits_for_an_acknowledgement():
+    accepted = asyncio.get_running_loop().create_future()
+
+    class Accepting(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            accepted.set_result(transport.get_extra_info("socket"))
+
+    with bind("127.0.0.1", 0) as bound:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(Accepting, sock=bound)
+        _, writer = await asyncio.open_connection(*bound.getsockname())
+        connection = await accepted
+        nodelay = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        writer.close()
+        server.close()
+
+    assert nodelay
+
+
 def test_address_of_another_machine_is_told():
     with pytest.raises(BadConfig, match=r"cannot listen on 192\.0\.2\.1:0 .* --host"):
         bind("192.0.2.1", 0)
