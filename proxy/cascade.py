@@ -210,6 +210,7 @@ class _Cascade:
     async def _given(self, attempt: Attempt) -> AsyncGenerator[Item, None]:
         """What the client may get of an attempt."""
         self._answering = attempt
+        self._job.facts.attempts = len(self._job.recording.tapes) + 1
         self._tell()
         async with self._job.deadline.share(attempt.part), aclosing(self._run(attempt)) as given:
             told = False
@@ -289,7 +290,7 @@ class _Cascade:
     def _tell(self) -> None:
         """What response headers and log will say if the present attempt answers."""
         facts, candidate = self._job.facts, self._answering.candidate
-        facts.attempts = max(1, len(self._job.recording.tapes))
+        facts.attempts = max(facts.attempts, len(self._job.recording.tapes))
         spent = time.perf_counter() - facts.began
         facts.overhead_s = max(0.0, spent - self._job.recording.waited_s)
         facts.backend = candidate.backend.name

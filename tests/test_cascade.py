@@ -348,6 +348,16 @@ async def test_backend_that_is_told_what_was_wrong_may_put_it_right(cloud: Scrip
     assert cloud.requests == []
 
 
+async def test_error_tells_how_many_attempts_were_made():
+    local = Engine("local", [BAD, finish()])
+
+    async with serving_with(settings("local"), local) as url:
+        response = await ask(url)
+
+    assert response.status == 502
+    assert response.headers["x-headrace-attempts"] == "2"
+
+
 async def test_excuse_for_a_wrong_call_is_no_answer(cloud: ScriptedCloud):
     local = Engine("local", [BAD, finish()], then=[[Text("I cannot."), finish()]])
     cloud.plays(scripted.answer(completion(CLOUD_CALL, "tool_calls")))
