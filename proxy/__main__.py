@@ -17,7 +17,7 @@ import msgspec
 import structlog
 import uvloop
 
-from proxy import config, logs, plan_gpu, record_commands
+from proxy import config, logs, model_memory, plan_gpu, record_commands
 from proxy.app import running
 from proxy.auth import is_loopback
 from proxy.backends.settings import CloudSettings
@@ -71,12 +71,12 @@ def _add_plan_gpu(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     parser = commands.add_parser("plan-gpu", help=text, description=text)
     parser.set_defaults(command=_plan_gpu)
     add = parser.add_argument
-    add("--base", required=True, help=f"base model: {', '.join(plan_gpu.BASES)}")
+    add("--base", required=True, help=f"base model: {', '.join(model_memory.BASES)}")
     add("--gpu", required=True, help=f"{', '.join(plan_gpu.GPUS)}, or a card's memory in GiB")
     add("--gpus", type=int, default=1, help="cards, a server on each (%(default)s)")
     add("--adapters", type=int, required=True, help="LoRA adapters that each server holds")
     add("--context", type=int, required=True, help="tokens of a prompt with its answer")
-    add("--quantize", choices=plan_gpu.QUANTIZE, default="nf4", help="weights (%(default)s)")
+    add("--quantize", choices=model_memory.QUANTIZE, default="nf4", help="weights (%(default)s)")
     add("--rank", type=int, default=32, help="rank of the adapters (%(default)s)")
     add("--json", action="store_true", help="print the plan as JSON")
 

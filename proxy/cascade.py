@@ -88,7 +88,6 @@ class _Cascade:
         self._commitment = Commitment()
         self._chunks = Chunks(job.head, job.request.wants_usage)
         self._failure: BackendError | None = None
-        self._unsure: Tape | None = None
         self._waiting = list(reversed(job.plan.candidates))
         """Who has not been asked yet, the next one last."""
         self._answering: Attempt
@@ -155,8 +154,12 @@ class _Cascade:
             asked += 1
             yield self._attempt("primary" if asked == 1 else "fallback", candidate)
             failure = self._failure
-            if isinstance(failure, InvalidAnswer) and job.route.policy.repair.ask_again:
+            if self._may_repair(candidate) and isinstance(failure, InvalidAnswer):
                 yield self._attempt("repair", candidate, complaining(job.request, failure))
+
+    def _may_repair(self, candidate: Candidate) -> bool:
+        """Only a local backend is told what was wrong: a cloud gets what the client sent."""
+        return candidate.backend.is_local and self._job.route.policy.repair.ask_again
 
     def _attempt(
         self, kind: Kind, candidate: Candidate, request: ChatRequest | None = None
@@ -190,8 +193,6 @@ class _Cascade:
             if not self._lets_follow(error, is_late):
                 raise
             self._failure = error
-            if isinstance(error, LowConfidence):
-                self._unsure = self._job.recording.tapes[-1]
 
     def _lets_follow(self, error: BackendError, is_late: bool) -> bool:
         wanted = error.trigger in self._job.route.policy.fallback.when
@@ -199,10 +200,12 @@ class _Cascade:
 
     def _last_resort(self) -> list[Event]:
         """An answer that was valid but not sure enough, when nobody has a better one."""
-        heard = self._unsure.heard().events() if self._unsure is not None else []
-        if self._unsure is None or not heard:
+        recording = self._job.recording
+        unsure = next((tape for tape in reversed(recording.tapes) if tape.is_unsure), None)
+        if unsure is None:
             raise self._failure or BackendUnavailable("no backend is there to answer")
-        self._job.recording.answered(self._unsure)
+        recording.answered(unsure)
+        heard = unsure.heard().events()
         return heard if self._commitment.state == "uncommitted" else _without_text(heard)
 
     # ------------------------------------------------------------ one attempt, or several at once
@@ -234,7 +237,11 @@ class _Cascade:
         """The calls of an answer whose text comes too late, as another one's is there already."""
         tape = attempt.tape(self._job.recording)
         late = _without_text(await events(attempt, self._job, tape))
-        check_late(late, self._job.request)
+        try:
+            check_late(late, self._job.request)
+        except InvalidAnswer as error:
+            tape.correct("invalid", error.reason)
+            raise
         for event in late:
             yield event
 
@@ -255,7 +262,12 @@ class _Cascade:
             polled.append((await events(one, self._job, tape), tape))
             return polled[-1][0]
 
-        chosen = await vote(sample, policy.samples)
+        try:
+            chosen = await vote(sample, policy.samples)
+        except LowConfidence as error:
+            for _, tape in polled:
+                tape.correct("failed", error.reason)
+            raise
         self._job.recording.answered(next(tape for said, tape in polled if said is chosen))
         for event in chosen:
             yield event

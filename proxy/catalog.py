@@ -178,7 +178,7 @@ def _watching_drift(plan: Plan, drift: Drift, request: ChatRequest) -> Plan:
     drifted = [
         function.name
         for function in request.offered
-        if trained.get(function.name, fingerprint(function)) != fingerprint(function)
+        if function.name in trained and trained[function.name] != fingerprint(function)
     ]
     if not drifted:
         return plan

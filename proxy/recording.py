@@ -23,13 +23,16 @@ from typing import Self
 import msgspec
 
 from proxy.backends.base import Call, Event, Finish, Relayed, Text
-from proxy.errors import BackendError, InvalidAnswer, ProxyError
+from proxy.errors import BackendError, InvalidAnswer, LowConfidence, ProxyError
 from proxy.hearing import Heard
 from proxy.protocol.exchange import CHAT, VERSION, Attempt, Exchange, Kind, Level, Outcome
 from proxy.protocol.openai import ChatRequest
 
 MAX_ANSWER = 8 * 1024 * 1024
 """Bytes of one relayed answer that are kept. Chosen: 100 times the largest answers in use."""
+
+
+_UNSURE = ("low_confidence", "no_majority")
 
 
 class Recording:
@@ -88,7 +91,8 @@ class Recording:
 
     def answered(self, tape: Tape) -> None:
         """This attempt is the one whose answer the client gets, whatever ended it before."""
-        tape.clear()
+        if tape.is_unsure:
+            tape.correct("completed")
         self.tapes.remove(tape)
         self.tapes.append(tape)
 
@@ -191,10 +195,14 @@ class Tape:
             self._outcome, self._reason = outcome, reason
             self._total_s = self._clock.elapsed()
 
-    def clear(self) -> None:
-        """What ended it counts no more: its answer is given after all."""
-        if self._outcome is not None:
-            self._outcome, self._reason = "completed", None
+    def correct(self, outcome: Outcome, reason: str | None = None) -> None:
+        """What was found out about a whole answer after the attempt was over."""
+        self._outcome, self._reason = outcome, reason
+
+    @property
+    def is_unsure(self) -> bool:
+        """Whether its answer is whole and valid, and was kept back for want of confidence."""
+        return self._reason in _UNSURE
 
     def hear(self, event: Event) -> None:
         """Keep an event of a generated answer."""
@@ -286,6 +294,8 @@ def _judged(error: BaseException, begun: bool) -> tuple[Outcome, str]:
     match error:
         case InvalidAnswer():
             return "invalid", error.reason
+        case LowConfidence():
+            return "failed", error.reason
         case BackendError():
             return "upstream_aborted" if begun else "failed", _code(error)
         case ProxyError():

@@ -22,6 +22,7 @@ from tests.wire import TOOLS, ask, cloud_backend, events_of
 
 GOOD = call("ping", '{"host":"a"}')
 BAD = call("ping", '{"host":1}')
+ODD = call("ping", '{"host":"b"}')
 CLOUD_CALL = {
     "role": "assistant",
     "content": "From the cloud.",
@@ -538,8 +539,8 @@ async def test_client_that_leaves_ends_both():
 
 
 async def test_call_that_most_samples_make_is_given():
-    odd, sink = call("ping", '{"host":"b"}'), MemorySink()
-    local = Engine("local", [odd, finish()], then=[[GOOD, finish()]])
+    sink = MemorySink()
+    local = Engine("local", [ODD, finish()], then=[[GOOD, finish()]])
 
     async with serving_with(settings("local", policy="samples: 3"), local, sink=sink) as url:
         response = await ask(url)
@@ -591,3 +592,34 @@ async def test_unsure_answer_is_given_when_nobody_has_a_better_one(stream):
         ("spare", "failed"),
         ("local", "completed"),
     ]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_invalid_sample_is_never_the_last_resort(stream):
+    local = Engine("local", [GOOD, finish()], then=[[ODD, finish()], [BAD, finish()]])
+    sink = MemorySink()
+
+    async with serving_with(settings("local", policy="samples: 3"), local, sink=sink) as url:
+        response = await ask(url, stream=stream)
+
+    (exchange,) = sink.exchanges
+    assert response.status == 200
+    assert b"1" not in exchange.attempts[-1].answer.tool_calls[0].function.arguments.encode()
+    assert sorted(a.outcome for a in exchange.attempts) == ["completed", "failed", "invalid"]
+
+
+async def test_cloud_that_calls_wrongly_after_the_text_is_asked_once_and_recorded_as_invalid(
+    cloud: ScriptedCloud,
+):
+    local = Engine("local", [Text("Well."), BAD, finish()])
+    cloud.plays(*stream(chunk({"role": "assistant", "content": "No."}), chunk({}, "stop")))
+    sink = MemorySink()
+    once = settings("local", "cloud", policy="repair: {lossless: false}")
+
+    async with serving_with(once, local, cloud_backend(cloud), sink=sink) as url:
+        chunks = [event async for event in events_of(url)]
+
+    (exchange,) = sink.exchanges
+    assert chunks[-1]["error"]["code"] == "invalid_answer"
+    assert len(cloud.requests) == 1
+    assert (exchange.attempts[-1].backend, exchange.outcome) == ("cloud", "invalid")

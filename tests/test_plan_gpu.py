@@ -4,10 +4,17 @@ import msgspec
 import pytest
 
 from proxy.errors import BadConfig
-from proxy.plan_gpu import BASES, GIB, MIB, DoesNotFit, Order, plan, sequences, told, weights_bytes
+from proxy.model_memory import BASES, GIB, MIB, Base, Quantize, weights_bytes
+from proxy.plan_gpu import RESERVE, SHARE, DoesNotFit, Order, plan, told
 
 LLAMA = BASES["llama-3.1-8b"]
 ORDER = Order(adapters=6, context=4096)
+
+
+def sequences(base: Base, card: int, quantize: Quantize, adapters: int, context: int) -> int:
+    """Concurrent sequences by the plain formula: rank 32, NF4 without double quantisation."""
+    weights = weights_bytes(base, quantize) + adapters * base.adapter_bytes(32)
+    return max(0, int(SHARE * card) - weights - RESERVE) // (context * base.kv_bytes)
 
 
 @pytest.mark.parametrize(

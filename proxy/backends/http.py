@@ -13,7 +13,7 @@ import aiohttp
 import msgspec
 
 from proxy import sse
-from proxy.errors import BackendUnavailable, ConnectTimeout, ProxyError, StallTimeout
+from proxy.errors import BackendError, BackendUnavailable, ConnectTimeout, ProxyError, StallTimeout
 
 MAX_ERROR = 64 * 1024
 """Bytes of an error that are read."""
@@ -75,6 +75,15 @@ async def get(session: aiohttp.ClientSession, url: str) -> tuple[int, bytes]:
     with translated():
         async with session.get(url, timeout=_GLANCE, allow_redirects=False) as response:
             return response.status, await read(response, MAX_WHOLE)
+
+
+async def is_well(session: aiohttp.ClientSession, url: str) -> bool:
+    """Whether a server's `/health` says so; False too when it says nothing."""
+    try:
+        status, _ = await get(session, f"{url}/health")
+    except BackendError:
+        return False
+    return status == 200
 
 
 async def events(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:

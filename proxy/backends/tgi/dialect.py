@@ -16,7 +16,7 @@ from proxy.backends import http
 from proxy.backends.chat_answers import ChatAnswer, completion
 from proxy.backends.engine import Conversation, End, Generation, Output, Piece, Sampling
 from proxy.backends.tgi import chat, errors
-from proxy.errors import BackendError, BackendUnavailable
+from proxy.errors import BackendUnavailable
 from proxy.protocol.adapter import Adapter
 from proxy.protocol.formats.constraint import JsonObject
 from proxy.protocol.openai import ChatRequest, FinishReason
@@ -100,11 +100,7 @@ class Tgi:
         return _chatted(session, f"{url}/v1/chat/completions", chat.body(conversation))
 
     async def healthy(self, session: aiohttp.ClientSession, url: str) -> bool:
-        try:
-            status, _ = await http.get(session, f"{url}/health")
-        except BackendError:
-            return False
-        return status == 200
+        return await http.is_well(session, url)
 
     async def adapters(self, session: aiohttp.ClientSession, url: str) -> set[str] | None:
         return None

@@ -19,7 +19,7 @@ from proxy.backends.chat_answers import ChatAnswer, completion
 from proxy.backends.engine import Conversation, End, Generation, Output, Piece
 from proxy.backends.vllm import body as bodies
 from proxy.backends.vllm import errors
-from proxy.errors import BackendError, BackendUnavailable
+from proxy.errors import BackendUnavailable
 from proxy.protocol.adapter import Adapter
 from proxy.protocol.openai import ChatRequest, FinishReason, Usage
 
@@ -124,11 +124,7 @@ class Vllm:
             yield output
 
     async def healthy(self, session: aiohttp.ClientSession, url: str) -> bool:
-        try:
-            status, _ = await http.get(session, f"{url}/health")
-        except BackendError:
-            return False
-        return status == 200
+        return await http.is_well(session, url)
 
     async def adapters(self, session: aiohttp.ClientSession, url: str) -> set[str] | None:
         status, body = await http.get(session, f"{url}/v1/models")
