@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -16,21 +17,65 @@ from proxy.protocol.openai import Function, FunctionCall, Message
 from trainer.errors import DatasetError
 
 
+class Label(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Who says that the answer is right."""
+
+    kind: Literal["log", "import", "relabel", "human", "synthetic"]
+    """`log`: the cloud's answer in the record; `import`: the source's own; `relabel`: a model asked
+    afterwards; `human`: a demonstration; `synthetic`: made together with the question."""
+    by: str = ""
+    """The model's snapshot id, or the person's key name; empty where the source does not say."""
+    agreement: float | None = None
+    """Share of the teacher's samples that gave this answer, 0 to 1; None where only one was asked.
+    """
+    tool_outcome: Literal["ok", "error"] | None = None
+    """What the called tool then said; None where it is not known."""
+
+
+class Workflow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A step's place in a workflow of several steps: CEP/1, docs/formats.md."""
+
+    version: str = "1"
+    id: str
+    step: int
+    """From 0."""
+    steps: int | None = None
+    """None where the workflow's length is not known."""
+    goal: str = ""
+    dropped: list[int] = []
+    """Messages, by their number in the whole conversation, that the model was not shown."""
+    expected: msgspec.Raw = msgspec.Raw(b"null")
+    """JSON: what the end must look like, for closed-loop runs."""
+    outcome: Literal["ok", "error"] | None = None
+
+
 class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One example. Either `calls` says what to call, or `text` what to say instead."""
 
     messages: list[Message]
+    """What the model is shown: the conversation up to, and without, the answer."""
     functions: list[Function]
     calls: list[FunctionCall] = []
     text: str = ""
     accepted: list[dict[str, msgspec.Raw]] = []
     """Per call: argument → JSON list of the values that are right; "" in it: may be left out.
     Empty where only the values in `calls` are right."""
+    cep: Workflow | None = None
+    domain: str = ""
+    """Empty: the recipe's."""
+    tenant: str = "default"
+    label: Label = Label(kind="import")
     source: str
-    """Where it comes from, as precisely as the source can say."""
+    """Where it comes from, as precisely as the source can say: kind, file or URL, line or id."""
     license: str
+    author: str = ""
+    """Whom the licence asks to name."""
+    exchange: str = ""
+    """Id of the recorded exchange that it was made of."""
+    at: float | None = None
+    """When it was said, in seconds since the epoch; None where the source has no time."""
     group: str
-    """Rows of one group stay on one side of every split."""
+    """Rows of one group, such as a conversation, stay on one side of every split."""
 
     @property
     def id(self) -> str:

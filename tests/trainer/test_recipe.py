@@ -7,7 +7,7 @@ import pytest
 from proxy.protocol.formats import FORMATS
 from proxy.protocol.formats.base import template
 from trainer import recipe
-from trainer.__main__ import RECIPES
+from trainer.commands.shared import RECIPES
 from trainer.errors import RecipeError
 
 SHIPPED = sorted(path.stem for path in RECIPES.glob("*.yaml"))

@@ -22,7 +22,7 @@ from proxy.protocol.formats.base import END, dumps, template
 from proxy.protocol.openai import FunctionCall, Message, parse_request
 from tests.trainer.examples import WEATHER, function, row, weather
 from trainer import dataset, recipe
-from trainer.__main__ import RECIPES
+from trainer.commands.shared import RECIPES
 from trainer.dataset import Dataset
 from trainer.errors import PreflightError
 from trainer.recipe import Recipe

@@ -1,0 +1,8 @@
+"""What can be typed after `headrace-trainer`: one file a command, each with its own `add`."""
+
+from __future__ import annotations
+
+from trainer.commands import dataset, evaluate, promote, train
+
+COMMANDS = (dataset, train, evaluate, promote)
+"""In the order of their use, as the help shows them."""
