@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Protocol
 from urllib.parse import urlsplit
 
 from proxy.backends.engine import Replica
 from proxy.backends.pool_settings import ByCommand, ByHand, ByKubernetes, RestartSettings
+from proxy.kubernetes import Cluster, ClusterError
 from proxy.protocol.adapter import Adapter
 
 _TOLD = 500
@@ -73,15 +74,31 @@ class _Kubernetes:
         self._settings = settings
 
     async def restart(self, replica: Replica, adapters: str) -> None:
-        settings = self._settings
-        workload = _filled(settings.workload, replica, adapters)
-        kubectl = [settings.kubectl, "--namespace", settings.namespace]
+        workload = _filled(self._settings.workload, replica, adapters)
         # The time makes it a change, and so a roll-out, even where the list is what it was.
-        began = f"HEADRACE_RESTARTED_AT={int(time.time())}"
-        variables = [f"LORA_ADAPTERS={adapters}", began]
+        began = str(int(time.time()))
+        variables = {"LORA_ADAPTERS": adapters, "HEADRACE_RESTARTED_AT": began}
+        if self._settings.kubectl is None:
+            await self._asked(workload.removeprefix("deployment/"), variables)
+        else:
+            await self._commanded(self._settings.kubectl, workload, variables)
+
+    async def _asked(self, deployment: str, variables: Mapping[str, str]) -> None:
+        settings = self._settings
+        try:
+            await Cluster.around().roll_out(
+                settings.namespace, deployment, variables, settings.timeout_s
+            )
+        except ClusterError as error:
+            raise RestartFailed(str(error)) from error
+
+    async def _commanded(self, kubectl: str, workload: str, variables: Mapping[str, str]) -> None:
+        settings = self._settings
+        command = [kubectl, "--namespace", settings.namespace]
+        set_to = [f"{name}={value}" for name, value in variables.items()]
         limit = f"--timeout={settings.timeout_s:g}s"
-        await _run([*kubectl, "set", "env", workload, *variables], settings.timeout_s)
-        await _run([*kubectl, "rollout", "status", workload, limit], settings.timeout_s + 10)
+        await _run([*command, "set", "env", workload, *set_to], settings.timeout_s)
+        await _run([*command, "rollout", "status", workload, limit], settings.timeout_s + 10)
 
 
 def _filled(word: str, replica: Replica, adapters: str) -> str:

@@ -107,3 +107,16 @@ async def test_kubernetes_is_told_the_list_and_waited_for(tmp_path: Path):
         " HEADRACE_RESTARTED_AT="
     )
     assert wait == "--namespace llm rollout status deployment/tgi-a --timeout=60s"
+
+
+async def test_without_kubectl_the_cluster_around_is_asked(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    settings = ByKubernetes(workload="deployment/{host}", kubectl=None)
+
+    with pytest.raises(RestartFailed, match="not in a pod"):
+        await restarter(settings).restart(REPLICA, "api-v1=/a/api-v1")
+
+
+def test_without_kubectl_only_deployments_are_restarted():
+    with pytest.raises(ValueError, match="deployment/NAME"):
+        ByKubernetes(workload="statefulset/tgi", kubectl=None)

@@ -35,16 +35,21 @@ class ByKubernetes(
     tag="kubernetes",
     tag_field="kind",
 ):
-    """A workload of which LORA_ADAPTERS is set with kubectl, which rolls it out."""
+    """A workload of which LORA_ADAPTERS is set, which rolls it out."""
 
     workload: str
     """As kubectl names it. `{host}` stands for the server's host: with a workload and a service for
     each server, `deployment/{host}`, one is drained and restarted after the other."""
     namespace: str = "default"
-    kubectl: str = "kubectl"
-    """The program. Default: the one on the PATH."""
+    kubectl: str | None = "kubectl"
+    """The program. Default: the one on the PATH. `null`: none; the cluster that the proxy runs in
+    is asked as the pod's service account, which needs `get` and `patch` on the deployments."""
     timeout_s: Annotated[float, msgspec.Meta(gt=0)] = 900
     """Seconds that the roll-out may take. Default 900: TGI quantises 8B weights as it loads."""
+
+    def __post_init__(self) -> None:
+        if self.kubectl is None and not self.workload.startswith("deployment/"):
+            raise ValueError("without kubectl the workload must be `deployment/NAME`")
 
 
 class ByHand(
