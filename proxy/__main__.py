@@ -1,4 +1,4 @@
-"""headrace: serve, check, record, plan-gpu.
+"""headrace: serve, check, record, plan-gpu, fetch.
 
 Exit codes: 0 done · 1 something is broken · 2 the command line or the settings cannot be followed.
 """
@@ -24,6 +24,7 @@ from proxy.backends.settings import CloudSettings
 from proxy.catalog import BadAdapter
 from proxy.config import Config
 from proxy.errors import BadConfig, CannotStart
+from proxy.fetch import fetch
 from proxy.protocol import adapter
 from proxy.record_commands import table
 from proxy.server import Server, address, bind
@@ -62,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--log-level", choices=logs.LEVELS, default="info")
     _add(commands, "check", _check, "validate the settings and print the route table")
     _add_plan_gpu(commands)
+    _add_fetch(commands)
     record_commands.add_to(commands, _add)
     return parser
 
@@ -79,6 +81,14 @@ def _add_plan_gpu(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     add("--quantize", choices=model_memory.QUANTIZE, default="nf4", help="weights (%(default)s)")
     add("--rank", type=int, default=32, help="rank of the adapters (%(default)s)")
     add("--json", action="store_true", help="print the plan as JSON")
+
+
+def _add_fetch(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = "copy a model or adapters out of a bucket into a directory"
+    parser = commands.add_parser("fetch", help=text, description=text)
+    parser.set_defaults(command=_fetch)
+    parser.add_argument("url", help="s3://, gs://, az:// or file://, with the path")
+    parser.add_argument("directory", type=Path, help="made when missing")
 
 
 def _add(
@@ -207,6 +217,15 @@ def _plan_gpu(options: argparse.Namespace) -> int:
         print(msgspec.json.format(msgspec.json.encode(plan), indent=2).decode())
     else:
         print("\n".join(plan_gpu.told(plan)))
+    return 0
+
+
+# ---------------------------------------------------------------- fetch
+
+
+def _fetch(options: argparse.Namespace) -> int:
+    for line in fetch(options.url, options.directory):
+        print(line, flush=True)
     return 0
 
 

@@ -42,13 +42,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
 {{- define "headrace.image" -}}
-{{- with .Values.image }}
-{{- if .digest }}
-{{- printf "%s@%s" .repository .digest }}
-{{- else }}
-{{- printf "%s:%s" .repository (default $.Chart.AppVersion .tag) }}
-{{- end }}
-{{- end }}
+{{- include "headrace.imageName" (dict "image" .Values.image "tag" .Chart.AppVersion) }}
 {{- end }}
 
 {{/* routes.yaml. What the pod would refuse at its start is refused here. */}}
@@ -56,7 +50,20 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- if not (dig "auth" "keys" list .Values.routes) }}
 {{- fail "routes.auth.keys must name a key: without one Headrace does not listen on an address that others reach" }}
 {{- end }}
-{{- toYaml .Values.routes }}
+{{- $routes := deepCopy .Values.routes }}
+{{- if include "headrace.hasEngine" . }}
+{{- $found := false }}
+{{- range $name, $backend := $routes.backends }}
+{{- if eq $backend.kind $.Values.engine.kind }}
+{{- $found = true }}
+{{- $_ := set $routes.backends $name (mustMerge $backend (include "headrace.engineBackend" $ | fromYaml)) }}
+{{- end }}
+{{- end }}
+{{- if not $found }}
+{{- fail (printf "engine.kind is %s, but no backend of routes.backends is of that kind: nothing would be asked of the engines" .Values.engine.kind) }}
+{{- end }}
+{{- end }}
+{{- toYaml $routes }}
 {{- end }}
 
 {{/* Seconds that a pod has to stop: load balancers, answers, record, and some to spare. */}}
@@ -73,4 +80,73 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 {{- true }}
 {{- end }}
+{{- end }}
+
+{{/* An image's name: digest over tag over `tag`, the default. Takes (dict "image" … "tag" …). */}}
+{{- define "headrace.imageName" -}}
+{{- if .image.digest }}
+{{- printf "%s@%s" .image.repository .image.digest }}
+{{- else }}
+{{- printf "%s:%s" .image.repository (default .tag .image.tag) }}
+{{- end }}
+{{- end }}
+
+{{/* Labels of one part: (dict "root" $ "component" "engine"). Selectors are a subset of them. */}}
+{{- define "headrace.componentLabels" -}}
+helm.sh/chart: {{ include "headrace.chart" .root }}
+{{ include "headrace.componentSelector" . }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+{{- end }}
+
+{{/* Not the proxy's selector: its Service would send requests to these pods. */}}
+{{- define "headrace.componentSelector" -}}
+app.kubernetes.io/name: {{ include "headrace.name" .root }}-{{ .component }}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- end }}
+
+{{/* Name of a part's resources, short enough for a number behind it. */}}
+{{- define "headrace.componentName" -}}
+{{- printf "%s-%s" (include "headrace.fullname" .root | trunc 48 | trimSuffix "-") .component }}
+{{- end }}
+
+{{- define "headrace.hasEngine" -}}
+{{- if ne .Values.engine.kind "none" }}true{{ end }}
+{{- end }}
+
+{{/* Whether the proxy may ask the cluster to restart engines: TGI loads adapters no other way. */}}
+{{- define "headrace.restartsEngines" -}}
+{{- if eq .Values.engine.kind "tgi" }}true{{ end }}
+{{- end }}
+
+{{/* What the routes say of the engines, completed: their addresses, and who restarts them. */}}
+{{- define "headrace.engineBackend" -}}
+{{- $name := include "headrace.componentName" (dict "root" . "component" "engine") }}
+replicas:
+  {{- range $n := until (int .Values.engine.replicas) }}
+  - http://{{ $name }}-{{ $n }}:8000
+  {{- end }}
+adapters_there: /adapters
+{{- if include "headrace.restartsEngines" . }}
+pool:
+  restart: {kind: kubernetes, workload: "deployment/{host}", namespace: {{ .Release.Namespace }}, kubectl: null}
+{{- end }}
+{{- end }}
+
+{{/* The volume of adapter bundles and champions.json. */}}
+{{- define "headrace.adaptersVolume" -}}
+- name: adapters
+  persistentVolumeClaim:
+    claimName: {{ default (include "headrace.componentName" (dict "root" . "component" "adapters")) .Values.adapters.existingClaim }}
+{{- end }}
+
+{{/* Pods of the parts: who pulls, as whom they run. */}}
+{{- define "headrace.podBasics" -}}
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+securityContext:
+  {{- toYaml .Values.podSecurityContext | nindent 2 }}
 {{- end }}
