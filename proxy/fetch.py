@@ -83,9 +83,7 @@ def _files(store: ObjectStore, directory: Path) -> Iterator[File]:
     from obstore.exceptions import BaseError
 
     try:
-        listed = [
-            File(str(m["path"]), int(m["size"])) for page in obstore.list(store) for m in page
-        ]
+        metas = [meta for page in obstore.list(store) for meta in page]
     except BaseError as error:
         raise FetchFailed(_first_line(error)) from error
     for file in sorted(File(str(meta["path"]), int(meta["size"])) for meta in metas):

@@ -20,7 +20,10 @@ def server() -> Iterator[str]:
     moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     moto.start()
     host, port = moto.get_host_and_port()
-    put(f"http://{host}:{port}", "/models", b"")
+    put(f"http://{host}:{port}/models", b"")
+    for name, content in FILES.items():
+        put(f"http://{host}:{port}/models/llama/{name}", content)
+    put(f"http://{host}:{port}/models/other/secret", b"not asked for")
     yield f"http://{host}:{port}"
     moto.stop()
 
@@ -31,15 +34,12 @@ def bucket(server: str, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "id")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("AWS_REGION", "us-east-1")
-    for name, content in FILES.items():
-        put(server, f"/models/llama/{name}", content)
-    put(server, "/models/other/secret", b"not asked for")
     return "s3://models/llama"
 
 
-def put(server: str, path: str, content: bytes) -> None:
+def put(url: str, content: bytes) -> None:
     kind = {"content-type": "application/octet-stream"}
-    with urlopen(Request(server + path, data=content, headers=kind, method="PUT")) as answer:
+    with urlopen(Request(url, data=content, headers=kind, method="PUT")) as answer:
         assert answer.status == 200
 
 

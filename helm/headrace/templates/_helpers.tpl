@@ -150,3 +150,13 @@ imagePullSecrets:
 securityContext:
   {{- toYaml .Values.podSecurityContext | nindent 2 }}
 {{- end }}
+
+{{/* Whether the record lies where a second pod can read it. */}}
+{{- define "headrace.sharesRecord" -}}
+{{- if and .Values.persistence.enabled (has "ReadWriteMany" .Values.persistence.accessModes) (dig "record" "directory" "" .Values.routes) }}true{{ end }}
+{{- end }}
+
+{{/* Seconds that an answer may take at most: what stands before the proxy must wait as long. */}}
+{{- define "headrace.longestSeconds" -}}
+{{- dig "limits" "longest_s" 1800 .Values.routes | float64 | ceil | int }}
+{{- end }}

@@ -6,9 +6,7 @@ the package kubernetes-validate. Where they are missing, those tests are skipped
 
 from __future__ import annotations
 
-import json
 import re
-from pathlib import Path
 
 import jsonschema_rs
 import msgspec
@@ -17,13 +15,10 @@ import yaml
 
 from proxy import config
 from proxy.logs import LEVELS
+from tests.deploy.conftest import CHART, INSTALL, ROOT, SCHEMA, VALUES, merged
 
-ROOT = Path(__file__).parent.parent
-CHART = ROOT / "helm" / "headrace"
-VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
-SCHEMA = json.loads((CHART / "values.schema.json").read_text())
-TEMPLATES = sorted((CHART / "templates").rglob("*.*"))
 KEY = {"HEADRACE_KEY": "0123456789abcdef"}
+TEMPLATES = sorted((CHART / "templates").rglob("*.*"))
 CLOUD_ONLY = {
     "image": {"tag": "0.1.0-proxy"},
     "routes": {
@@ -67,17 +62,6 @@ EVERYTHING = {
     ],
 }
 EXAMPLES = {"defaults": {}, "cloud only": CLOUD_ONLY, "everything": EVERYTHING}
-INSTALL = "pip install --require-hashes -r scripts/locks/deploy.txt"
-
-
-def merged(over: object, under: object) -> object:
-    """Values as Helm merges them: mappings by key, null drops one, anything else replaces."""
-    if not (isinstance(over, dict) and isinstance(under, dict)):
-        return over
-    both = {**under, **{key: merged(value, under.get(key)) for key, value in over.items()}}
-    return {key: value for key, value in both.items() if value is not None}
-
-
 # ---------------------------------------------------------------- without Helm
 
 
@@ -132,6 +116,24 @@ def test_schema_knows_the_levels_of_the_log():
         ({"podDisruptionBudget": {"selector": {}}}, "selector"),
         ({"resources": {"limit": {}}}, "limit"),
         ({"logLevel": "trace"}, "trace"),
+        ({"autoscaling": {"maxReplica": 3}}, "maxReplica"),
+        ({"autoscaling": {"minReplicas": 0}}, "minimum of 1"),
+        ({"adapters": {"accessModes": ["RWX"]}}, "RWX"),
+        ({"models": {"fetch": {"url": "https://models"}}}, "https://models"),
+        ({"engine": {"kind": "sglang"}}, "sglang"),
+        ({"engine": {"image": {"tag": "latest"}}}, "latest"),
+        ({"engine": {"quantize": "fp4"}}, "fp4"),
+        ({"engine": {"rank": 24}}, "24"),
+        ({"engine": {"adapters": ["api"]}}, "api"),
+        ({"engine": {"gpuShare": 90}}, "maximum of 1"),
+        ({"engine": {"model": "llama"}}, "llama"),
+        ({"trainer": {"schedule": "weekly"}}, "weekly"),
+        ({"trainer": {"args": []}}, "has less than 1"),
+        ({"networkPolicy": {"dns": {"k8s-app": 1}}}, "string"),
+        ({"serviceMonitor": {"interval": "30"}}, "30"),
+        ({"serviceMonitor": {"existingSecret": {"name": "a"}}}, "not valid under any"),
+        ({"ingress": {"hosts": ["a"]}}, "hosts"),
+        ({"httpRoute": {"parentRefs": [{}]}}, "name"),
     ],
 )
 def test_wrong_value_is_refused_and_named(values, told):
@@ -186,37 +188,6 @@ def test_routes_of_the_values_serve_the_domains_of_routes_yaml():
 
 
 # ---------------------------------------------------------------- with Helm
-
-
-@pytest.fixture(scope="module")
-def helm():
-    return pytest.importorskip("helm_python", reason=f"Helm is not installed: {INSTALL}")
-
-
-@pytest.fixture(scope="module")
-def chart(helm):
-    with helm.Chart.load(CHART) as chart:
-        yield chart
-
-
-@pytest.fixture(scope="module")
-def render(chart):
-    def render(values):
-        """Manifests by kind; the pod of `helm test` is the only Pod."""
-        chart.validate_schema(values)
-        texts = chart.render(values, name="demo", namespace="prod")
-        manifests = [yaml.safe_load(text) for path, text in texts.items() if path.endswith(".yaml")]
-        return {manifest["kind"]: manifest for manifest in manifests if manifest}
-
-    return render
-
-
-@pytest.fixture(scope="module")
-def notes(chart):
-    def notes(values):
-        return chart.render(values, name="demo", namespace="prod")["headrace/templates/NOTES.txt"]
-
-    return notes
 
 
 def pod(manifests):

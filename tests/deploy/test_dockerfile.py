@@ -13,7 +13,7 @@ import pytest
 
 from proxy.__main__ import _parser
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 TARGETS = ("proxy", "embedded")
 
 
