@@ -11,7 +11,8 @@ from proxy.backends.base import Text
 from tests.deploy.conftest import EXAMPLES, pod_of
 from tests.serving import Engine, call, finish, serving_with, settings
 
-AUTH = "auth: {keys: [{key: 0123456789abcdef, tenant: default, name: app}]}"
+KEY = "0123456789abcdef"
+AUTH = f"auth: {{keys: [{{key: {KEY}, tenant: default, name: app}}]}}"
 
 
 def command(manifests):
@@ -20,7 +21,7 @@ def command(manifests):
     return container["command"]
 
 
-async def tested(rendered, *events, key="0123456789abcdef"):
+async def run(rendered, *events, key=KEY):
     """(exit code, output) of the command, when a proxy answers with these events."""
     python, flags, code, address, model, variable = rendered
     assert (python, address, variable) == ("python", "http://demo-headrace:80", "HEADRACE_KEY")
@@ -42,19 +43,19 @@ def rendered(manifests):
 
 
 async def test_release_that_calls_tools_passes(rendered):
-    code, said = await tested(rendered, call("get_weather", '{"city":"Oslo"}'), finish())
+    code, said = await run(rendered, call("get_weather", '{"city":"Oslo"}'), finish())
 
     assert (code, "get_weather" in said) == (0, True)
 
 
 async def test_release_that_only_talks_fails(rendered):
-    code, said = await tested(rendered, Text("Rain."), finish())
+    code, said = await run(rendered, Text("Rain."), finish())
 
     assert code == 1
     assert "502" in said or "no tool was called" in said
 
 
 async def test_release_that_knows_another_key_fails(rendered):
-    code, said = await tested(rendered, Text("Rain."), finish(), key="another-key-than-that")
+    code, said = await run(rendered, Text("Rain."), finish(), key="another-key-than-that")
 
     assert (code, "401" in said) == (1, True)

@@ -160,3 +160,8 @@ securityContext:
 {{- define "headrace.longestSeconds" -}}
 {{- dig "limits" "longest_s" 1800 .Values.routes | float64 | ceil | int }}
 {{- end }}
+
+{{/* The reference to the first key: ${NAME}. */}}
+{{- define "headrace.firstKey" -}}
+{{- with dig "auth" "keys" list .Values.routes }}{{ (first .).key }}{{ end }}
+{{- end }}
