@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCKS := scripts/locks
 VLLM := .venv-vllm
 
-.PHONY: serve test test-long test-engines test-litellm test-clients bench-record check demo setup train-setup test-setup clients-setup train lock clean
+.PHONY: serve test test-long test-engines test-litellm test-clients test-deploy bench-record check demo setup train-setup test-setup clients-setup train lock clean
 
 serve: setup
 	@$(BIN)/headrace serve --port $(PORT)
@@ -35,6 +35,14 @@ test-long: test-setup
 test-engines: test-setup $(VLLM)/.ready
 	@HEADRACE_VLLM="$(CURDIR)/$(VLLM)/bin/python" PATH="$(CURDIR)/$(BIN):$$PATH" \
 		$(BIN)/python -m pytest tests/engines/test_vllm_live.py
+
+# Chart, image and compose file; as root with debootstrap also the Dockerfile's lines, in a clean root.
+test-deploy: test-setup
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest tests/deploy tests/e2e/test_drain.py
+	@if [ "$$(id -u)" = 0 ] && command -v debootstrap > /dev/null; then \
+		PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python scripts/clean_root.py proxy embedded; \
+	else echo "the Dockerfile's lines were not run: that takes root and debootstrap"; fi
+
 # The record with a million exchanges: times, memory, bytes. `make bench-record COUNT=100000`
 COUNT ?= 1000000
 bench-record: test-setup
