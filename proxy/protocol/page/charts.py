@@ -7,6 +7,7 @@ Colours are the page's, so that a chart is light or dark as the page is.
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -111,7 +112,10 @@ def _svg(draw: Callable[[Axes, bool], None], *, is_narrow: bool, height: float, 
         draw(axes, is_narrow)
         file = io.StringIO()
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(file, format="svg", transparent=True, metadata=nothing)
+        with warnings.catch_warnings():
+            # Letters that Matplotlib has no font for: text stays text, the browser has one.
+            warnings.filterwarnings("ignore", message="Glyph", category=UserWarning)
+            figure.savefig(file, format="svg", transparent=True, metadata=nothing)
     return _inline(file.getvalue(), title)
 
 
@@ -124,4 +128,6 @@ def _inline(svg: str, title: str) -> str:
 
 
 def _cut(label: str) -> str:
+    """A label of one line; XML has no place for control characters."""
+    label = "".join(letter if letter.isprintable() else "·" for letter in label)
     return label if len(label) <= _LABEL else label[: _LABEL - 1] + "…"
