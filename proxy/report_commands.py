@@ -24,11 +24,13 @@ from proxy.protocol.sealing import SealError
 if TYPE_CHECKING:
     from proxy.record.shelf import Shelf
     from proxy.report.ab import Report, Scope
+    from proxy.report.costs import Bill
     from proxy.report.pairs import Contest
 
 SubParsers = argparse._SubParsersAction
 _SPAN = re.compile(r"(\d+)([hdw])")
 _SECONDS = {"h": 60 * 60, "d": 24 * 60 * 60, "w": 7 * 24 * 60 * 60}
+_SWITCH = "the first answer at home"
 _AB = """Compares two backends on requests that both answered (docs/reports.md). Exit status: 0 the
 candidate is better, 10 not worse, 20 worse, 30 undecided; 1 and 2 are errors."""
 
@@ -52,6 +54,8 @@ def add_to(commands: SubParsers[argparse.ArgumentParser], add: Add) -> None:
     report = commands.add_parser("report", help=text, description=text)
     reports = report.add_subparsers(required=True, metavar="report")
     _add_ab(add(reports, "ab", _ab, "two backends compared, with what it rests on"))
+    costs = add(reports, "costs", _costs, "what was saved since home answers, and whether")
+    _add_scope(costs, since=None)
 
 
 def _add_ab(parser: argparse.ArgumentParser) -> None:
@@ -66,11 +70,16 @@ def _add_ab(parser: argparse.ArgumentParser) -> None:
     add("--no-examples", action="store_true", help="leave out what was asked and said")
 
 
-def _add_scope(parser: argparse.ArgumentParser, since: str) -> None:
+def _add_scope(parser: argparse.ArgumentParser, since: str | None) -> None:
     add = parser.add_argument
     add("--domain", help="only this domain")
     add("--tenant", help="only this tenant")
-    add("--since", type=moment, default=since, help="12h, 7d, 4w ago, or a day (%(default)s)")
+    add(
+        "--since",
+        type=moment,
+        default=since,
+        help=f"12h, 7d, 4w ago, or a day ({since or _SWITCH})",
+    )
     add("--until", type=moment, default="0h", help="the same (now)")
     add("--json", type=Path, metavar="FILE", help="write the same for machines")
 
@@ -109,7 +118,8 @@ def _compared(options: argparse.Namespace, settings: Config) -> Report:
     from proxy.report import ab, reading, trials
     from proxy.report.pairs import LeftOut, pairs
 
-    scope, left_out = _scope(options), Counter[LeftOut]()
+    scope = msgspec.structs.replace(_scope(options), margin=options.margin)
+    left_out = Counter[LeftOut]()
     with _told(), query.opened(_shelf(settings)) as connection:
         contest = _contest(options, reading.busiest(connection, scope, _local(settings)))
         records = reading.paired(connection, _shelf(settings).rows, scope)
@@ -123,11 +133,10 @@ def _scope(options: argparse.Namespace) -> Scope:
     from proxy.report.ab import Scope
 
     return Scope(
-        since=options.since,
+        since=options.since or 0.0,
         until=options.until,
         domain=options.domain,
         tenant=options.tenant,
-        margin=options.margin,
     )
 
 
@@ -148,6 +157,42 @@ def _contest(options: argparse.Namespace, busiest: Contest | None) -> Contest:
 def _local(settings: Config) -> list[str]:
     backends = settings.backends.items()
     return [name for name, of in backends if not isinstance(of, CloudSettings)]
+
+
+# ---------------------------------------------------------------- costs
+
+
+def _costs(options: argparse.Namespace) -> int:
+    with _extra():
+        from proxy.report import costs, text
+    found = _billed(options, config.load(options.config))
+    print("\n".join(text.aligned(costs.lines(found))))
+    if options.json:
+        _write(options.json, msgspec.json.format(msgspec.json.encode(found)))
+    return 0
+
+
+def _billed(options: argparse.Namespace, settings: Config) -> Bill:
+    from proxy.record import query
+    from proxy.report import costs
+    from proxy.report.reading import AtHome
+
+    scope = _scope(options)
+    with _told(), query.opened(_shelf(settings)) as connection:
+        since = options.since or AtHome(connection, scope, _local(settings)).first()
+        if since is None:
+            raise CannotStart("no request was answered at home yet: there is nothing to reckon")
+        home = AtHome(connection, msgspec.structs.replace(scope, since=since), _local(settings))
+        return costs.bill(
+            home.answered(),
+            home.twice(),
+            home.paid(),
+            _prices(settings),
+            settings.costs,
+            since=since,
+            until=scope.until,
+            part=home.part(),
+        )
 
 
 # ---------------------------------------------------------------- what all need

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import duckdb
 import msgspec
@@ -15,8 +16,11 @@ from proxy.protocol.parquet import Rows
 from proxy.protocol.shadowed import Shadowed
 from proxy.record import query
 from proxy.report.ab import Scope
+from proxy.report.costs import Answered, Paid, Twice
 from proxy.report.pairs import Contest, Paired
 from proxy.report.trials import Assigned
+
+_Kind = TypeVar("_Kind")
 
 _CHOSEN = """
     e.started_at >= to_timestamp($since) AND e.started_at < to_timestamp($until)
@@ -62,6 +66,53 @@ WHERE e.assigned IS NOT NULL AND e.outcome NOT IN ('client_aborted') AND {_CHOSE
 ORDER BY e.started_at, e.id
 """  # noqa: S608
 
+_HOME = "(SELECT unnest($local))"
+_FIRST = f"""
+SELECT epoch(min(started_at)) FROM exchanges e
+WHERE outcome = 'completed' AND backend IN {_HOME} AND {_CHOSEN}
+"""  # noqa: S608
+
+_ANSWERED = f"""
+SELECT epoch(min(e.started_at)) AS at, e.model, count(*) AS requests,
+    coalesce(sum(e.prompt_tokens), 0)::BIGINT AS prompt_tokens,
+    coalesce(sum(e.completion_tokens), 0)::BIGINT AS completion_tokens
+FROM exchanges e WHERE e.outcome = 'completed' AND e.backend IN {_HOME} AND {_CHOSEN}
+GROUP BY e.date, e.model ORDER BY e.date, e.model
+"""  # noqa: S608
+
+_TWICE = f"""
+WITH sides AS (
+    SELECT e.started_at, e.tenant, e.domain,
+        coalesce(nullif(e.conversation, ''), e.id) AS conversation,
+        unnest([e.attempts[-1].backend, s.backend]) AS backend,
+        unnest([s.backend, e.attempts[-1].backend]) AS other,
+        unnest([e.attempts[-1].prompt_tokens, s.prompt_tokens]) AS prompt_tokens,
+        unnest([e.attempts[-1].completion_tokens, s.completion_tokens]) AS completion_tokens,
+        unnest([s.model, e.attempts[-1].model]) AS model,
+        unnest([s.cost_usd, e.attempts[-1].cost_usd]) AS cost_usd
+    FROM shadows s JOIN exchanges e ON e.id = s.exchange_id AND e.tenant = s.tenant
+    WHERE e.outcome = 'completed' AND s.outcome = 'completed')
+SELECT epoch(e.started_at) AS at, conversation, prompt_tokens, completion_tokens, model, cost_usd
+FROM sides e
+WHERE e.backend IN {_HOME} AND e.other NOT IN {_HOME} AND {_CHOSEN}
+    AND e.prompt_tokens IS NOT NULL AND e.model IS NOT NULL AND e.cost_usd IS NOT NULL
+ORDER BY 1, 2
+"""  # noqa: S608
+
+_PAID = f"""
+SELECT
+    (SELECT count(*) FROM exchanges e WHERE e.cost_usd > 0 AND {_CHOSEN}) AS requests,
+    (SELECT coalesce(sum(e.cost_usd), 0.0) FROM exchanges e WHERE {_CHOSEN}) AS answers_usd,
+    (SELECT coalesce(sum(e.cost_usd), 0.0) FROM shadows e WHERE {_CHOSEN}) AS shadows_usd
+"""  # noqa: S608
+
+_PART = f"""
+SELECT CASE count(*) WHEN 0 THEN 1.0 ELSE count(*) FILTER (WHERE {_CHOSEN}) / count(*) END
+FROM exchanges e
+WHERE e.outcome = 'completed' AND e.backend IN {_HOME}
+    AND e.started_at >= to_timestamp($since) AND e.started_at < to_timestamp($until)
+"""  # noqa: S608
+
 _exchange = msgspec.json.Decoder(Exchange)
 _shadowed = msgspec.json.Decoder(Shadowed)
 _feedback = msgspec.json.Decoder(Feedback)
@@ -95,6 +146,53 @@ def assigned(connection: duckdb.DuckDBPyConnection, scope: Scope) -> Iterator[As
     for batch in found.batches():
         for row in batch:
             yield msgspec.convert(dict(zip(found.columns, row, strict=True)), Assigned)
+
+
+# ---------------------------------------------------------------- costs
+
+
+class AtHome:
+    """What the record says of the backends that are at home."""
+
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, scope: Scope, local: Sequence[str]
+    ) -> None:
+        self._connection = connection
+        self._values = {**_values(scope), "local": list(local)}
+
+    def first(self) -> float | None:
+        """When home first answered, in seconds since the epoch; None where it never did."""
+        return self._one(_FIRST)
+
+    def answered(self) -> list[Answered]:
+        """What home answered, by day and model."""
+        return self._rows(_ANSWERED, Answered)
+
+    def twice(self) -> list[Twice]:
+        """Requests that the cloud answered, too."""
+        return self._rows(_TWICE, Twice)
+
+    def paid(self) -> Paid:
+        """What clouds were paid."""
+        (found,) = self._rows(_PAID, Paid)
+        return found
+
+    def part(self) -> float:
+        """Share of home's answers that the scope has, of the same time; 1 where home gave none."""
+        return self._one(_PART) or 0.0
+
+    def _one(self, sql: str) -> float | None:
+        ((found,),) = (row for batch in self._run(sql).batches() for row in batch)
+        return msgspec.convert(found, float | None)
+
+    def _rows(self, sql: str, kind: type[_Kind]) -> list[_Kind]:
+        found = self._run(sql)
+        rows = (row for batch in found.batches() for row in batch)
+        return [msgspec.convert(dict(zip(found.columns, row, strict=True)), kind) for row in rows]
+
+    def _run(self, sql: str) -> query.Result:
+        used = {name: value for name, value in self._values.items() if f"${name}" in sql}
+        return query.run(self._connection, sql, used)
 
 
 def _values(scope: Scope) -> Mapping[str, object]:

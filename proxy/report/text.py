@@ -16,6 +16,9 @@ HEAD = ("figure", "value", "95 %", "n", "at every look")
 def lines(report: Report) -> Iterator[str | tuple[str, ...]]:
     """Lines of text, and rows of a table as tuples."""
     yield report.verdict.sentence
+    if not report.figures.pairs:
+        yield from _trials(report)
+        return
     yield ""
     yield HEAD
     yield from map(row, estimates(report))
@@ -72,7 +75,7 @@ def bounds(of: Estimate) -> str:
 
 def worth(of: Estimate) -> str:
     """n, and what it is worth where that is less."""
-    return count(of.n) if of.worth > 0.99 * of.n else f"{count(of.n)} (worth {count(of.worth)})"
+    return count(of.n) if of.worth >= 0.99 * of.n else f"{count(of.n)} (worth {count(of.worth)})"
 
 
 def _accuracy(report: Report) -> Iterator[str]:
