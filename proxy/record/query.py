@@ -1,14 +1,15 @@
 """SQL over the record, with DuckDB: reads, and reaches nothing else.
 
-Tables: `exchanges` and `feedback` (columns: protocol.parquet), `attempts` (one row an attempt) and
-`calls` (one row a tool call of an answer, with the outcome that a later request told). The database
-is in memory, and has no way to files, network or extensions; what it reads is handed to it.
+Tables: `exchanges`, `feedback` and `shadows` (columns: protocol.parquet), `attempts` (one row an
+attempt) and `calls` (one row a tool call of an answer, with the outcome that a later request told).
+The database is in memory, and has no way to files, network or extensions; what it reads is handed
+to it.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import pyarrow as pa
 import pyarrow.dataset
 
 from proxy.errors import CannotStart
-from proxy.protocol.parquet import EXCHANGES, FEEDBACK, SCHEMAS, SUFFIX
+from proxy.protocol.parquet import SCHEMAS, SUFFIX
 from proxy.record import journal
 from proxy.record.partitions import Partitions
 from proxy.record.shelf import Shelf
@@ -30,6 +31,8 @@ _VIEWS = """
 CREATE VIEW exchanges AS SELECT * FROM all_exchanges WHERE id NOT IN (SELECT id FROM erased);
 CREATE VIEW feedback AS SELECT * FROM all_feedback
     WHERE exchange_id IS NULL OR exchange_id NOT IN (SELECT id FROM erased);
+CREATE VIEW shadows AS SELECT * FROM all_shadows
+    WHERE exchange_id NOT IN (SELECT id FROM erased);
 CREATE VIEW attempts AS
     SELECT id AS exchange_id, started_at, date, tenant, domain, unnest(attempts, recursive := true)
     FROM exchanges;
@@ -77,7 +80,7 @@ def opened(shelf: Shelf) -> Iterator[duckdb.DuckDBPyConnection]:
         connection = duckdb.connect(":memory:", config=_CONFIG)
         try:
             connection.execute(f"SET temp_directory = '{scratch}/spill'")
-            for kind in (EXCHANGES, FEEDBACK):
+            for kind in SCHEMAS:
                 connection.register(f"all_{kind}", _both(shelf, kind, fresh))
             connection.register("erased", pa.table({"id": pa.array(shelf.erased, pa.string())}))
             connection.execute(_VIEWS)
@@ -97,13 +100,15 @@ _CONFIG = {
 }
 
 
-def run(connection: duckdb.DuckDBPyConnection, sql: str) -> Result:
-    """What one SELECT finds; raises BadQuery for anything else."""
+def run(
+    connection: duckdb.DuckDBPyConnection, sql: str, values: Mapping[str, object] | None = None
+) -> Result:
+    """What one SELECT finds, with these values for its `$names`; raises BadQuery for all else."""
     with _translated():
         statements = connection.extract_statements(sql)
         if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
             raise BadQuery("one SELECT, please: the record is only read here")
-        return Result(connection.sql(sql).to_arrow_reader(_BATCH))
+        return Result(connection.sql(sql, params=values).to_arrow_reader(_BATCH))
 
 
 def _from_segments(shelf: Shelf, scratch: Path) -> list[str]:
