@@ -98,6 +98,8 @@ class Rollouts:
         self._canaries = canaries or {}
         self._settled: dict[str, Stamp | None] = {}
         """Domain → its canary's manifest, as it was when the canary passed or failed."""
+        self._warned: set[tuple[str, str]] = set()
+        """What the log has of each domain: reasons come and go while an engine is looked at."""
         self.told: dict[str, str] = {}
         """Backend → why its roll-out is not done yet, for /ready."""
 
@@ -167,6 +169,7 @@ class Rollouts:
                 self._settled[domain] = seen
                 self._catalog.admit_canary(domain, Proven(name, adapter))
                 self.told.pop(_about(domain), None)
+                self._warned = {one for one in self._warned if one[0] != domain}
                 log.info("canary_admitted", domain=domain, backend=name, adapter=id)
 
     async def _passed(self, name: str, source: Source, domain: str, id: str) -> Adapter:
@@ -183,9 +186,10 @@ class Rollouts:
         return champions.by_id[id]
 
     def _keep_from(self, domain: str, id: str, reason: str) -> None:
-        """The champion answers all; say so, once for each reason."""
+        """The champion answers all; say so, each reason once."""
         self._catalog.withdraw_canary(domain)
-        if self.told.get(_about(domain)) != reason:
+        if (domain, reason) not in self._warned:
+            self._warned.add((domain, reason))
             log.warning("canary_not_used", domain=domain, adapter=id, reason=reason)
         self.told[_about(domain)] = reason
 
