@@ -1,19 +1,29 @@
-"""Knobs: where the rows come from."""
+"""Knobs: where the rows come from. `kind` says which source, the other keys are that source's."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TypeAlias
 
 import msgspec
 
 
-class SourceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where the rows come from."""
+class BfclSettings(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    tag_field="kind",
+    tag="bfcl",
+):
+    """The installed package `bfcl-eval`."""
 
-    kind: Literal["bfcl"]
     categories: list[str]
     """BFCL categories, e.g. `live_multiple`; irrelevance categories give the negatives."""
     tools: tuple[str, ...] = ("*",)
     """Globs over tool names; a row is taken when one of its tools matches."""
     without: tuple[str, ...] = ()
     """Globs; a row is left out when one of its tools matches."""
+
+
+SourceSettings: TypeAlias = BfclSettings
+"""Any one of them."""
