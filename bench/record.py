@@ -35,6 +35,7 @@ from proxy.hedge import Hedges
 from proxy.keeping import Keeping
 from proxy.limits import Limits
 from proxy.logs import Facts
+from proxy.metrics import Metrics
 from proxy.protocol.openai import ChatRequest, FunctionCall, ToolCall, Usage, parse_request
 from proxy.protocol.segments import Record, segments
 from proxy.recorder import Recorder
@@ -215,6 +216,7 @@ def gateway(recorder: Recorder | None) -> Gateway:
         limits=Limits(100),
         catalog=Catalog({"instant": Instant()}, {}),
         recorder=recorder,
+        metrics=Metrics({}),
         consent=Consent("full", domains, {}),
         deadline_s=60,
         longest_s=600,

@@ -36,13 +36,16 @@ from proxy.endpoints.azure import AzurePaths
 from proxy.endpoints.feedback import GiveFeedback
 from proxy.endpoints.health import Health, Ready
 from proxy.endpoints.json_requests import Asked, JsonRequests
+from proxy.endpoints.metrics import MetricsPage
 from proxy.endpoints.models import Models
 from proxy.endpoints.passthrough import PassThrough
 from proxy.errors import MissingExtra
 from proxy.gateway import Gateway
+from proxy.gauges import Gauges, Pool
 from proxy.hedge import Hedges
 from proxy.keeping import Keeping
 from proxy.limits import Limits
+from proxy.metrics import Metrics
 from proxy.middleware import ErrorAnswers, RequestLog
 from proxy.outcomes import OutcomeRules
 from proxy.passage import Passage
@@ -87,6 +90,7 @@ class Proxy(NamedTuple):
 
     app: ASGIApp
     draining: Draining
+    metrics: Metrics
 
 
 @asynccontextmanager
@@ -102,7 +106,9 @@ async def running(config: Config) -> AsyncIterator[Proxy]:
         recorder = await stack.enter_async_context(_recorder(config))
         rollouts = Rollouts(catalog, fleet.sources)
         await stack.enter_async_context(_beside(rollouts.run(), "rollouts"))
-        yield assemble(config, catalog, recorder, lambda: _details(fleet, rollouts))
+        proxy = assemble(config, catalog, recorder, lambda: _details(fleet, rollouts), fleet.pools)
+        await stack.enter_async_context(_beside(proxy.metrics.run(), "metrics"))
+        yield proxy
 
 
 def assemble(
@@ -110,11 +116,28 @@ def assemble(
     catalog: Catalog,
     recorder: Recorder | None,
     details: Callable[[], Mapping[str, object]] = dict,
+    pools: Mapping[str, Pool] | None = None,
 ) -> Proxy:
-    """The proxy around backends that are there already; /ready tells `details` besides."""
+    """The proxy around backends that are there already; /ready tells `details` besides.
+
+    Its `metrics` are to be run beside it, or count when they are read.
+    """
     draining = Draining()
     ready = Ready(catalog.backends, config.domains, draining, details, recorder)
-    return Proxy(_app(config, _gateway(config, catalog, recorder), ready), draining)
+    gateway = _gateway(config, catalog, recorder)
+    page = _metrics_page(config, gateway, pools or {})
+    return Proxy(_app(config, gateway, ready, page), draining, gateway.metrics)
+
+
+def _metrics_page(config: Config, gateway: Gateway, pools: Mapping[str, Pool]) -> MetricsPage:
+    gauges = Gauges(
+        catalog=gateway.catalog,
+        domains=config.domains,
+        limits=gateway.limits,
+        recorder=gateway.recorder,
+        pools=pools,
+    )
+    return MetricsPage(gateway.metrics, gauges, gateway.auth, is_public=config.metrics.public)
 
 
 def _details(fleet: _Fleet, rollouts: Rollouts) -> dict[str, object]:
@@ -122,7 +145,7 @@ def _details(fleet: _Fleet, rollouts: Rollouts) -> dict[str, object]:
     return {"replicas": replicas, "rollouts": rollouts.told}
 
 
-def _app(config: Config, gateway: Gateway, ready: Ready) -> ASGIApp:
+def _app(config: Config, gateway: Gateway, ready: Ready, page: MetricsPage) -> ASGIApp:
     models = Models(config.models, gateway.auth, int(time.time()))
     passage = Passage(gateway)
     router = Router(
@@ -133,11 +156,13 @@ def _app(config: Config, gateway: Gateway, ready: Ready) -> ASGIApp:
             Route("/v1/models/{id:path}", models, methods=["GET"]),
             Route("/health", Health(), methods=["GET"]),
             Route("/ready", ready, methods=["GET"]),
+            Route("/metrics", page, methods=["GET"]),
             Route("/v1/{path:path}", PassThrough(passage, gateway.auth, config.limits)),
         ],
         redirect_slashes=False,
     )
-    return RequestLog(ErrorAnswers(AzurePaths(router)), config.response_headers)
+    app = ErrorAnswers(AzurePaths(router))
+    return RequestLog(app, config.response_headers, gateway.metrics.put)
 
 
 def _posted(config: Config, gateway: Gateway, passage: Passage) -> Iterator[Route]:
@@ -161,12 +186,20 @@ def _gateway(config: Config, catalog: Catalog, recorder: Recorder | None) -> Gat
         limits=Limits(config.limits.max_in_flight),
         catalog=catalog,
         recorder=recorder,
+        metrics=Metrics(_providers(config)),
         consent=_consent(config),
         deadline_s=config.limits.deadline_s,
         longest_s=config.limits.longest_s,
         hedges=Hedges(),
         cache=Cache(config.domains),
     )
+
+
+def _providers(config: Config) -> dict[str, str]:
+    """Backend → `gen_ai.provider.name`; what runs here, or speaks many tongues, has none of its
+    own."""
+    names: dict[type, str] = {OpenAISettings: "openai", AzureSettings: "azure.ai.openai"}
+    return {name: names.get(type(one), "headrace") for name, one in config.backends.items()}
 
 
 # ---------------------------------------------------------------- backends
