@@ -14,6 +14,7 @@ import structlog
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
+from proxy import prediction
 from proxy.auth import Authenticator
 from proxy.backends import entra, http, litellm
 from proxy.backends.azure import AzureBackend
@@ -182,7 +183,7 @@ def _posted(config: Config, gateway: Gateway, passage: Passage) -> Iterator[Rout
 def _gateway(config: Config, catalog: Catalog, recorder: Recorder | None) -> Gateway:
     return Gateway(
         auth=Authenticator(config.auth.keys),
-        routes=RouteTable(config.domains, config.defaults, config.models),
+        routes=RouteTable(config.domains, config.defaults, config.models, _predictor(config)),
         limits=Limits(config.limits.max_in_flight),
         catalog=catalog,
         recorder=recorder,
@@ -193,6 +194,11 @@ def _gateway(config: Config, catalog: Catalog, recorder: Recorder | None) -> Gat
         hedges=Hedges(),
         cache=Cache(config.domains),
     )
+
+
+def _predictor(config: Config) -> prediction.Predictor | None:
+    router = config.defaults.router
+    return None if router is None else prediction.build(router)
 
 
 def _providers(config: Config) -> dict[str, str]:

@@ -91,6 +91,7 @@ class Gateway:
         request = parse(inbound.body)
         route = self.routes.match(request, inbound.headers)
         inbound.facts.domain, inbound.facts.match = route.domain, route.reason
+        inbound.facts.match_probability = route.probability
         with self.limits.admit():
             plan = self.plan(inbound, route, request)
             inbound.facts.drifted = list(plan.drifted)

@@ -30,6 +30,8 @@ class Facts:
     domain: str | None = None
     match: str | None = None
     """Why this domain: a reason of routing."""
+    match_probability: float | None = None
+    """How sure the router model was of the domain, 0 to 1; None where it was not asked."""
     backend: str | None = None
     adapter: str | None = None
     attempts: int = 0
@@ -72,6 +74,7 @@ class Facts:
         told = {
             "domain": self.domain,
             "match": self.match,
+            "match_probability": self.match_probability and round(self.match_probability, 4),
             "backend": self.backend,
             "adapter": self.adapter,
             "attempts": self.attempts or None,
