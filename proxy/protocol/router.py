@@ -30,7 +30,8 @@ from proxy.protocol.calibration import Calibration
 from proxy.protocol.openai import Message
 
 FEATURES = 2**15
-"""Hashed features. Chosen: 128 KiB a domain; twice as many were no better (docs/LOG.md)."""
+"""Hashed features. Chosen: 128 KiB a domain; a quarter of them is no worse, four times
+as many are no better (docs/LOG.md)."""
 MAX_CHARACTERS = 1000
 """Of a question that are read: they say what it is about, and bound the time that it takes."""
 VERSION = "1"
