@@ -24,6 +24,7 @@ test-litellm: .venv-litellm/.ready
 # Every client × feature, against Headrace on a real socket; writes the table of the documentation.
 test-clients: clients-setup
 	@.venv-clients/bin/python -m tests.clients.matrix --write docs/compatibility.md
+	@.venv-clients/bin/python -m tests.clients.rescue
 
 # What takes minutes and finds the rare: 10 000 odd requests instead of 500, and a proxy that is
 # killed twenty times under load instead of three.

@@ -168,8 +168,10 @@ def _check(options: argparse.Namespace) -> int:
     settings = config.load(options.config)
     rows = [("domain", "tools", "plan", "verify", "adapter", "compared"), *_rows(settings)]
     print("\n".join(table(rows)))
+    defaults = settings.defaults
     print(
-        f"\nunknown or mixed tools → {settings.defaults.tools}, no tools → {settings.defaults.chat}"
+        f"\nunknown tools → {defaults.tools}, mixed tools → {defaults.mixed or defaults.tools},"
+        f" no tools → {defaults.chat}"
     )
     print(f"models: {', '.join(settings.models)}")
     print(f"record: {settings.record.directory if settings.record else 'off'}")

@@ -14,6 +14,7 @@ import structlog
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
+from proxy import prediction
 from proxy.auth import Authenticator
 from proxy.backends import entra, http, litellm
 from proxy.backends.azure import AzureBackend
@@ -38,13 +39,16 @@ from proxy.endpoints.azure import AzurePaths
 from proxy.endpoints.feedback import GiveFeedback
 from proxy.endpoints.health import Health, Ready
 from proxy.endpoints.json_requests import Asked, JsonRequests
+from proxy.endpoints.metrics import MetricsPage
 from proxy.endpoints.models import Models
 from proxy.endpoints.passthrough import PassThrough
 from proxy.errors import MissingExtra
 from proxy.gateway import Gateway
+from proxy.gauges import Gauges, Pool
 from proxy.hedge import Hedges
 from proxy.keeping import Keeping
 from proxy.limits import Limits
+from proxy.metrics import Metrics
 from proxy.middleware import ErrorAnswers, RequestLog
 from proxy.outcomes import OutcomeRules
 from proxy.passage import Passage
@@ -90,6 +94,7 @@ class Proxy(NamedTuple):
 
     app: ASGIApp
     draining: Draining
+    metrics: Metrics
 
 
 @asynccontextmanager
@@ -108,7 +113,11 @@ async def running(config: Config) -> AsyncIterator[Proxy]:
         shadows = shadowing(config, catalog, recorder)
         if shadows is not None:
             await stack.enter_async_context(_beside(shadows.run(), "shadows"))
-        yield assemble(config, catalog, recorder, lambda: _details(fleet, rollouts), shadows)
+        proxy = assemble(
+            config, catalog, recorder, lambda: _details(fleet, rollouts), shadows, fleet.pools
+        )
+        await stack.enter_async_context(_beside(proxy.metrics.run(), "metrics"))
+        yield proxy
 
 
 def assemble(
@@ -117,11 +126,17 @@ def assemble(
     recorder: Recorder | None,
     details: Callable[[], Mapping[str, object]] = dict,
     shadows: Shadows | None = None,
+    pools: Mapping[str, Pool] | None = None,
 ) -> Proxy:
-    """The proxy around backends that are there already; /ready tells `details` besides."""
+    """The proxy around backends that are there already; /ready tells `details` besides.
+
+    Its `metrics` are to be run beside it, or count when they are read.
+    """
     draining = Draining()
     ready = Ready(catalog.backends, config.domains, draining, details, recorder, shadows)
-    return Proxy(_app(config, _gateway(config, catalog, recorder, shadows), ready), draining)
+    gateway = _gateway(config, catalog, recorder, shadows)
+    page = _metrics_page(config, gateway, pools or {})
+    return Proxy(_app(config, gateway, ready, page), draining, gateway.metrics)
 
 
 def shadowing(config: Config, catalog: Catalog, recorder: Recorder | None) -> Shadows | None:
@@ -143,12 +158,23 @@ def canaries(config: Config) -> dict[str, dict[str, str]]:
     return wanted
 
 
+def _metrics_page(config: Config, gateway: Gateway, pools: Mapping[str, Pool]) -> MetricsPage:
+    gauges = Gauges(
+        catalog=gateway.catalog,
+        domains=config.domains,
+        limits=gateway.limits,
+        recorder=gateway.recorder,
+        pools=pools,
+    )
+    return MetricsPage(gateway.metrics, gauges, gateway.auth, is_public=config.metrics.public)
+
+
 def _details(fleet: _Fleet, rollouts: Rollouts) -> dict[str, object]:
     replicas = {name: pool.status() for name, pool in fleet.pools.items()}
     return {"replicas": replicas, "rollouts": rollouts.told}
 
 
-def _app(config: Config, gateway: Gateway, ready: Ready) -> ASGIApp:
+def _app(config: Config, gateway: Gateway, ready: Ready, page: MetricsPage) -> ASGIApp:
     models = Models(config.models, gateway.auth, int(time.time()))
     passage = Passage(gateway)
     router = Router(
@@ -159,11 +185,13 @@ def _app(config: Config, gateway: Gateway, ready: Ready) -> ASGIApp:
             Route("/v1/models/{id:path}", models, methods=["GET"]),
             Route("/health", Health(), methods=["GET"]),
             Route("/ready", ready, methods=["GET"]),
+            Route("/metrics", page, methods=["GET"]),
             Route("/v1/{path:path}", PassThrough(passage, gateway.auth, config.limits)),
         ],
         redirect_slashes=False,
     )
-    return RequestLog(ErrorAnswers(AzurePaths(router)), config.response_headers)
+    app = ErrorAnswers(AzurePaths(router))
+    return RequestLog(app, config.response_headers, gateway.metrics.put)
 
 
 def _posted(config: Config, gateway: Gateway, passage: Passage) -> Iterator[Route]:
@@ -185,10 +213,11 @@ def _gateway(
 ) -> Gateway:
     return Gateway(
         auth=Authenticator(config.auth.keys),
-        routes=RouteTable(config.domains, config.defaults, config.models),
+        routes=RouteTable(config.domains, config.defaults, config.models, _predictor(config)),
         limits=Limits(config.limits.max_in_flight),
         catalog=catalog,
         recorder=recorder,
+        metrics=Metrics(_providers(config)),
         consent=_consent(config),
         deadline_s=config.limits.deadline_s,
         longest_s=config.limits.longest_s,
@@ -196,6 +225,18 @@ def _gateway(
         cache=Cache(config.domains),
         shadows=shadows,
     )
+
+
+def _predictor(config: Config) -> prediction.Predictor | None:
+    router = config.defaults.router
+    return None if router is None else prediction.build(router)
+
+
+def _providers(config: Config) -> dict[str, str]:
+    """Backend → `gen_ai.provider.name`; what runs here, or speaks many tongues, has none of its
+    own."""
+    names: dict[type, str] = {OpenAISettings: "openai", AzureSettings: "azure.ai.openai"}
+    return {name: names.get(type(one), "headrace") for name, one in config.backends.items()}
 
 
 # ---------------------------------------------------------------- backends

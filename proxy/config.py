@@ -29,10 +29,11 @@ from proxy.backends.settings import (
 from proxy.comparison import Shadow
 from proxy.errors import BadConfig
 from proxy.limits import LimitSettings
+from proxy.metrics import MetricsSettings
 from proxy.protocol.prices import PRICES, price_at
 from proxy.record.settings import RecordSettings
 from proxy.report.settings import CostSettings
-from proxy.routing import Defaults, Domain, clashes
+from proxy.routing import PREDICT, Defaults, Domain, clashes
 
 _ROUNDED = 1e-6
 """How far shares may be from 1: thirds, written with six digits."""
@@ -57,6 +58,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Who may call. Default: whoever reaches the loopback address."""
     response_headers: bool = True
     """Whether responses say in `x-headrace-…` headers who answered and why. Default true."""
+    metrics: MetricsSettings = MetricsSettings()
+    """Who may read /metrics."""
     limits: LimitSettings = LimitSettings()
     """What the proxy takes on."""
     costs: CostSettings | None = None
@@ -175,7 +178,16 @@ def _anchored(config: Config, directory: Path) -> Config:
     """The settings with each relative path, given or default, starting at `directory`."""
     backends = {name: _anchored_backend(b, directory) for name, b in config.backends.items()}
     record = config.record and _anchored_record(config.record, directory)
-    return msgspec.structs.replace(config, backends=backends, record=record)
+    defaults = _anchored_defaults(config.defaults, directory)
+    return msgspec.structs.replace(config, backends=backends, record=record, defaults=defaults)
+
+
+def _anchored_defaults(defaults: Defaults, directory: Path) -> Defaults:
+    if defaults.router is None:
+        return defaults
+    place = directory / defaults.router.model.expanduser()
+    router = msgspec.structs.replace(defaults.router, model=place)
+    return msgspec.structs.replace(defaults, router=router)
 
 
 def _anchored_record(settings: RecordSettings, directory: Path) -> RecordSettings:
@@ -310,8 +322,19 @@ def _contradictions(config: Config) -> Iterator[str]:
         default = getattr(config.defaults, field)
         if default not in config.domains:
             yield f"$.defaults.{field}: no domain {default!r}{_nearest(default, config.domains)}"
+    yield from _bad_mixed(config)
     for clash in clashes(config.domains):
         yield f"$.domains: {clash}"
+
+
+def _bad_mixed(config: Config) -> Iterator[str]:
+    mixed = config.defaults.mixed
+    if mixed == PREDICT and config.defaults.router is None:
+        yield "$.defaults.mixed: `predict` needs a model; name its file in `defaults.router.model`"
+    elif mixed not in (None, PREDICT, *config.domains):
+        yield f"$.defaults.mixed: no domain {mixed!r}{_nearest(str(mixed), config.domains)}"
+    if PREDICT in config.domains:
+        yield f"$.domains.{PREDICT}: the name stands for the router model; choose another"
 
 
 def _bad_plan(path: str, plan: list[str], backends: Mapping[str, object]) -> Iterator[str]:

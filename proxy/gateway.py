@@ -33,6 +33,7 @@ from proxy.errors import BackendTimeout, BadRequest, Forbidden, ProxyError
 from proxy.hedge import Hedges
 from proxy.limits import Limits
 from proxy.logs import CLIENT_GONE, Facts
+from proxy.metrics import Metrics
 from proxy.protocol.conversation import check_messages
 from proxy.protocol.legacy import in_the_client_s_words, modern
 from proxy.protocol.openai import ChatRequest, MalformedRequest, parse_request
@@ -76,6 +77,7 @@ class Gateway:
     limits: Limits
     catalog: Catalog
     recorder: Recorder | None
+    metrics: Metrics
     consent: Consent
     deadline_s: float
     longest_s: float
@@ -92,6 +94,7 @@ class Gateway:
         request = parse(inbound.body)
         route = self.routes.match(request, inbound.headers)
         inbound.facts.domain, inbound.facts.match = route.domain, route.reason
+        inbound.facts.match_probability = route.probability
         with self.limits.admit():
             plan = self.plan(inbound, route, request)
             head = new_head(request)
@@ -207,6 +210,7 @@ class Gateway:
             raise
         finally:
             recording.close(facts.status or status)
+            self.metrics.put(recording)
             if self.recorder is not None:
                 self.recorder.put(recording)
 

@@ -32,6 +32,8 @@ class Facts:
     """Why this domain: a reason of routing."""
     assigned: str = ""
     """The side of a running comparison that it was put on."""
+    match_probability: float | None = None
+    """How sure the router model was of the domain, 0 to 1; None where it was not asked."""
     backend: str | None = None
     adapter: str | None = None
     attempts: int = 0
@@ -76,6 +78,7 @@ class Facts:
             "domain": self.domain,
             "match": self.match,
             "assigned": self.assigned or None,
+            "match_probability": self.match_probability and round(self.match_probability, 4),
             "backend": self.backend,
             "adapter": self.adapter,
             "attempts": self.attempts or None,

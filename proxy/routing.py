@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from fnmatch import translate
-from typing import Annotated, Literal, NamedTuple, TypeAlias, get_args
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple, Protocol, TypeAlias, get_args
 
 import msgspec
 
 from proxy.comparison import AssignBy, Canary, Shadow, Share
 from proxy.errors import UnknownModel
 from proxy.protocol.exchange import Level
-from proxy.protocol.openai import ChatRequest, Function
+from proxy.protocol.openai import ChatRequest, Function, Message
 from proxy.protocol.toolcheck import fingerprint
 
 Reason: TypeAlias = Literal[
-    "exact", "fingerprint", "glob", "mixed", "unknown", "matched", "no_tools"
+    "exact", "fingerprint", "glob", "mixed", "unknown", "matched", "no_tools", "predicted"
 ]
 Verify: TypeAlias = Literal["off", "observe", "enforce"]
 
@@ -179,13 +180,44 @@ class Domain(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
                 raise ValueError(f"{tool!r} is no fingerprint: `sha256:` and 64 hexadecimal digits")
 
 
+class RouterSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A model that tells the domain by the question: `headrace-trainer router train` makes it."""
+
+    model: Path
+    """Its file."""
+    target_error: Share = 0.05
+    """Share of the guesses followed that may be wrong. How sure the model must be for that is in
+    its file, measured on held-out questions; below it the default applies. Default 0.05."""
+    without_tools: bool = False
+    """Whether it also places requests without tools that no `match` takes. Default no: only those
+    of `mixed: predict`."""
+
+
 class Defaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Domains of requests that no tool places."""
 
     tools: str
-    """Domain of requests whose tools are unknown, or belong to several domains."""
+    """Domain of requests whose tools are unknown."""
     chat: str
     """Domain of requests without tools."""
+    mixed: str | None = None
+    """Domain of requests whose tools belong to several domains: one whose plan is a cloud, or a
+    general adapter; or `predict`: the one among them that the router model finds likeliest, and
+    that of `tools` where it is not sure. Default: that of `tools`."""
+    router: RouterSettings | None = None
+    """The model behind `predict`. Default none."""
+
+
+PREDICT = "predict"
+"""What `mixed` says in a domain's place."""
+
+
+class Predictor(Protocol):
+    """What guesses domains."""
+
+    def predict(
+        self, messages: Sequence[Message], among: Collection[str]
+    ) -> tuple[str, float] | None: ...
 
 
 class Route(NamedTuple):
@@ -194,6 +226,8 @@ class Route(NamedTuple):
     domain: str
     policy: Domain
     reason: Reason
+    probability: float | None = None
+    """How sure the router model is, 0 to 1; None where nothing was to be guessed."""
 
     @property
     def plan(self) -> Sequence[str]:
@@ -204,14 +238,20 @@ class Route(NamedTuple):
 class _Place(NamedTuple):
     domain: str
     reason: Reason
+    probability: float | None = None
 
 
 class RouteTable:
     """Which domain a request belongs to. Made once, immutable."""
 
     def __init__(
-        self, domains: Mapping[str, Domain], defaults: Defaults, models: Iterable[str]
+        self,
+        domains: Mapping[str, Domain],
+        defaults: Defaults,
+        models: Iterable[str],
+        predictor: Predictor | None = None,
     ) -> None:
+        self._predictor = predictor
         self._domains = dict(domains)
         self._defaults = defaults
         self._models = frozenset(models)
@@ -248,21 +288,40 @@ class RouteTable:
         return self._route(_Place(self._defaults.chat, "no_tools"))
 
     def _route(self, place: _Place) -> Route:
-        return Route(place.domain, self._domains[place.domain], place.reason)
+        return Route(place.domain, self._domains[place.domain], place.reason, place.probability)
 
     def _without_tools(self, request: ChatRequest, headers: Mapping[bytes, bytes]) -> _Place:
         for domain, match in self._matching:
             if match.holds(request, headers):
                 return _Place(domain, "matched")
-        return _Place(self._defaults.chat, "no_tools")
+        default = _Place(self._defaults.chat, "no_tools")
+        router = self._defaults.router
+        if router is None or not router.without_tools:
+            return default
+        return self._predicted(request, self._domains) or default
 
     def _place(self, request: ChatRequest) -> _Place:
         places = [self._of(tool.function) for tool in request.tools or ()]
         first = places[0]
         if first is not None and all(p is not None and p.domain == first.domain for p in places):
             return first
-        known = any(place is not None for place in places)
-        return _Place(self._defaults.tools, "mixed" if known else "unknown")
+        named = {place.domain for place in places if place is not None}
+        if not named:
+            return _Place(self._defaults.tools, "unknown")
+        unknown = {self._defaults.tools} if None in places else set()
+        return self._mixed(request, named | unknown)
+
+    def _mixed(self, request: ChatRequest, among: Collection[str]) -> _Place:
+        mixed = self._defaults.mixed or self._defaults.tools
+        if mixed != PREDICT:
+            return _Place(mixed, "mixed")
+        return self._predicted(request, among) or _Place(self._defaults.tools, "mixed")
+
+    def _predicted(self, request: ChatRequest, among: Collection[str]) -> _Place | None:
+        if self._predictor is None:
+            return None
+        found = self._predictor.predict(request.messages, among)
+        return found and _Place(found[0], "predicted", found[1])
 
     def _of(self, function: Function | None) -> _Place | None:
         """The most precise statement wins: a schema's fingerprint, then a name, then a glob."""

@@ -136,6 +136,13 @@ def test_reference_without_quotes_in_braces_is_explained():
         ("[local, cloud]", "[local, local]", "$.domains.bookings.plan[1]: 'local' is in the plan"),
         ("{plan: [cloud]}", "{}", "$.domains.chat: Object missing required field `plan`"),
         ("chat: chat}", "chat: cat}", "$.defaults.chat: no domain 'cat'; did you mean 'chat'?"),
+        ("chat: chat}", "chat: chat, mixed: cat}", "$.defaults.mixed: no domain 'cat'; did you"),
+        ("chat: chat}", "chat: chat, mixed: predict}", "$.defaults.mixed: `predict` needs a model"),
+        (
+            "chat: chat}",
+            "chat: chat, router: {model: m, target_error: 0}}",
+            "$.defaults.router.target_error: Expected `float` > 0",
+        ),
         ("{plan: [cloud]}", "{plan: [cloud], tools: [sha256:1]}", "$.domains.chat: 'sha256:1' is"),
         ("chat: {plan", "bookings: {plan", "line 9: the key 'bookings' occurs twice"),
         ("version: 1", "version: 2", "$.version: Invalid enum value 2"),
@@ -146,6 +153,21 @@ def test_reference_without_quotes_in_braces_is_explained():
 )
 def test_mistakes_are_told_with_their_place(right: str, wrong: str, told: str):
     assert complaint(GOOD.replace(right, wrong)).startswith(told)
+
+
+def test_domain_cannot_have_the_name_of_the_rule():
+    text = GOOD.replace("chat: {plan", "predict: {plan").replace("chat: chat", "chat: predict")
+
+    assert "$.domains.predict: the name stands for" in complaint(text)
+
+
+def test_router_model_starts_at_the_file_s_directory():
+    text = GOOD.replace("chat: chat}", "chat: chat, mixed: predict, router: {model: r.st}}")
+
+    config = parse(text, Path("/etc/headrace"), {"A_KEY": "k"})
+
+    assert config.defaults.router is not None
+    assert config.defaults.router.model == Path("/etc/headrace/r.st")
 
 
 def test_two_domains_cannot_claim_the_same_tool():

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -8,21 +11,18 @@ from hypothesis import strategies as st
 from proxy.errors import UnknownModel
 from proxy.protocol.openai import ChatRequest, Function, Message, Tool, parse_request
 from proxy.protocol.toolcheck import fingerprint
-from proxy.routing import Defaults, Domain, Match, RouteTable
+from proxy.routing import Defaults, Domain, Match, RouterSettings, RouteTable
 
 PING = Function("ping", parameters=msgspec.Raw(b'{"type":"object","properties":{"a":{}}}'))
 
-TABLE = RouteTable(
-    {
-        "exact": Domain(plan=["a"], tools=["Hotels_1_Find", "ping_all"]),
-        "glob": Domain(plan=["a"], tools=["*_[0-9]_*"], verify="observe", constrain=False),
-        "print": Domain(plan=["b", "a"], tools=[fingerprint(PING)]),
-        "tools": Domain(plan=["a"]),
-        "chat": Domain(plan=["a"]),
-    },
-    Defaults(tools="tools", chat="chat"),
-    ["gpt-4o"],
-)
+DOMAINS = {
+    "exact": Domain(plan=["a"], tools=["Hotels_1_Find", "ping_all"]),
+    "glob": Domain(plan=["a"], tools=["*_[0-9]_*"], verify="observe", constrain=False),
+    "print": Domain(plan=["b", "a"], tools=[fingerprint(PING)]),
+    "tools": Domain(plan=["a"]),
+    "chat": Domain(plan=["a"]),
+}
+TABLE = RouteTable(DOMAINS, Defaults(tools="tools", chat="chat"), ["gpt-4o"])
 
 
 def request(*tools: str | Function, model: str = "gpt-4o") -> ChatRequest:
@@ -87,6 +87,79 @@ def test_domain_does_not_depend_on_the_order_of_the_tools(tools, random):
     random.shuffle(shuffled)
 
     assert TABLE.match(request(*tools)).domain == TABLE.match(request(*shuffled)).domain
+
+
+# ---------------------------------------------------------------- tools of several domains
+
+MIXED = request("Hotels_1_Find", "Buses_3_Buy")
+
+
+class Guess:
+    """A model that guesses this domain, where it is asked about it."""
+
+    def __init__(self, domain: str) -> None:
+        self.domain = domain
+        self.among: set[str] = set()
+
+    def predict(
+        self, messages: Sequence[Message], among: Collection[str]
+    ) -> tuple[str, float] | None:
+        self.among = set(among)
+        return (self.domain, 0.9) if self.domain in among else None
+
+
+def guessing(guess: Guess | None, mixed: str | None, without_tools: bool = False) -> RouteTable:
+    router = RouterSettings(Path("model"), without_tools=without_tools)
+    defaults = Defaults(tools="tools", chat="chat", mixed=mixed, router=router)
+    return RouteTable(DOMAINS, defaults, ["gpt-4o"], guess)
+
+
+@pytest.mark.parametrize(
+    ("mixed", "guess", "domain", "reason"),
+    [
+        (None, Guess("glob"), "tools", "mixed"),
+        ("print", Guess("glob"), "print", "mixed"),
+        ("predict", Guess("glob"), "glob", "predicted"),
+        ("predict", Guess("print"), "tools", "mixed"),
+        ("predict", None, "tools", "mixed"),
+    ],
+)
+def test_tools_of_several_domains_follow_the_rule(mixed, guess, domain, reason):
+    route = guessing(guess, mixed).match(MIXED)
+
+    assert (route.domain, route.reason) == (domain, reason)
+    assert route.probability == (0.9 if reason == "predicted" else None)
+
+
+@pytest.mark.parametrize(
+    ("tools", "among"),
+    [
+        (["Hotels_1_Find", "Buses_3_Buy"], {"exact", "glob"}),
+        (["Hotels_1_Find", "weather"], {"exact", "tools"}),
+        (["weather"], set()),
+        (["Hotels_1_Find"], set()),
+    ],
+)
+def test_guess_is_among_the_domains_of_the_tools(tools: list[str], among: set[str]):
+    guess = Guess("nothing")
+
+    guessing(guess, "predict").match(request(*tools))
+
+    assert guess.among == among
+
+
+@pytest.mark.parametrize(
+    ("without_tools", "guess", "domain", "reason"),
+    [
+        (True, Guess("glob"), "glob", "predicted"),
+        (True, Guess("unheard of"), "chat", "no_tools"),
+        (False, Guess("glob"), "chat", "no_tools"),
+    ],
+)
+def test_requests_without_tools_are_guessed_where_asked_for(without_tools, guess, domain, reason):
+    route = guessing(guess, None, without_tools).match(request())
+
+    assert (route.domain, route.reason) == (domain, reason)
 
 
 # ---------------------------------------------------------------- requests without tools

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trainer.commands import dataset, evaluate, label, promote, rows, train
+from trainer.commands import dataset, evaluate, label, promote, router, rows, train
 
-COMMANDS = (rows, label, dataset, train, evaluate, promote)
+COMMANDS = (rows, label, dataset, train, evaluate, promote, router)
 """In the order of their use, as the help shows them."""
