@@ -26,11 +26,11 @@ test-clients: clients-setup
 	@.venv-clients/bin/python -m tests.clients.matrix --write docs/compatibility.md
 	@.venv-clients/bin/python -m tests.clients.rescue
 
-# What takes minutes and finds the rare: 10 000 odd requests instead of 500, and a proxy that is
-# killed twenty times under load instead of three.
+# What takes minutes and finds the rare: 10 000 odd requests instead of 500, a proxy that is killed
+# twenty times under load instead of three, a bucket that is away for a minute instead of a second.
 test-long: test-setup
-	@HEADRACE_EXAMPLES=10000 HEADRACE_KILLS=20 PATH="$(CURDIR)/$(BIN):$$PATH" \
-		$(BIN)/python -m pytest tests/test_any_request.py tests/e2e/test_killed.py
+	@HEADRACE_EXAMPLES=10000 HEADRACE_KILLS=20 HEADRACE_OUTAGE_S=60 PATH="$(CURDIR)/$(BIN):$$PATH" \
+		$(BIN)/python -m pytest tests/test_any_request.py tests/e2e/test_killed.py tests/e2e/test_bucket_outage.py
 
 # A real vLLM on this machine's processor; a 3.4 GB environment of its own. Some minutes.
 test-engines: test-setup $(VLLM)/.ready

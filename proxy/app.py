@@ -439,11 +439,11 @@ def redactor(settings: RecordSettings, config: Config) -> Redactor:
     """Takes out what routes.yaml says, and each key that routes.yaml holds."""
     given = settings.redact.key
     secrets = [key.key for key in config.auth.keys]
-    secrets += [
-        backend.api_key
-        for backend in config.backends.values()
-        if isinstance(backend, OpenAISettings) and backend.api_key
-    ]
+    for backend in config.backends.values():
+        if not isinstance(backend, EmbeddedSettings) and backend.api_key:
+            secrets.append(backend.api_key)
+        if isinstance(backend, AzureSettings) and backend.entra and backend.entra.client_secret:
+            secrets.append(backend.entra.client_secret)
     key = given.encode() if given else partial(own_key, settings.directory)
     return Redactor(key, personal=settings.redact.personal, known_secrets=secrets)
 

@@ -133,6 +133,7 @@ async def _asked(attempt: Attempt, job: Job, tape: Tape) -> AsyncGenerator[Item,
                 async for piece in whole_events(content) if job.request.stream else content:
                     yield Piece(reply, piece)
             case Generated():
+                tape.replica, tape.queued_s = reply.replica, reply.queued_s
                 heard = tape.events(reply.events)
                 async for event in verified(heard, request, policy, tape, attempt.floor):
                     yield event

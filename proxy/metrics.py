@@ -188,6 +188,12 @@ class Metrics:
             _SECONDS,
             *(*_GEN_AI, "error_type"),
         )
+        self._queued = self._histogram(
+            "headrace_queued_seconds",
+            "Seconds that a request waited for a place on an engine's server",
+            _FIRST_SECONDS,
+            *_ATTEMPT,
+        )
         self._tokens = self._histogram(
             "gen_ai_client_token_usage",
             "Tokens that a backend reported",
@@ -225,6 +231,8 @@ class Metrics:
         reason = attempt.reason or ""
         self._attempts.labels(*who, attempt.kind, attempt.outcome, reason).inc()
         self._operations.labels(*labels, _error(attempt)).observe(attempt.total_s)
+        if attempt.queued_s is not None:
+            self._queued.labels(*who).observe(attempt.queued_s)
         if attempt.outcome == "invalid":
             self._invalid.labels(*who, reason).inc()
         for code in attempt.repairs:

@@ -169,6 +169,8 @@ class Tape:
         self.format = format
         self.replica: str | None = None
         """Which of the backend's servers was asked; the backend says so, where it has several."""
+        self.queued_s: float | None = None
+        """Seconds until it was; the backend says so, where it has a queue."""
         self._clock = _Clock()
         self._events: list[Event] = []
         self._bytes: list[bytes] = []
@@ -292,6 +294,7 @@ class Tape:
             arguments_probability=sure.arguments if sure else None,
             repairs=self._repairs,
             started_at=self._clock.started_at,
+            queued_s=self.queued_s,
             first_byte_s=self._first_byte_s,
             total_s=self.elapsed_s,
         )

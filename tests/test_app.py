@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from proxy.app import _beside
+from proxy.app import _beside, redactor
+from proxy.config import parse
 from proxy.errors import BadConfig
 from proxy.protocol.sealing import Keyring, SealError
 from proxy.protocol.segments import read
+from proxy.record.settings import RecordSettings
 from tests import scripted
 from tests.scripted import ScriptedCloud, completion
 from tests.serving import serving, settings
@@ -96,3 +98,29 @@ async def test_background_task_ends_with_the_body():
         await asyncio.sleep(0)
 
     assert ended.is_set()
+
+
+@pytest.mark.parametrize(
+    "backend",
+    [
+        "kind: openai, base_url: 'http://a', api_key: plain words of ours",
+        "kind: azure, endpoint: 'http://a', api_key: plain words of ours",
+        "kind: azure, endpoint: 'http://a', entra: {identity: client_secret, tenant_id: t,"
+        " client_id: c, client_secret: plain words of ours}",
+        "kind: litellm, api_key: plain words of ours",
+        "kind: vllm, replicas: ['http://a'], base_model: b, api_key: plain words of ours",
+    ],
+)
+def test_key_of_any_backend_is_taken_out_of_the_record(backend: str, tmp_path: Path):
+    config = parse(
+        f"version: 1\nmodels: [m]\nbackends: {{one: {{{backend}}}}}\n"
+        "domains: {all: {plan: [one]}}\ndefaults: {tools: all, chat: all}\n",
+        tmp_path,
+        {},
+    )
+
+    kept = redactor(RecordSettings(directory=tmp_path), config).redact_json(
+        b'"It says: plain words of ours."', "conversation"
+    )
+
+    assert b"plain words" not in kept

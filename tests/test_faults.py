@@ -53,8 +53,8 @@ def _local(name: str, *steps: object) -> Fault:
     return Fault(LOCAL, name, steps, steps)
 
 
-def _error(status: int, *headers: str) -> list[Step]:
-    return [scripted.error(status, "scripted", None, *headers)]
+def _error(status: int, *headers: str, code: str | None = None) -> list[Step]:
+    return [scripted.error(status, "scripted", code, *headers)]
 
 
 def _calls(name: str, arguments: str, index: int = 0) -> dict[str, object]:
@@ -85,6 +85,8 @@ FAULTS = [
     _cloud("answers 500", _error(500)),
     _cloud("answers 429 with retry-after", _error(429, "retry-after: 7")),
     _cloud("rejects our key (401)", _error(401)),
+    _cloud("finds the prompt too long (400)", _error(400, code="context_length_exceeded")),
+    _cloud("finds the request wrong (400)", _error(400)),
     _cloud("says nothing", [SILENT]),
     _cloud("stops in the middle", [HEAD, b'{"id":', SILENT], stream(HALF, SILENT)),
     _cloud("breaks off in the middle", [HEAD, b'{"id":', Cut()], stream(HALF, Cut(), done=False)),

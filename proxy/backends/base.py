@@ -69,6 +69,10 @@ class Generated:
     """A local answer, still coming."""
 
     events: AsyncIterator[Event]
+    replica: str | None = None
+    """Which of the backend's servers answers; None where there is one."""
+    queued_s: float | None = None
+    """Seconds that the request waited for a place there; None where there is no queue of ours."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ rendering, and the reading of tool calls, to the engine.
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
 from typing import Literal, NamedTuple, Protocol
@@ -250,9 +251,12 @@ class EngineBackend:
         async with AsyncExitStack() as stack:
             tokens = work.prompt_tokens + work.max_tokens
             lease = self._pool.lease(adapter=adapter, prefix=work.prefix, tokens=tokens)
+            began = time.perf_counter()
             replica = await stack.enter_async_context(lease)
+            queued_s = time.perf_counter() - began
             outputs = await stack.enter_async_context(aclosing(work.start(replica.url)))
-            yield Generated(_events(paced(outputs, self._settings), work))
+            events = _events(paced(outputs, self._settings), work)
+            yield Generated(events, replica.name, queued_s)
 
     async def spare(self, adapter: Adapter | None) -> None:
         await self._pool.spare(None if adapter is None else adapter.id)

@@ -21,6 +21,7 @@ from proxy.errors import (
     BackendRefused,
     BackendTimeout,
     BackendUnavailable,
+    ContextTooLong,
     ProxyError,
 )
 from proxy.protocol.openai import ChatRequest
@@ -272,6 +273,9 @@ async def _error(response: aiohttp.ClientResponse) -> ProxyError:
         return BackendLimited("the backend answered 429: its rate limit is reached", told, code)
     if status in (401, 402, 403) or not 400 <= status < 500:
         return _unavailable(status)
+    if said.code == ContextTooLong.code:
+        # Not the request's fault alone: the next backend's window may be longer.
+        return ContextTooLong(said.message or "the prompt is too long", said.param)
     return BackendRefused(
         said.message or f"the backend answered {status}",
         status=status,

@@ -81,6 +81,9 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Codes of protocol.repair: what was put right in the calls before the client got them."""
     started_at: float
     """Seconds since the epoch."""
+    queued_s: float | None = None
+    """Seconds that it waited for a place on the backend's server; None where there is no queue of
+    ours. What an engine's own queue takes is part of `first_byte_s`: none of them tells."""
     first_byte_s: float | None = None
     """Seconds from the start of the attempt to the first event."""
     total_s: float

@@ -17,6 +17,7 @@ from proxy.errors import (
     BackendTimeout,
     BackendUnavailable,
     BadRequest,
+    ContextTooLong,
 )
 from proxy.protocol.openai import parse_request
 from tests.scripted import (
@@ -353,3 +354,15 @@ async def test_the_key_is_in_no_log_and_no_error(unused_tcp_port: int) -> None:
     await backend.aclose()
 
     assert KEY not in str(raised.value) + str(logs)
+
+
+async def test_prompt_that_is_too_long_here_may_fit_elsewhere(
+    cloud: ScriptedCloud, backend: OpenAIBackend
+) -> None:
+    cloud.plays(error(400, "At most 8192 tokens.", "context_length_exceeded"))
+
+    with pytest.raises(ContextTooLong, match="At most 8192 tokens") as raised:
+        await content(backend)
+
+    assert (raised.value.status, raised.value.code) == (400, "context_length_exceeded")
+    assert raised.value.type == "invalid_request_error"

@@ -27,6 +27,7 @@ from tests.engines import bundles
 from tests.engines.farm import Machine, SlowTgi, SlowVllm, farm
 from tests.engines.pooled import QUICK, RENEWED, Pooled, Reply, pooled
 from tests.engines.toy import do
+from tests.scraping import scraped, total
 
 KINDS = pytest.mark.parametrize(
     ("name", "kind"), [("tgi", SlowTgi), ("vllm", SlowVllm)], ids=["tgi", "vllm"]
@@ -212,6 +213,28 @@ async def test_those_who_wait_are_served_in_turn_and_none_is_lost(tmp_path: Path
         replies = await asyncio.gather(*(proxy.ask(do(f"Answer {n}.")) for n in range(30)))
 
     assert [reply.text for reply in replies] == [f"Answer {n}." for n in range(30)]
+
+
+async def test_record_and_metrics_name_the_server_and_how_long_was_waited(tmp_path: Path):
+    async with (
+        farm(SlowTgi, "chat-v1") as machines,
+        pooled(tmp_path, "tgi", machines, more=", max_in_flight: 1") as proxy,
+    ):
+        await asyncio.gather(*(proxy.ask(do(SAYINGS[n])) for n in range(3)))
+        samples = await scraped(proxy.url, requests=3)
+    attempts = [attempt for exchange in proxy.recorded() for attempt in exchange.attempts]
+
+    names = {machine.name for machine in machines}
+    assert {attempt.replica for attempt in attempts} == names
+    at_once, also, waited = sorted(attempt.queued_s for attempt in attempts)
+    first_answer = min(attempt.total_s for attempt in attempts)
+    assert at_once <= also < first_answer / 2 < waited
+    queued = "headrace_queued_seconds_count"
+    assert total(samples, queued, backend="local", adapter="chat-v1") == 3
+    up = [total(samples, "headrace_replica_state", replica=one, state="up") for one in names]
+    assert up == [1, 1]
+    info = {"backend": "local", "domain": "chat", "adapter": "chat-v1"}
+    assert total(samples, "headrace_adapter_info", **info) == 1
 
 
 async def test_client_that_leaves_gives_its_place_back(tmp_path: Path):
