@@ -16,14 +16,23 @@ from collections.abc import Iterator
 from proxy.protocol import router as model
 from proxy.protocol.openai import Message
 from trainer import router
+from trainer.recipe.sources import BfclSettings
+from trainer.sources.base import Skips
 from trainer.sources.bfcl import BfclSource
 
 ROUNDS = 7
 BOOKINGS = ("*_[0-9]_*",)
 LIVE = ["live_simple", "live_multiple", "live_irrelevance"]
 SOURCES = {
-    "api": BfclSource(["simple_python", "multiple", "irrelevance", *LIVE], ("*",), BOOKINGS),
-    "bookings": BfclSource(LIVE, BOOKINGS),
+    "api": BfclSource(
+        BfclSettings(
+            categories=["simple_python", "multiple", "irrelevance", *LIVE],
+            tools=("*",),
+            without=BOOKINGS,
+        ),
+        Skips(),
+    ),
+    "bookings": BfclSource(BfclSettings(categories=LIVE, tools=BOOKINGS), Skips()),
 }
 
 

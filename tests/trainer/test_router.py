@@ -27,12 +27,21 @@ from tests.wire import ask
 from trainer import router
 from trainer.__main__ import main
 from trainer.errors import DatasetError
+from trainer.recipe.sources import BfclSettings
+from trainer.sources.base import Skips
 from trainer.sources.bfcl import BfclSource
 
 BOOKINGS = ("*_[0-9]_*",)
 SOURCES = {
-    "api": BfclSource(["simple_python", "multiple", "live_simple"], ("*",), BOOKINGS),
-    "bookings": BfclSource(["live_simple", "live_multiple"], BOOKINGS),
+    "api": BfclSource(
+        BfclSettings(
+            categories=["simple_python", "multiple", "live_simple"], tools=("*",), without=BOOKINGS
+        ),
+        Skips(),
+    ),
+    "bookings": BfclSource(
+        BfclSettings(categories=["live_simple", "live_multiple"], tools=BOOKINGS), Skips()
+    ),
 }
 
 
