@@ -49,16 +49,16 @@ def shadowed(directory: Path, shadow: str = "share: 1", to: str = "cloud", **mor
     )
 
 
-async def lane(url: str) -> Any:
-    """What /ready says of the domain's lane."""
-    return (await send("GET", url.replace("/v1", "/ready"))).json["shadows"]["all"]
+async def lane(url: str, domain: str = "all") -> Any:
+    """What /ready says of a domain's lane."""
+    return (await send("GET", url.replace("/v1", "/ready"))).json["shadows"][domain]
 
 
-async def settled(url: str, sampled: int) -> Any:
+async def settled(url: str, sampled: int, domain: str = "all") -> Any:
     """The lane, once so many requests came to it and none is under way."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
-            told = await lane(url)
+            told = await lane(url, domain)
             done = sum(told["outcomes"].values()) + sum(told["dropped"].values())
             if told["sampled"] >= sampled and done == told["sampled"] and not told["in_flight"]:
                 return told
