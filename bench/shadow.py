@@ -1,6 +1,7 @@
 """What a shadow costs the clients: latency and errors with it and without, in the same run.
 
     .venv/bin/python bench/shadow.py [--requests 150] [--rounds 8] [--rate 150]
+        [--form chat] [--target-is well]
 
 Two proxies run side by side, one with a shadow of all requests and one without; both have the same
 local engine, which answers after 5 ms. They are asked in turn, a round each, while the shadow's
@@ -19,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -110,7 +111,7 @@ class Engine:
 
 
 async def _proxy(directory: Path, target: str) -> None:
-    """A proxy until it is killed; without a target it has no shadow. Logs as `headrace serve` does."""
+    """A proxy that logs as `headrace serve` does; without a target it has no shadow."""
     logs.configure()
     shadow = ", shadow: {to: other, share: 1, deadline_s: 10}" if target else ""
     config = parse(
@@ -232,7 +233,7 @@ def _figures(rounds: list[Round]) -> str:
     return f"{halves:6.1f} {tail:>18} {errors:6}"
 
 
-async def _all(load: Load) -> None:
+async def _all(load: Load, forms: Sequence[str], faults: Sequence[str]) -> None:
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()};")
     print(
         f"{load.rounds} rounds of {load.requests} requests each, {load.rate:g} a second, in turn\n"
@@ -241,8 +242,8 @@ async def _all(load: Load) -> None:
     print(f"{'':9}  {'':8}  {'shadow off':^32}  {'shadow on':^32}")
     print(f"{'form':9}  {'target':8}  {side}  {side}  shadows")
     async with _child("--target") as target:
-        for form in FORMS:
-            for fault in FAULTS:
+        for form in forms:
+            for fault in faults:
                 print(await _compared(form, fault, target, load), flush=True)
 
 
@@ -252,6 +253,8 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=150, help="of a round")
     parser.add_argument("--rounds", type=int, default=8, help="of each proxy")
     parser.add_argument("--rate", type=float, default=150, help="requests a second")
+    parser.add_argument("--form", choices=FORMS, action="append", help="only this one")
+    parser.add_argument("--target-is", choices=FAULTS, action="append", help="only so")
     parser.add_argument("--proxy", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--to", default="", help=argparse.SUPPRESS)
     parser.add_argument("--target", action="store_true", help=argparse.SUPPRESS)
@@ -261,7 +264,8 @@ def main() -> None:
     elif options.proxy is not None:
         asyncio.run(_proxy(options.proxy, options.to))
     else:
-        asyncio.run(_all(Load(options.requests, options.rounds, options.rate)))
+        load = Load(options.requests, options.rounds, options.rate)
+        asyncio.run(_all(load, options.form or FORMS, options.target_is or FAULTS))
 
 
 if __name__ == "__main__":

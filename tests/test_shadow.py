@@ -394,6 +394,21 @@ async def test_backend_that_limits_us_is_left_to_the_clients(cloud: ScriptedClou
     assert len(cloud.requests) == 1
 
 
+async def test_backend_that_fails_again_and_again_is_left_alone(
+    cloud: ScriptedCloud, tmp_path: Path
+):
+    cloud.plays(*REFUSED)
+    config = shadowed(tmp_path, "share: 1, max_in_flight: 1")
+
+    async with serving_with(config, Engine("local", GOOD), cloud_backend(cloud)) as url:
+        for _ in range(7):
+            await ask(url)
+            told = await settled(url, 1)
+
+    assert (told["outcomes"], told["dropped"]) == ({"failed": 5}, {"unavailable": 2})
+    assert len(cloud.requests) == 5
+
+
 # ---------------------------------------------------------------- local engines
 
 
