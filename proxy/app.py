@@ -29,10 +29,12 @@ from proxy.backends.settings import (
     TgiSettings,
     VllmSettings,
 )
+from proxy.budget import Budget
 from proxy.cache import Cache
 from proxy.catalog import BadAdapter, Base, Catalog, Champions
-from proxy.config import Config
+from proxy.config import Config, first_local
 from proxy.consent import Consent
+from proxy.counting import Counting
 from proxy.endpoints.azure import AzurePaths
 from proxy.endpoints.feedback import GiveFeedback
 from proxy.endpoints.health import Health, Ready
@@ -59,6 +61,7 @@ from proxy.responding import Responder
 from proxy.restart import restarter
 from proxy.rollout import LocalRollout, PoolRollout, Rollouts, Source, stamp
 from proxy.routing import RouteTable
+from proxy.shadow import Shadows
 from proxy.sinks.segments import SegmentSink
 
 if TYPE_CHECKING:
@@ -105,9 +108,13 @@ async def running(config: Config) -> AsyncIterator[Proxy]:
         fleet = await _fleet(config, stack)
         catalog = Catalog(fleet.backends, fleet.champions)
         recorder = await stack.enter_async_context(_recorder(config))
-        rollouts = Rollouts(catalog, fleet.sources)
+        rollouts = Rollouts(catalog, fleet.sources, canaries(config))
         await stack.enter_async_context(_beside(rollouts.run(), "rollouts"))
-        proxy = assemble(config, catalog, recorder, lambda: _details(fleet, rollouts), fleet.pools)
+        shadows = shadowing(config, catalog, recorder)
+        if shadows is not None:
+            await stack.enter_async_context(_beside(shadows.run(), "shadows"))
+        details = partial(_details, fleet, rollouts)
+        proxy = assemble(config, catalog, recorder, details, shadows, fleet.pools)
         await stack.enter_async_context(_beside(proxy.metrics.run(), "metrics"))
         yield proxy
 
@@ -117,6 +124,7 @@ def assemble(
     catalog: Catalog,
     recorder: Recorder | None,
     details: Callable[[], Mapping[str, object]] = dict,
+    shadows: Shadows | None = None,
     pools: Mapping[str, Pool] | None = None,
 ) -> Proxy:
     """The proxy around backends that are there already; /ready tells `details` besides.
@@ -124,21 +132,43 @@ def assemble(
     Its `metrics` are to be run beside it, or count when they are read.
     """
     draining = Draining()
-    ready = Ready(catalog.backends, config.domains, draining, details, recorder)
-    gateway = _gateway(config, catalog, recorder)
-    page = _metrics_page(config, gateway, pools or {})
+    ready = Ready(catalog.backends, config.domains, draining, details, recorder, shadows)
+    gateway = _gateway(config, catalog, recorder, shadows)
+    page = _metrics_page(config, gateway, pools or {}, shadows)
     return Proxy(_app(config, gateway, ready, page), draining, gateway.metrics)
 
 
-def _metrics_page(config: Config, gateway: Gateway, pools: Mapping[str, Pool]) -> MetricsPage:
+def _metrics_page(
+    config: Config, gateway: Gateway, pools: Mapping[str, Pool], shadows: Shadows | None
+) -> MetricsPage:
     gauges = Gauges(
         catalog=gateway.catalog,
         domains=config.domains,
         limits=gateway.limits,
         recorder=gateway.recorder,
         pools=pools,
+        shadows=shadows,
     )
     return MetricsPage(gateway.metrics, gauges, gateway.auth, is_public=config.metrics.public)
+
+
+def shadowing(config: Config, catalog: Catalog, recorder: Recorder | None) -> Shadows | None:
+    """What shadows the domains that have it; None where none has, or nothing is recorded."""
+    settings = config.record
+    if recorder is None or settings is None or not any(d.shadow for d in config.domains.values()):
+        return None
+    budget = Budget(settings.directory)
+    return Shadows(config.domains, catalog, recorder, _counting(settings), budget)
+
+
+def canaries(config: Config) -> dict[str, dict[str, str]]:
+    """Backend → domain → id of the adapter that is to get a share of it."""
+    wanted: dict[str, dict[str, str]] = {}
+    for name, domain in config.domains.items():
+        local = first_local(domain, config.backends)
+        if domain.canary is not None and local is not None:
+            wanted.setdefault(local, {})[name] = domain.canary.adapter
+    return wanted
 
 
 def _details(fleet: _Fleet, rollouts: Rollouts) -> dict[str, object]:
@@ -180,7 +210,9 @@ def _posted(config: Config, gateway: Gateway, passage: Passage) -> Iterator[Rout
         yield Route(f"/v1{path}", endpoint, methods=["POST"])
 
 
-def _gateway(config: Config, catalog: Catalog, recorder: Recorder | None) -> Gateway:
+def _gateway(
+    config: Config, catalog: Catalog, recorder: Recorder | None, shadows: Shadows | None
+) -> Gateway:
     return Gateway(
         auth=Authenticator(config.auth.keys),
         routes=RouteTable(config.domains, config.defaults, config.models, _predictor(config)),
@@ -193,6 +225,7 @@ def _gateway(config: Config, catalog: Catalog, recorder: Recorder | None) -> Gat
         longest_s=config.limits.longest_s,
         hedges=Hedges(),
         cache=Cache(config.domains),
+        shadows=shadows,
     )
 
 
@@ -391,13 +424,17 @@ async def _recorder(config: Config) -> AsyncIterator[Recorder | None]:
         sync_s=settings.sync_s,
         keeping=Keeping(
             redactor=redactor(settings, config),
-            prices={**PRICES, **settings.prices},
+            counting=_counting(settings),
             rules=OutcomeRules(settings.tool_errors),
         ),
         is_durable=settings.durable == "before_reply",
     )
     async with _beside(recorder.run(config.limits.grace_s), "recorder"):
         yield recorder
+
+
+def _counting(settings: RecordSettings) -> Counting:
+    return Counting({**PRICES, **settings.prices})
 
 
 def redactor(settings: RecordSettings, config: Config) -> Redactor:

@@ -32,6 +32,8 @@ class Facts:
     """Why this domain: a reason of routing."""
     match_probability: float | None = None
     """How sure the router model was of the domain, 0 to 1; None where it was not asked."""
+    assigned: str = ""
+    """The side of a running comparison that it was put on."""
     backend: str | None = None
     adapter: str | None = None
     attempts: int = 0
@@ -58,6 +60,7 @@ class Facts:
         """The x-headrace headers of the response; what is not known is left out."""
         told = {
             "x-headrace-domain": self.domain,
+            "x-headrace-assigned": self.assigned or None,
             "x-headrace-backend": self.backend,
             "x-headrace-adapter": self.adapter,
             "x-headrace-attempts": str(self.attempts) if self.attempts else None,
@@ -75,6 +78,7 @@ class Facts:
             "domain": self.domain,
             "match": self.match,
             "match_probability": self.match_probability and round(self.match_probability, 4),
+            "assigned": self.assigned or None,
             "backend": self.backend,
             "adapter": self.adapter,
             "attempts": self.attempts or None,

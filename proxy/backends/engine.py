@@ -65,6 +65,9 @@ class Pool(Protocol):
         when no server is usable for this adapter.
         """
 
+    async def spare(self, adapter: str | None) -> None:
+        """Return when a place for this adapter is free that clients will not miss."""
+
     async def ready(self) -> bool:
         """Whether at least one server is usable."""
 
@@ -254,6 +257,9 @@ class EngineBackend:
             outputs = await stack.enter_async_context(aclosing(work.start(replica.url)))
             events = _events(paced(outputs, self._settings), work)
             yield Generated(events, replica.name, queued_s)
+
+    async def spare(self, adapter: Adapter | None) -> None:
+        await self._pool.spare(None if adapter is None else adapter.id)
 
     async def ready(self) -> bool:
         return await self._pool.ready()
