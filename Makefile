@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCKS := scripts/locks
 VLLM := .venv-vllm
 
-.PHONY: serve test test-long test-engines test-litellm test-clients test-deploy bench-record check demo setup train-setup test-setup clients-setup train lock clean
+.PHONY: serve test test-long test-engines test-litellm test-clients test-deploy bench-record bench-shadow check demo setup train-setup test-setup clients-setup train lock clean
 
 serve: setup
 	@$(BIN)/headrace serve --port $(PORT)
@@ -48,6 +48,10 @@ test-deploy: test-setup
 COUNT ?= 1000000
 bench-record: test-setup
 	@$(BIN)/python bench/record.py --count $(COUNT)
+
+# What a shadow costs the clients, whatever becomes of it. Some 6 minutes.
+bench-shadow: test-setup
+	@$(BIN)/python bench/shadow.py
 
 check: train-setup
 	@scripts/check

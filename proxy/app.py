@@ -113,9 +113,8 @@ async def running(config: Config) -> AsyncIterator[Proxy]:
         shadows = shadowing(config, catalog, recorder)
         if shadows is not None:
             await stack.enter_async_context(_beside(shadows.run(), "shadows"))
-        proxy = assemble(
-            config, catalog, recorder, lambda: _details(fleet, rollouts), shadows, fleet.pools
-        )
+        details = partial(_details, fleet, rollouts)
+        proxy = assemble(config, catalog, recorder, details, shadows, fleet.pools)
         await stack.enter_async_context(_beside(proxy.metrics.run(), "metrics"))
         yield proxy
 
@@ -135,8 +134,22 @@ def assemble(
     draining = Draining()
     ready = Ready(catalog.backends, config.domains, draining, details, recorder, shadows)
     gateway = _gateway(config, catalog, recorder, shadows)
-    page = _metrics_page(config, gateway, pools or {})
+    page = _metrics_page(config, gateway, pools or {}, shadows)
     return Proxy(_app(config, gateway, ready, page), draining, gateway.metrics)
+
+
+def _metrics_page(
+    config: Config, gateway: Gateway, pools: Mapping[str, Pool], shadows: Shadows | None
+) -> MetricsPage:
+    gauges = Gauges(
+        catalog=gateway.catalog,
+        domains=config.domains,
+        limits=gateway.limits,
+        recorder=gateway.recorder,
+        pools=pools,
+        shadows=shadows,
+    )
+    return MetricsPage(gateway.metrics, gauges, gateway.auth, is_public=config.metrics.public)
 
 
 def shadowing(config: Config, catalog: Catalog, recorder: Recorder | None) -> Shadows | None:
@@ -156,17 +169,6 @@ def canaries(config: Config) -> dict[str, dict[str, str]]:
         if domain.canary is not None and local is not None:
             wanted.setdefault(local, {})[name] = domain.canary.adapter
     return wanted
-
-
-def _metrics_page(config: Config, gateway: Gateway, pools: Mapping[str, Pool]) -> MetricsPage:
-    gauges = Gauges(
-        catalog=gateway.catalog,
-        domains=config.domains,
-        limits=gateway.limits,
-        recorder=gateway.recorder,
-        pools=pools,
-    )
-    return MetricsPage(gateway.metrics, gauges, gateway.auth, is_public=config.metrics.public)
 
 
 def _details(fleet: _Fleet, rollouts: Rollouts) -> dict[str, object]:

@@ -178,7 +178,6 @@ class Gateway:
                     body=inbound.body,
                     route=route,
                     recording=recording,
-                    tenant=inbound.caller.tenant,
                 )
             )
 

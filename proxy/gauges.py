@@ -14,12 +14,19 @@ from proxy.balance import State
 from proxy.catalog import Catalog
 from proxy.limits import Limits
 from proxy.recorder import Recorder
+from proxy.shadow import LaneStatus
 
 
 class Pool(Protocol):
     """Servers of one engine."""
 
     def status(self) -> Sequence[ReplicaStatus]: ...
+
+
+class Lanes(Protocol):
+    """The shadowing of all domains that have it."""
+
+    def status(self) -> Mapping[str, LaneStatus]: ...
 
 
 class Gauges:
@@ -33,12 +40,14 @@ class Gauges:
         limits: Limits,
         recorder: Recorder | None,
         pools: Mapping[str, Pool],
+        shadows: Lanes | None = None,
     ) -> None:
         self._catalog = catalog
         self._domains = list(domains)
         self._limits = limits
         self._recorder = recorder
         self._pools = pools
+        self._shadows = shadows
 
     def read(self) -> list[Metric]:
         """The state of now; call it in the event loop, where nothing changes meanwhile."""
@@ -52,6 +61,7 @@ class Gauges:
             self._adapters(),
             *self._record(),
             *self._replicas(),
+            *self._lanes(),
         ]
 
     def _adapters(self) -> Metric:
@@ -101,6 +111,33 @@ class Gauges:
                     states.add_metric((backend, status.name, state), state == status.state)
         yield states
         yield uses
+
+    def _lanes(self) -> Iterator[Metric]:
+        if self._shadows is None:
+            return
+        names = ("domain", "backend")
+        waiting = GaugeMetricFamily(
+            "headrace_shadow_waiting", "Requests that wait for their shadow", labels=names
+        )
+        spent = GaugeMetricFamily(
+            "headrace_shadow_spent_usd", "Spent of today's budget for shadows", labels=names
+        )
+        shadows = CounterMetricFamily(
+            "headrace_shadows", "Shadows, by what became of them", labels=(*names, "outcome")
+        )
+        dropped = CounterMetricFamily(
+            "headrace_shadows_dropped",
+            "Sampled requests without a shadow, by why",
+            labels=(*names, "reason"),
+        )
+        for domain, lane in self._shadows.status().items():
+            waiting.add_metric((domain, lane.to), lane.waiting)
+            spent.add_metric((domain, lane.to), lane.spent_usd)
+            for outcome, count in lane.outcomes.items():
+                shadows.add_metric((domain, lane.to, outcome), count)
+            for reason, count in lane.dropped.items():
+                dropped.add_metric((domain, lane.to, reason), count)
+        yield from (waiting, spent, shadows, dropped)
 
 
 _RECORD = {

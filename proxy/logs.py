@@ -30,10 +30,10 @@ class Facts:
     domain: str | None = None
     match: str | None = None
     """Why this domain: a reason of routing."""
-    assigned: str = ""
-    """The side of a running comparison that it was put on."""
     match_probability: float | None = None
     """How sure the router model was of the domain, 0 to 1; None where it was not asked."""
+    assigned: str = ""
+    """The side of a running comparison that it was put on."""
     backend: str | None = None
     adapter: str | None = None
     attempts: int = 0
@@ -77,8 +77,8 @@ class Facts:
         told = {
             "domain": self.domain,
             "match": self.match,
-            "assigned": self.assigned or None,
             "match_probability": self.match_probability and round(self.match_probability, 4),
+            "assigned": self.assigned or None,
             "backend": self.backend,
             "adapter": self.adapter,
             "attempts": self.attempts or None,

@@ -68,8 +68,8 @@ class Recording:
         self.route = route
         self.tapes: list[Tape] = []
         self._request_id = request_id
-        self._tenant = tenant
-        self._caller = caller
+        self.tenant = tenant
+        self.caller = caller
         self._model = request.model
         self._stream = bool(request.stream)
         self._body = body
@@ -117,6 +117,14 @@ class Recording:
         """About how many bytes this holds in memory."""
         return len(self._body) + sum(tape.size for tape in self.tapes)
 
+    @property
+    def exchange_id(self) -> str:
+        """The id of the exchange; reads the last answer, as it may bring its own."""
+        return self._told_id([tape.heard() for tape in self.tapes[-1:]])
+
+    def _told_id(self, heard: Sequence[Heard]) -> str:
+        return (heard[-1].id if heard else None) or self.id
+
     def exchange(self) -> Exchange:
         """The exchange to be kept; reads relayed answers, so that it costs about what they do.
 
@@ -130,13 +138,13 @@ class Recording:
         attempts = [tape.attempt(said) for tape, said in zip(self.tapes, heard, strict=True)]
         outcome = self._outcome or (attempts[-1].outcome if attempts else "failed")
         return Exchange(
-            id=(heard[-1].id if heard else None) or self.id,
+            id=self._told_id(heard),
             request_id=self._request_id,
             version=VERSION,
             started_at=self._clock.started_at,
             total_s=self._total_s,
-            tenant=self._tenant,
-            caller=self._caller,
+            tenant=self.tenant,
+            caller=self.caller,
             domain=self.domain,
             route=self.route,
             assigned=self._assigned,

@@ -21,14 +21,14 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, TypeVar
+from typing import Literal, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 import structlog
 
 from proxy.assemble import new_head
 from proxy.attempt import Attempt, Job, items
-from proxy.backends.base import Backend, Sparing
+from proxy.backends.base import Sparing
 from proxy.budget import Budget, BudgetUnknown
 from proxy.catalog import Candidate, Catalog, Plan
 from proxy.comparison import Shadow, draw
@@ -37,6 +37,7 @@ from proxy.counting import Counting
 from proxy.deadline import Deadline
 from proxy.errors import BackendLimited, ProxyError
 from proxy.logs import Facts
+from proxy.protocol.exchange import Outcome
 from proxy.protocol.openai import ChatRequest
 from proxy.protocol.shadowed import Shadowed
 from proxy.recorder import Recorder
@@ -52,6 +53,7 @@ Drop: TypeAlias = Literal[
     "budget_unknown",
     "price_unknown",
     "limited",
+    "unavailable",
     "queue_full",
     "no_room",
     "stopped",
@@ -62,8 +64,15 @@ Drop: TypeAlias = Literal[
 _QUEUE_BYTES = 64 * 1024 * 1024
 """Bytes of requests and answers that wait in a lane. Chosen: a bound on what many large ones take.
 """
+_SHORT = 32 * 1024
+"""Bytes of request and answers that are read at once: some 0.1 ms. Chosen."""
 _LIMITED_S = 30.0
 """Seconds in which a backend that said 429 is left alone, so that its quota is its clients'."""
+_BROKEN_S = 10.0
+_ENOUGH = 5
+"""Failures in a row after which a backend is left alone for 10 s. Chosen: what is down costs the
+clients nothing then, and a pair without an answer tells nothing new."""
+_FAILED = ("failed", "upstream_aborted")
 _CACHE = "cache"
 
 T = TypeVar("T")
@@ -80,7 +89,13 @@ class Answered:
     route: Route
     recording: Recording
     """Closed."""
-    tenant: str
+
+
+class _Waiting(NamedTuple):
+    """A request that is to be shadowed."""
+
+    answered: Answered
+    conversation: str
 
 
 class LaneStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -189,10 +204,13 @@ class Lane:
         self.dropped: Counter[str] = Counter()
         self.spent_usd = 0.0
         self._parts = parts
-        self._backend: Backend = parts.catalog.backends[settings.to]
-        self._queue: asyncio.Queue[Answered] = asyncio.Queue(settings.max_waiting)
+        self._backend = backend = parts.catalog.backends[settings.to]
+        self._sparing = backend if isinstance(backend, Sparing) else None
+        self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(settings.max_waiting)
         self._bytes = 0
         self._pause = _Pause()
+        self._failures = 0
+        """In a row."""
 
     def status(self) -> LaneStatus:
         """See LaneStatus."""
@@ -211,20 +229,17 @@ class Lane:
     def offer(self, answered: Answered) -> None:
         """Put the request into the queue, or count why not."""
         self.seen += 1
-        if not self._is_sampled(answered):
+        tenant, named = answered.recording.tenant, answered.recording.conversation
+        conversation = Conversation(answered.body).id(tenant, named)
+        if draw("shadow", self.domain, f"{tenant}\0{conversation}") >= self.settings.share:
             return
         self.sampled += 1
         reason = self._obstacle(answered)
         if reason is None:
-            self._queue.put_nowait(answered)
+            self._queue.put_nowait(_Waiting(answered, conversation))
             self._bytes += answered.recording.size
         else:
             self.drop(reason)
-
-    def _is_sampled(self, answered: Answered) -> bool:
-        recording = answered.recording
-        who = Conversation(answered.body).id(answered.tenant, recording.conversation)
-        return draw("shadow", self.domain, f"{answered.tenant}\0{who}") < self.settings.share
 
     def _obstacle(self, answered: Answered) -> Drop | None:
         recording, now = answered.recording, self._parts.clock()
@@ -264,26 +279,26 @@ class Lane:
     async def work(self) -> None:
         """Shadow one request after the other, until cancelled."""
         while True:
-            answered = await self._queue.get()
-            self._bytes -= answered.recording.size
+            waiting = await self._queue.get()
+            self._bytes -= waiting.answered.recording.size
             self.in_flight += 1
             try:
-                await self._shadow(answered)
+                await self._shadow(waiting)
             except Exception:
                 self.fail()
             # Not in a `finally`: what is cancelled is still in flight when `stop` counts.
             self.in_flight -= 1
 
-    async def _shadow(self, answered: Answered) -> None:
+    async def _shadow(self, waiting: _Waiting) -> None:
         if (reason := await self._unaffordable()) is not None:
             self.drop(reason)
             return
-        tape = await self._asked(answered)
+        tape = await self._asked(waiting.answered)
         if tape is None:
             self.drop("no_room")
             return
-        shadowed = await self._parts.apart(lambda: self._shadowed(answered, tape))
-        self.outcomes[shadowed.attempt.outcome] += 1
+        shadowed = await self._read(waiting, tape)
+        self._note(shadowed.attempt.outcome)
         await self._pay(shadowed)
         self._parts.recorder.put(shadowed)
 
@@ -308,29 +323,42 @@ class Lane:
         return tape
 
     async def _has_room(self, candidate: Candidate) -> bool:
-        if not isinstance(self._backend, Sparing):
+        if self._sparing is None:
             return True
         try:
             async with asyncio.timeout(self.settings.deadline_s):
-                await self._backend.spare(candidate.adapter)
+                await self._sparing.spare(candidate.adapter)
         except TimeoutError:
             return False
         return True
 
-    def _shadowed(self, answered: Answered, tape: Tape) -> Shadowed:
-        """The record of it; reads both answers, so that it runs in the thread."""
-        exchange = answered.recording.exchange()
-        said = Conversation(answered.body)
+    async def _read(self, waiting: _Waiting, tape: Tape) -> Shadowed:
+        # Waking a thread costs several times what reading a short answer does.
+        if tape.size + waiting.answered.recording.size < _SHORT:
+            return self._shadowed(waiting, tape)
+        return await self._parts.apart(lambda: self._shadowed(waiting, tape))
+
+    def _shadowed(self, waiting: _Waiting, tape: Tape) -> Shadowed:
+        """The record of it; reads both answers."""
+        recording = waiting.answered.recording
         attempt = tape.attempt(tape.heard())
         return Shadowed(
             id=f"shadow-{uuid.uuid4().hex}",
-            exchange=exchange.id,
-            tenant=exchange.tenant,
-            caller=exchange.caller,
-            conversation=said.id(exchange.tenant, answered.recording.conversation),
+            exchange=recording.exchange_id,
+            tenant=recording.tenant,
+            caller=recording.caller,
+            conversation=waiting.conversation,
             domain=self.domain,
-            attempt=self._parts.counting(attempt, len(answered.body)),
+            attempt=self._parts.counting(attempt, len(waiting.answered.body)),
         )
+
+    def _note(self, outcome: Outcome) -> None:
+        """Count an answer; who fails again and again is left alone for a while."""
+        self.outcomes[outcome] += 1
+        self._failures = self._failures + 1 if outcome in _FAILED else 0
+        if self._failures >= _ENOUGH:
+            self._failures = 0
+            self._rest(_BROKEN_S, "unavailable")
 
     # ------------------------------------------------------------ what it costs
 

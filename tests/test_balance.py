@@ -402,3 +402,21 @@ def test_dead_replica_costs_few_requests_and_is_used_again():
     assert town.failed < 50
     assert town.turned_away == 0
     assert town.served["a"] > 1500
+
+
+def test_half_of_the_places_are_not_for_those_who_can_wait(balancer: Balancer):
+    first = pick(balancer)
+    spared = [balancer.is_spared([first.id])]
+    second = balancer.choose([first.id], 100, ("api-v1", "p"))
+    spared.append(balancer.is_spared([first.id]))
+    balancer.end(second, "served")
+    spared.append(balancer.is_spared([first.id]))
+
+    assert spared == [True, False, True]
+
+
+def test_one_that_is_not_well_spares_nothing(balancer: Balancer):
+    balancer.set_healthy("a", False)
+    fail(balancer, "b", 3)
+
+    assert not balancer.is_spared(BOTH)

@@ -49,16 +49,16 @@ def shadowed(directory: Path, shadow: str = "share: 1", to: str = "cloud", **mor
     )
 
 
-async def lane(url: str) -> Any:
-    """What /ready says of the domain's lane."""
-    return (await send("GET", url.replace("/v1", "/ready"))).json["shadows"]["all"]
+async def lane(url: str, domain: str = "all") -> Any:
+    """What /ready says of a domain's lane."""
+    return (await send("GET", url.replace("/v1", "/ready"))).json["shadows"][domain]
 
 
-async def settled(url: str, sampled: int) -> Any:
+async def settled(url: str, sampled: int, domain: str = "all") -> Any:
     """The lane, once so many requests came to it and none is under way."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
-            told = await lane(url)
+            told = await lane(url, domain)
             done = sum(told["outcomes"].values()) + sum(told["dropped"].values())
             if told["sampled"] >= sampled and done == told["sampled"] and not told["in_flight"]:
                 return told
@@ -392,6 +392,21 @@ async def test_backend_that_limits_us_is_left_to_the_clients(cloud: ScriptedClou
 
     assert (told["outcomes"], told["dropped"]) == ({"failed": 1}, {"limited": 1})
     assert len(cloud.requests) == 1
+
+
+async def test_backend_that_fails_again_and_again_is_left_alone(
+    cloud: ScriptedCloud, tmp_path: Path
+):
+    cloud.plays(*REFUSED)
+    config = shadowed(tmp_path, "share: 1, max_in_flight: 1")
+
+    async with serving_with(config, Engine("local", GOOD), cloud_backend(cloud)) as url:
+        for _ in range(7):
+            await ask(url)
+            told = await settled(url, 1)
+
+    assert (told["outcomes"], told["dropped"]) == ({"failed": 5}, {"unavailable": 2})
+    assert len(cloud.requests) == 5
 
 
 # ---------------------------------------------------------------- local engines

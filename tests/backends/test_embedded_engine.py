@@ -699,3 +699,22 @@ async def test_files_not_used_for_longest_are_removed(model, tmp_path):
     made = MergedFiles(model.gguf, tmp_path, 1).find_or_make(None)
 
     assert list(tmp_path.glob("*.gguf")) == [made]
+
+
+async def test_pipeline_is_spared_only_while_nobody_uses_one(model, merged, cache):
+    pool = Pipelines(model.gguf, cache, 0, workers=SMALL)
+    sparing = []
+
+    async with pool.use(None, "base"):
+        sparing.append(asyncio.create_task(pool.spare("base")))
+        await asyncio.sleep(0)
+        before = sparing[0].done()
+    async with asyncio.timeout(1):
+        await sparing[0]
+    other = asyncio.create_task(pool.spare("another one, for which there is no memory"))
+    await asyncio.sleep(0)
+    is_spared = other.done()
+    other.cancel()
+    await pool.aclose()
+
+    assert (before, is_spared) == (False, False)

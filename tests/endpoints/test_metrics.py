@@ -9,8 +9,11 @@ import pytest
 from proxy.app import assemble
 from proxy.backends.replicas import ReplicaStatus
 from proxy.catalog import Catalog, Champions
+from proxy.gauges import Gauges
+from proxy.limits import Limits
 from proxy.protocol.adapter import write_champions
 from proxy.recorder import Recorder
+from proxy.shadow import LaneStatus
 from proxy.sinks.memory import MemorySink
 from tests.scraping import page, scraped, total
 from tests.serving import Engine, call, finish, listening, serving_with, settings
@@ -79,6 +82,43 @@ async def test_adapters_that_answer_are_told(tmp_path: Path):
     info = {"backend": "local", "domain": "all", "adapter": "api-v1"}
     assert total(samples, "headrace_adapter_info", **info) == 1
     assert total(samples, "headrace_adapter_info") == 1
+
+
+class _Lanes:
+    def status(self) -> dict[str, LaneStatus]:
+        lane = LaneStatus(
+            to="cloud",
+            waiting=2,
+            in_flight=1,
+            sampled=9,
+            outcomes={"completed": 5, "failed": 1},
+            dropped={"budget": 1},
+            spent_usd=0.25,
+        )
+        return {"api": lane}
+
+
+def test_shadows_are_told():
+    gauges = Gauges(
+        catalog=Catalog({}, {}),
+        domains=[],
+        limits=Limits(1),
+        recorder=None,
+        pools={},
+        shadows=_Lanes(),
+    )
+
+    samples = {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in gauges.read()
+        for sample in family.samples
+    }
+
+    lane = {"domain": "api", "backend": "cloud"}
+    assert total(samples, "headrace_shadow_waiting", **lane) == 2
+    assert total(samples, "headrace_shadow_spent_usd", **lane) == 0.25
+    assert total(samples, "headrace_shadows_total", **lane, outcome="completed") == 5
+    assert total(samples, "headrace_shadows_dropped_total", **lane, reason="budget") == 1
 
 
 class _Pool:

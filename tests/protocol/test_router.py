@@ -41,6 +41,11 @@ def test_features_are_those_of_the_trainer_s_library(text: str):
     assert np.allclose(said, expected, atol=1e-6)
 
 
+def test_version_1_looks_at_three_to_five_characters_of_a_word():
+    assert router.VERSION == "1"
+    assert list(grams("A Bus!")) == [" a ", " bu", "bus", "us ", " bus", "bus ", " bus "]
+
+
 def model() -> RouterModel:
     """Knows hotels by their name, and nothing else."""
     weights = np.zeros((FEATURES, 3), np.float32)
