@@ -88,8 +88,9 @@ def test_a_demonstration_wins_over_the_cloud_and_the_latest_over_earlier_ones(tm
     write(
         tmp_path,
         chat(attempt(called())),
-        feedback("f2", "e", given_at=NOW + 9, value=called("c"), **told),
-        feedback("f1", "req-e", value=called("b"), **told),
+        feedback("f3", "req-e", given_at=NOW + 9, value=called("c"), **told),
+        feedback("f2", "req-e", value=called("b"), **told),
+        feedback("f1", "e", given_at=NOW + 5, value=called("d"), **told),
     )
 
     made = row(tmp_path)
