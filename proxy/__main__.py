@@ -23,10 +23,12 @@ from proxy.app import running
 from proxy.auth import is_loopback
 from proxy.backends.settings import CloudSettings
 from proxy.catalog import BadAdapter
+from proxy.comparison import Shadow
 from proxy.config import Config
 from proxy.errors import BadConfig, CannotStart
 from proxy.protocol import adapter
 from proxy.record_commands import table
+from proxy.routing import Domain
 from proxy.server import Server, address, bind
 from proxy.welcome import welcome
 
@@ -154,7 +156,7 @@ def _check_exposure(host: str, settings: Config) -> None:
 
 def _check(options: argparse.Namespace) -> int:
     settings = config.load(options.config)
-    rows = [("domain", "tools", "plan", "verify", "adapter"), *_rows(settings)]
+    rows = [("domain", "tools", "plan", "verify", "adapter", "compared"), *_rows(settings)]
     print("\n".join(table(rows)))
     print(
         f"\nunknown or mixed tools → {settings.defaults.tools}, no tools → {settings.defaults.chat}"
@@ -173,7 +175,27 @@ def _rows(settings: Config) -> Iterator[tuple[str, ...]]:
             " → ".join(domain.plan),
             domain.verify,
             " ".join(filter(None, adapters)) or "-",
+            ", ".join(_comparisons(domain)) or "-",
         )
+
+
+def _comparisons(domain: Domain) -> Iterator[str]:
+    """What of a domain is compared with what, in words."""
+    if domain.split:
+        shares = " / ".join(f"{name} {share:.0%}" for name, share in domain.split.items())
+        yield f"split {shares} by {domain.assign_by}"
+    if domain.canary is not None:
+        yield f"canary {domain.canary.adapter} {domain.canary.share:.0%} by {domain.assign_by}"
+    if domain.shadow is not None:
+        yield _shadow(domain.shadow)
+
+
+def _shadow(shadow: Shadow) -> str:
+    budget, hours = shadow.budget_usd_per_day, shadow.hours
+    told = [f"shadow to {shadow.to} {shadow.share:.0%}", f"{shadow.max_in_flight} at once"]
+    told += [] if budget is None else [f"{budget:g} USD a day"]
+    told += [] if hours is None else [f"{hours} UTC"]
+    return " · ".join(told)
 
 
 def _champion(settings: Config, backend: str, domain: str) -> str | None:

@@ -28,10 +28,12 @@ from proxy.backends.settings import (
     TgiSettings,
     VllmSettings,
 )
+from proxy.budget import Budget
 from proxy.cache import Cache
 from proxy.catalog import BadAdapter, Base, Catalog, Champions
-from proxy.config import Config
+from proxy.config import Config, first_local
 from proxy.consent import Consent
+from proxy.counting import Counting
 from proxy.endpoints.azure import AzurePaths
 from proxy.endpoints.feedback import GiveFeedback
 from proxy.endpoints.health import Health, Ready
@@ -55,6 +57,7 @@ from proxy.responding import Responder
 from proxy.restart import restarter
 from proxy.rollout import LocalRollout, PoolRollout, Rollouts, Source, stamp
 from proxy.routing import RouteTable
+from proxy.shadow import Shadows
 from proxy.sinks.segments import SegmentSink
 
 if TYPE_CHECKING:
@@ -100,9 +103,12 @@ async def running(config: Config) -> AsyncIterator[Proxy]:
         fleet = await _fleet(config, stack)
         catalog = Catalog(fleet.backends, fleet.champions)
         recorder = await stack.enter_async_context(_recorder(config))
-        rollouts = Rollouts(catalog, fleet.sources)
+        rollouts = Rollouts(catalog, fleet.sources, canaries(config))
         await stack.enter_async_context(_beside(rollouts.run(), "rollouts"))
-        yield assemble(config, catalog, recorder, lambda: _details(fleet, rollouts))
+        shadows = shadowing(config, catalog, recorder)
+        if shadows is not None:
+            await stack.enter_async_context(_beside(shadows.run(), "shadows"))
+        yield assemble(config, catalog, recorder, lambda: _details(fleet, rollouts), shadows)
 
 
 def assemble(
@@ -110,11 +116,31 @@ def assemble(
     catalog: Catalog,
     recorder: Recorder | None,
     details: Callable[[], Mapping[str, object]] = dict,
+    shadows: Shadows | None = None,
 ) -> Proxy:
     """The proxy around backends that are there already; /ready tells `details` besides."""
     draining = Draining()
-    ready = Ready(catalog.backends, config.domains, draining, details, recorder)
-    return Proxy(_app(config, _gateway(config, catalog, recorder), ready), draining)
+    ready = Ready(catalog.backends, config.domains, draining, details, recorder, shadows)
+    return Proxy(_app(config, _gateway(config, catalog, recorder, shadows), ready), draining)
+
+
+def shadowing(config: Config, catalog: Catalog, recorder: Recorder | None) -> Shadows | None:
+    """What shadows the domains that have it; None where none has, or nothing is recorded."""
+    settings = config.record
+    if recorder is None or settings is None or not any(d.shadow for d in config.domains.values()):
+        return None
+    budget = Budget(settings.directory)
+    return Shadows(config.domains, catalog, recorder, _counting(settings), budget)
+
+
+def canaries(config: Config) -> dict[str, dict[str, str]]:
+    """Backend → domain → id of the adapter that is to get a share of it."""
+    wanted: dict[str, dict[str, str]] = {}
+    for name, domain in config.domains.items():
+        local = first_local(domain, config.backends)
+        if domain.canary is not None and local is not None:
+            wanted.setdefault(local, {})[name] = domain.canary.adapter
+    return wanted
 
 
 def _details(fleet: _Fleet, rollouts: Rollouts) -> dict[str, object]:
@@ -154,7 +180,9 @@ def _posted(config: Config, gateway: Gateway, passage: Passage) -> Iterator[Rout
         yield Route(f"/v1{path}", endpoint, methods=["POST"])
 
 
-def _gateway(config: Config, catalog: Catalog, recorder: Recorder | None) -> Gateway:
+def _gateway(
+    config: Config, catalog: Catalog, recorder: Recorder | None, shadows: Shadows | None
+) -> Gateway:
     return Gateway(
         auth=Authenticator(config.auth.keys),
         routes=RouteTable(config.domains, config.defaults, config.models),
@@ -166,6 +194,7 @@ def _gateway(config: Config, catalog: Catalog, recorder: Recorder | None) -> Gat
         longest_s=config.limits.longest_s,
         hedges=Hedges(),
         cache=Cache(config.domains),
+        shadows=shadows,
     )
 
 
@@ -352,13 +381,17 @@ async def _recorder(config: Config) -> AsyncIterator[Recorder | None]:
         sync_s=settings.sync_s,
         keeping=Keeping(
             redactor=redactor(settings, config),
-            prices={**PRICES, **settings.prices},
+            counting=_counting(settings),
             rules=OutcomeRules(settings.tool_errors),
         ),
         is_durable=settings.durable == "before_reply",
     )
     async with _beside(recorder.run(config.limits.grace_s), "recorder"):
         yield recorder
+
+
+def _counting(settings: RecordSettings) -> Counting:
+    return Counting({**PRICES, **settings.prices})
 
 
 def redactor(settings: RecordSettings, config: Config) -> Redactor:

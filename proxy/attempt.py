@@ -66,13 +66,17 @@ class Attempt:
 
     def tape(self, recording: Recording) -> Tape:
         """Where what is said from now on is kept."""
-        adapter = self.candidate.adapter
-        return recording.attempt(
-            self.kind,
-            self.candidate.backend.name,
-            self.candidate.answers_as,
-            adapter.manifest.format if adapter else None,
-        )
+        return recording.attempt(*self._told)
+
+    def tape_apart(self) -> Tape:
+        """The same, beside all recordings."""
+        return Tape(*self._told)
+
+    @property
+    def _told(self) -> tuple[Kind, str, str | None, str | None]:
+        adapter, backend = self.candidate.adapter, self.candidate.backend
+        format = adapter.manifest.format if adapter else None
+        return self.kind, backend.name, self.candidate.answers_as, format
 
 
 async def items(attempt: Attempt, job: Job, tape: Tape) -> AsyncGenerator[Item, None]:
@@ -114,7 +118,14 @@ def complaining(request: ChatRequest, failure: InvalidAnswer) -> ChatRequest:
 async def _asked(attempt: Attempt, job: Job, tape: Tape) -> AsyncGenerator[Item, None]:
     request, policy, candidate = attempt.request, job.route.policy, attempt.candidate
     again = attempt.request is not job.request
-    ask = Ask(request, job.body, candidate.adapter, policy.constrain or again, candidate.bare)
+    ask = Ask(
+        request,
+        job.body,
+        candidate.adapter,
+        policy.constrain or again,
+        candidate.bare,
+        counted=attempt.kind == "shadow",
+    )
     async with candidate.backend.ask(ask) as reply:
         match reply:
             case Relayed():

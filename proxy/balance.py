@@ -151,6 +151,12 @@ class Balancer:
 
     # ------------------------------------------------------------ one use
 
+    def is_spared(self, among: Iterable[str]) -> bool:
+        """Whether one of these is well and has less than half of its places taken."""
+        enough = max(1, self._max_in_flight // 2)
+        there = (id for id in among if id in self._replicas)
+        return any(self.state(id) == "up" and self.in_flight(id) < enough for id in there)
+
     def choose(self, among: Iterable[str], tokens: int, prefix: tuple[str, str]) -> Choice:
         """Take a place for a request of so many tokens on one of these replicas.
 

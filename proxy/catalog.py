@@ -14,6 +14,7 @@ from typing import NamedTuple
 import structlog
 
 from proxy.backends.base import Backend
+from proxy.comparison import draw, side
 from proxy.errors import BackendUnavailable, BadRequest, CannotStart, Unsupported
 from proxy.protocol.adapter import (
     CHAMPIONS,
@@ -97,12 +98,21 @@ class Plan(NamedTuple):
     """Why the route's first backend is not asked, as a code; None when it is."""
     drifted: Sequence[str] = ()
     """Tools whose schema is another one than the first adapter was trained with."""
+    assigned: str = ""
+    """The side of a split or canary that the request was put on; empty where none had a say."""
 
     def without(self, reason: str) -> Plan:
         """The plan without its first backend; the same where there is no other."""
         if len(self.candidates) < 2:
             return self
-        return Plan(self.candidates[1:], self.passed_over or reason, self.drifted)
+        return self._replace(candidates=self.candidates[1:], passed_over=self.passed_over or reason)
+
+
+class Proven(NamedTuple):
+    """A canary that its backend can answer as."""
+
+    backend: str
+    adapter: Adapter
 
 
 class Catalog:
@@ -111,15 +121,29 @@ class Catalog:
     def __init__(self, backends: Mapping[str, Backend], champions: Mapping[str, Champions]) -> None:
         self.backends = backends
         self._champions = dict(champions)
+        self._canaries: dict[str, Proven] = {}
 
     def flip(self, backend: str, champions: Champions) -> None:
         """From now on these answer; requests under way keep the adapter that they were given."""
         self._champions[backend] = champions
 
-    def plan(self, route: Route, request: ChatRequest) -> Plan:
+    def admit_canary(self, domain: str, canary: Proven) -> None:
+        """From now on this adapter gets its share of the domain."""
+        self._canaries[domain] = canary
+
+    def withdraw_canary(self, domain: str) -> None:
+        """From now on the champion answers all."""
+        self._canaries.pop(domain, None)
+
+    def champions(self, backend: str) -> Champions:
+        """What a backend that has adapters answers with now."""
+        return self._champions[backend]
+
+    def plan(self, route: Route, request: ChatRequest, who: str = "") -> Plan:
         """The route's backends that can serve the request, in order.
 
-        Raises Unsupported, with the field that none of them can serve.
+        `who` decides the side of a split or canary: the same who, the same side. Raises
+        Unsupported, with the field that no backend can serve.
         """
         lacks = {name: self.backends[name].lacks(request) for name in route.plan}
         able = [name for name, field in lacks.items() if field is None]
@@ -127,14 +151,43 @@ class Catalog:
             raise BackendUnavailable(f"the domain {route.domain!r} has no backend")
         if not able:
             raise _unsupported(lacks)
+        able, assigned = self._split(route, able, request, who)
         candidates = [
             Candidate(self.backends[name], self.champion(name, route.domain)) for name in able
         ]
         first = lacks[route.plan[0]]
-        return _watching_drift(
-            Plan(candidates, None if first is None else f"unsupported_{first}"),
-            route.policy.drift,
-            request,
+        passed_over = None if first is None else f"unsupported_{first}"
+        plan = self._with_canary(Plan(candidates, passed_over, assigned=assigned), route, who)
+        return _watching_drift(plan, route.policy.drift, request)
+
+    def _split(
+        self, route: Route, able: list[str], request: ChatRequest, who: str
+    ) -> tuple[list[str], str]:
+        """The backends in the order of the request's side, and that side.
+
+        A request that only one side could answer is on none: it would tell them apart by what they
+        are asked, and not by how they answer.
+        """
+        split, domain = route.policy.split, route.domain
+        if not split or not all(name in able for name in split):
+            return able, ""
+        adapters = (self.champion(name, domain) for name in split)
+        if route.policy.drift == "fallback" and any(_drifted(one, request) for one in adapters):
+            return able, ""
+        first = side(split, draw("split", domain, who))
+        return [first, *(name for name in able if name != first)], f"split:{first}"
+
+    def _with_canary(self, plan: Plan, route: Route, who: str) -> Plan:
+        """The plan, its first adapter the canary where chance says so."""
+        first, settings = plan.candidates[0], route.policy.canary
+        canary = self._canaries.get(route.domain)
+        if settings is None or canary is None or first.backend.name != canary.backend:
+            return plan
+        if draw("canary", route.domain, who) >= settings.share:
+            return plan._replace(assigned=f"champion:{first.answers_as or PIN_BASE}")
+        chosen = first._replace(adapter=canary.adapter)
+        return plan._replace(
+            candidates=[chosen, *plan.candidates[1:]], assigned=f"canary:{canary.adapter.id}"
         )
 
     def pinned(self, route: Route, pin: str) -> Plan:
@@ -172,18 +225,21 @@ class Catalog:
 
 
 def _watching_drift(plan: Plan, drift: Drift, request: ChatRequest) -> Plan:
-    if drift == "serve" or plan.candidates[0].adapter is None:
-        return plan
-    trained = plan.candidates[0].adapter.manifest.tool_fingerprints
-    drifted = [
-        function.name
-        for function in request.offered
-        if function.name in trained and trained[function.name] != fingerprint(function)
-    ]
+    drifted = [] if drift == "serve" else _drifted(plan.candidates[0].adapter, request)
     if not drifted:
         return plan
     watched = plan._replace(drifted=drifted)
     return watched.without("schema_drift") if drift == "fallback" else watched
+
+
+def _drifted(adapter: Adapter | None, request: ChatRequest) -> list[str]:
+    """Tools whose schema is another one than the adapter was trained with."""
+    trained = {} if adapter is None else adapter.manifest.tool_fingerprints
+    return [
+        function.name
+        for function in request.offered
+        if function.name in trained and trained[function.name] != fingerprint(function)
+    ]
 
 
 def _unsupported(lacks: Mapping[str, str | None]) -> Unsupported:

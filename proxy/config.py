@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,15 +21,21 @@ from msgspec import inspect
 from proxy.auth import AuthSettings
 from proxy.backends.settings import (
     KINDS,
+    AzureSettings,
     BackendSettings,
     CloudSettings,
     EmbeddedSettings,
 )
+from proxy.comparison import Shadow
 from proxy.errors import BadConfig
 from proxy.limits import LimitSettings
+from proxy.protocol.prices import PRICES, price_at
 from proxy.record.settings import RecordSettings
 from proxy.report.settings import CostSettings
 from proxy.routing import Defaults, Domain, clashes
+
+_ROUNDED = 1e-6
+"""How far shares may be from 1: thirds, written with six digits."""
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -298,6 +305,7 @@ def _chosen(union: inspect.UnionType, value: object) -> inspect.Type:
 def _contradictions(config: Config) -> Iterator[str]:
     for name, domain in config.domains.items():
         yield from _bad_plan(f"$.domains.{name}.plan", domain.plan, config.backends)
+        yield from _bad_comparisons(f"$.domains.{name}", domain, config)
     for field in ("tools", "chat"):
         default = getattr(config.defaults, field)
         if default not in config.domains:
@@ -314,6 +322,73 @@ def _bad_plan(path: str, plan: list[str], backends: Mapping[str, object]) -> Ite
             yield f"{path}[{index}]: no backend {name!r}{_nearest(name, backends)}"
         if name in plan[:index]:
             yield f"{path}[{index}]: {name!r} is in the plan already"
+
+
+def _bad_comparisons(path: str, domain: Domain, config: Config) -> Iterator[str]:
+    if domain.split and domain.canary is not None:
+        yield f"{path}.canary: one comparison at a time; take out `split` or `canary`"
+    yield from _bad_split(f"{path}.split", domain)
+    if domain.canary is not None:
+        yield from _bad_canary(f"{path}.canary", domain, config)
+    if domain.shadow is not None:
+        yield from _bad_shadow(f"{path}.shadow", domain, domain.shadow, config)
+
+
+def _bad_split(path: str, domain: Domain) -> Iterator[str]:
+    for name in domain.split:
+        if name not in domain.plan:
+            yield f"{path}.{name}: not in the plan; add it there, so that it may also step in"
+    total = sum(domain.split.values())
+    if domain.split and abs(total - 1) > _ROUNDED:
+        yield f"{path}: the shares come to {total:g}; they must come to 1"
+    if len(domain.split) == 1:
+        yield f"{path}: one side is no comparison; name another one, or take it out"
+
+
+def _bad_canary(path: str, domain: Domain, config: Config) -> Iterator[str]:
+    local = first_local(domain, config.backends)
+    if local is None:
+        yield f"{path}: no backend of the plan has adapters; add a local one"
+    elif local != domain.plan[0]:
+        yield (
+            f"{path}: {domain.plan[0]!r} answers first and has no adapters; put {local!r} first in"
+            " the plan"
+        )
+
+
+def _bad_shadow(path: str, domain: Domain, shadow: Shadow, config: Config) -> Iterator[str]:
+    backend = config.backends.get(shadow.to)
+    if backend is None:
+        yield f"{path}.to: no backend {shadow.to!r}{_nearest(shadow.to, config.backends)}"
+    elif shadow.to == domain.plan[0] and not domain.split:
+        yield f"{path}.to: {shadow.to!r} answers already; name a backend that does not"
+    if config.record is None:
+        yield f"{path}: nothing is recorded; add a `record` section, or take `shadow` out"
+    elif {config.record.level, domain.record or "full"} != {"full"}:
+        yield f"{path}: only what is recorded in full is shadowed; set `record: full`"
+    if shadow.budget_usd_per_day is not None and backend is not None:
+        yield from _bad_budget(f"{path}.budget_usd_per_day", backend, config)
+
+
+def _bad_budget(path: str, backend: BackendSettings, config: Config) -> Iterator[str]:
+    if not isinstance(backend, CloudSettings):
+        yield f"{path}: a local engine has no price by the token; take the budget out"
+        return
+    own = config.record.prices if config.record else {}
+    names = {backend.models.get(model, model) for model in config.models}
+    # An Azure deployment may have any name; its answers tell the model that has the price.
+    is_told = isinstance(backend, AzureSettings)
+    if not is_told and not any(price_at({**PRICES, **own}, n, time.time()) for n in names):
+        yield (
+            f"{path}: no price is known for {', '.join(sorted(names))}; add one under"
+            " $.record.prices, or take the budget out"
+        )
+
+
+def first_local(domain: Domain, backends: Mapping[str, BackendSettings]) -> str | None:
+    """The first backend of the domain's plan that has adapters."""
+    known = (name for name in domain.plan if name in backends)
+    return next((n for n in known if not isinstance(backends[n], CloudSettings)), None)
 
 
 def _nearest(name: str, known: Mapping[str, object]) -> str:

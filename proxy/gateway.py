@@ -9,7 +9,7 @@
 | 5 plan          | catalog                      | 400 for what no backend can   |
 | 6 attempt       | cache, cascade, attempt      | 502, 503, 504                 |
 | 7 relay         | endpoints                    | the client leaves             |
-| 8 record        | recording, recorder          | never the client's problem    |
+| 8 record        | recording, recorder, shadow  | never the client's problem    |
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from proxy.cache import WISH, Cache
 from proxy.cascade import Answer
 from proxy.catalog import Catalog, Plan
 from proxy.consent import Consent
+from proxy.conversation import Conversation
 from proxy.deadline import Deadline
 from proxy.durable import durable
 from proxy.errors import BackendTimeout, BadRequest, Forbidden, ProxyError
@@ -39,6 +40,7 @@ from proxy.protocol.toolcheck import check_tools, fingerprint_tools
 from proxy.recorder import Recorder
 from proxy.recording import Recording
 from proxy.routing import Route, RouteTable
+from proxy.shadow import Answered, Shadows
 
 PIN = b"x-headrace-adapter"
 """Request header that names the adapter to answer, or `base`: for tests and evaluation."""
@@ -79,6 +81,7 @@ class Gateway:
     longest_s: float
     hedges: Hedges
     cache: Cache
+    shadows: Shadows | None = None
 
     @asynccontextmanager
     async def answer(self, inbound: Inbound) -> AsyncIterator[Answer]:
@@ -91,7 +94,6 @@ class Gateway:
         inbound.facts.domain, inbound.facts.match = route.domain, route.reason
         with self.limits.admit():
             plan = self.plan(inbound, route, request)
-            inbound.facts.drifted = list(plan.drifted)
             head = new_head(request)
             recording = self._recording(head.id, inbound, request, route)
             with self.recorded(recording, inbound.facts):
@@ -111,6 +113,7 @@ class Gateway:
                         job, self.hedges, tenant=inbound.caller.tenant, wish=wish
                     ) as answer:
                         yield await self._lasting(answer, recording)
+        self._shadow(inbound, route, request, recording)
 
     def plan(self, inbound: Inbound, route: Route, request: ChatRequest) -> Plan:
         """Who is asked: the route's backends or, for an admin who says so, others."""
@@ -121,8 +124,11 @@ class Gateway:
             return self.catalog.pinned(route, inbound.headers[PIN].decode("latin-1"))
         if PIN_BACKEND in sent:
             return self.catalog.only(route, inbound.headers[PIN_BACKEND].decode("latin-1"))
-        plan = self.catalog.plan(route, request)
-        return plan.without("forced") if FORCE_FALLBACK in sent else plan
+        plan = self.catalog.plan(route, request, _who(inbound, route))
+        if FORCE_FALLBACK in sent:
+            plan = plan.without("forced")._replace(assigned="")
+        inbound.facts.drifted, inbound.facts.assigned = list(plan.drifted), plan.assigned
+        return plan
 
     @asynccontextmanager
     async def _until_silence(self, inbound: Inbound, route: Route) -> AsyncIterator[Deadline]:
@@ -152,8 +158,26 @@ class Gateway:
             retries=retries(headers),
             drifted=inbound.facts.drifted,
             level=self.consent.level(route.domain, caller.tenant, headers, request.store),
-            conversation=headers.get(CONVERSATION, b"").decode("latin-1") or None,
+            conversation=_named(headers),
+            assigned=inbound.facts.assigned,
         )
+
+    def _shadow(
+        self, inbound: Inbound, route: Route, request: ChatRequest, recording: Recording
+    ) -> None:
+        """Ask another backend too, where that is wanted; the client has its whole answer. Who says
+        which backend shall answer tries something out, and is no traffic."""
+        is_pinned = any(name in inbound.headers for name in _FOR_ADMINS)
+        if self.shadows is not None and route.policy.shadow is not None and not is_pinned:
+            self.shadows.offer(
+                Answered(
+                    request=request,
+                    body=inbound.body,
+                    route=route,
+                    recording=recording,
+                    tenant=inbound.caller.tenant,
+                )
+            )
 
     async def _lasting(self, answer: Answer, recording: Recording) -> Answer:
         """The answer; where the record is to be durable, one that ends when it is."""
@@ -204,6 +228,22 @@ def parse(body: bytes) -> ChatRequest:
 def retries(headers: Mapping[bytes, bytes]) -> int:
     """How often the client's SDK has sent this request before, if it says so."""
     return _whole_number(headers.get(b"x-stainless-retry-count", b""))
+
+
+def _who(inbound: Inbound, route: Route) -> str:
+    """Who keeps its side of a split or canary; empty where there is neither."""
+    policy, caller = route.policy, inbound.caller
+    if not policy.split and policy.canary is None:
+        return ""
+    who = caller.name
+    if policy.assign_by == "conversation":
+        who = Conversation(inbound.body).id(caller.tenant, _named(inbound.headers))
+    return f"{caller.tenant}\0{who}"
+
+
+def _named(headers: Mapping[bytes, bytes]) -> str | None:
+    """The client's name for the conversation, if it sends one."""
+    return headers.get(CONVERSATION, b"").decode("latin-1") or None
 
 
 def _cache_wish(headers: Mapping[bytes, bytes]) -> bytes:

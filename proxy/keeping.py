@@ -5,69 +5,58 @@ recording → exchange → conversation, tool results → usage and cost → lev
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import msgspec
 from msgspec.structs import replace
 
 from proxy.conversation import Conversation
+from proxy.counting import Counting
 from proxy.outcomes import OutcomeRules
-from proxy.protocol.exchange import Answer, Attempt, Exchange
+from proxy.protocol.exchange import Answer, Exchange
 from proxy.protocol.feedback import Feedback
-from proxy.protocol.openai import Usage
-from proxy.protocol.prices import PRICES, PriceTable, price_at
 from proxy.protocol.segments import Record
+from proxy.protocol.shadowed import Shadowed
 from proxy.recording import Recording
 from proxy.redact import Redactor
 
-_CHARACTERS = 4
-"""Characters of a token, where nobody counted: about right for English (OpenAI, "What are tokens
-and how to count them")."""
-
 _exchange = msgspec.json.Decoder(Exchange)
 _feedback = msgspec.json.Decoder(Feedback)
+_shadowed = msgspec.json.Decoder(Shadowed)
 
 
 class Keeping:
-    """Makes of recordings and feedback what may be written. Pure."""
+    """Makes of recordings, feedback and shadows what may be written. Pure."""
 
     def __init__(
         self,
         *,
         redactor: Redactor | None = None,
-        prices: PriceTable = PRICES,
+        counting: Counting | None = None,
         rules: OutcomeRules | None = None,
     ) -> None:
         self._redactor = redactor
-        self._prices = prices
+        self._counting = counting or Counting()
         self._rules = rules or OutcomeRules()
 
-    def __call__(self, one: Recording | Feedback) -> Record:
+    def __call__(self, one: Recording | Feedback | Shadowed) -> Record:
         """What is kept of this one."""
-        if isinstance(one, Feedback):
-            return self._redacted_feedback(one)
+        match one:
+            case Feedback():
+                return self._redacted_feedback(one)
+            case Shadowed():
+                return self._redacted_shadow(one)
+            case Recording():
+                return self._exchange(one)
+
+    def _exchange(self, one: Recording) -> Exchange:
         exchange = one.exchange()
-        said = Conversation(bytes(exchange.request))
+        said, size = Conversation(bytes(exchange.request)), len(bytes(exchange.request))
         whole = replace(
             exchange,
             conversation=said.id(exchange.tenant, one.conversation),
             tool_results=said.tool_results(self._rules),
-            attempts=[self._counted(attempt, exchange) for attempt in exchange.attempts],
+            attempts=[self._counting(attempt, size) for attempt in exchange.attempts],
         )
         return self._redacted(whole if whole.level == "full" else _without_words(whole))
-
-    def _counted(self, attempt: Attempt, exchange: Exchange) -> Attempt:
-        """The attempt with its usage, estimated if need be, and what that costs."""
-        usage = attempt.usage or _estimated(attempt.answer, exchange)
-        if usage is None:
-            return attempt
-        price = price_at(self._prices, attempt.model, attempt.started_at) if attempt.model else None
-        return replace(
-            attempt,
-            usage=usage,
-            usage_source="reported" if attempt.usage else "estimated",
-            cost_usd=price.cost(usage, attempt.cached_tokens) if price else None,
-        )
 
     def _redacted(self, exchange: Exchange) -> Exchange:
         if self._redactor is None:
@@ -81,21 +70,12 @@ class Keeping:
         scope = f"{feedback.tenant}\0{feedback.conversation or feedback.exchange}"
         return _feedback.decode(self._redactor.redact_json(msgspec.json.encode(feedback), scope))
 
-
-def _estimated(answer: Answer, exchange: Exchange) -> Usage | None:
-    """Tokens by the length of the texts; None when nothing was said."""
-    characters = sum(map(len, _texts(answer)))
-    if not characters:
-        return None
-    return Usage.of(len(bytes(exchange.request)) // _CHARACTERS, -(-characters // _CHARACTERS))
-
-
-def _texts(answer: Answer) -> Iterator[str]:
-    yield answer.text
-    yield answer.refusal
-    for call in answer.tool_calls:
-        yield call.function.name
-        yield call.function.arguments
+    def _redacted_shadow(self, shadowed: Shadowed) -> Shadowed:
+        if self._redactor is None:
+            return shadowed
+        # The scope of its exchange: what is replaced there has the same pseudonym here.
+        scope = f"{shadowed.tenant}\0{shadowed.conversation}"
+        return _shadowed.decode(self._redactor.redact_json(msgspec.json.encode(shadowed), scope))
 
 
 def _without_words(exchange: Exchange) -> Exchange:

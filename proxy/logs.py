@@ -30,6 +30,8 @@ class Facts:
     domain: str | None = None
     match: str | None = None
     """Why this domain: a reason of routing."""
+    assigned: str = ""
+    """The side of a running comparison that it was put on."""
     backend: str | None = None
     adapter: str | None = None
     attempts: int = 0
@@ -56,6 +58,7 @@ class Facts:
         """The x-headrace headers of the response; what is not known is left out."""
         told = {
             "x-headrace-domain": self.domain,
+            "x-headrace-assigned": self.assigned or None,
             "x-headrace-backend": self.backend,
             "x-headrace-adapter": self.adapter,
             "x-headrace-attempts": str(self.attempts) if self.attempts else None,
@@ -72,6 +75,7 @@ class Facts:
         told = {
             "domain": self.domain,
             "match": self.match,
+            "assigned": self.assigned or None,
             "backend": self.backend,
             "adapter": self.adapter,
             "attempts": self.attempts or None,

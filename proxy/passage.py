@@ -122,6 +122,7 @@ class Passage:
             retries=retries(inbound.headers),
             endpoint=forward.target.partition("?")[0],
             level="off" if allowed == "off" else "metadata",
+            assigned=inbound.facts.assigned,
         )
 
 

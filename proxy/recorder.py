@@ -22,6 +22,7 @@ from proxy.errors import RecordUnavailable
 from proxy.keeping import Keeping
 from proxy.protocol.feedback import Feedback
 from proxy.protocol.segments import Record
+from proxy.protocol.shadowed import Shadowed
 from proxy.recording import Recording
 from proxy.sinks.base import Sink
 
@@ -33,7 +34,7 @@ TIDY_S = 1.0
 
 log = structlog.get_logger()
 
-Given: TypeAlias = Recording | Feedback
+Given: TypeAlias = Recording | Feedback | Shadowed
 
 
 class Health(msgspec.Struct, frozen=True):
@@ -307,12 +308,18 @@ class Recorder:
 
 
 def _wanted(given: Given) -> bool:
-    return isinstance(given, Feedback) or (given.level != "off" and not given.is_kept)
+    return not isinstance(given, Recording) or (given.level != "off" and not given.is_kept)
 
 
 def _size(given: Given) -> int:
     """About how many bytes it holds in memory."""
-    return given.size if isinstance(given, Recording) else 1024
+    match given:
+        case Recording():
+            return given.size
+        case Shadowed():
+            return 1024 + len(given.attempt.answer.text)
+        case Feedback():
+            return 1024
 
 
 class _Drops:

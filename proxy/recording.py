@@ -55,6 +55,7 @@ class Recording:
         endpoint: str = CHAT,
         level: Level = "full",
         conversation: str | None = None,
+        assigned: str = "",
     ) -> None:
         """`level`: how much of it may be kept; `conversation`: the client's name for it."""
         self.id = id
@@ -76,6 +77,7 @@ class Recording:
         self._retries = retries
         self._drifted = list(drifted)
         self._endpoint = endpoint
+        self._assigned = assigned
         self._clock = _Clock()
         self._status = 500
         self._total_s = 0.0
@@ -128,6 +130,7 @@ class Recording:
             caller=self._caller,
             domain=self.domain,
             route=self.route,
+            assigned=self._assigned,
             model=self._model,
             stream=self._stream,
             tools_fingerprint=self._tools_fingerprint,

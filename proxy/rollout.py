@@ -9,6 +9,9 @@
               TGI            on each server: drain · restart with both lists · canary
               embedded       load · canary
 
+A canary (routes.yaml) is prepared in the same way, after the champions; until it has passed, and
+when it does not, the champion answers all, and log and /ready say why.
+
 Requests under way end with the adapter that they began with: the former champions stay loaded until
 the next roll-out, which also makes going back to them a matter of one flip.
 """
@@ -24,9 +27,9 @@ from typing import NamedTuple, Protocol, TypeAlias
 import structlog
 
 from proxy.backends.replicas import Replicas, Server
-from proxy.catalog import BadAdapter, Catalog, Champions
+from proxy.catalog import BadAdapter, Catalog, Champions, Proven
 from proxy.errors import CannotStart
-from proxy.protocol.adapter import CHAMPIONS, Adapter
+from proxy.protocol.adapter import CHAMPIONS, MANIFEST, Adapter
 from proxy.restart import Restarter, RestartFailed, lora_adapters
 
 log = structlog.get_logger(__name__)
@@ -57,6 +60,9 @@ class Prepares(Protocol):
         Raises RolloutFailed or RolloutWaits.
         """
 
+    async def add(self, adapters: Sequence[Adapter]) -> None:
+        """The same, beside those that it answers as now."""
+
 
 class Loads(Protocol):
     """An engine that loads adapters while it serves."""
@@ -80,9 +86,20 @@ class Source(NamedTuple):
 class Rollouts:
     """Follows the champion files; one task for each backend that has adapters."""
 
-    def __init__(self, catalog: Catalog, sources: Mapping[str, Source]) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        sources: Mapping[str, Source],
+        canaries: Mapping[str, Mapping[str, str]] | None = None,
+    ) -> None:
+        """`canaries`: backend → domain → id of the adapter."""
         self._catalog = catalog
         self._sources = sources
+        self._canaries = canaries or {}
+        self._settled: dict[str, Stamp | None] = {}
+        """Domain → its canary's manifest, as it was when the canary passed or failed."""
+        self._warned: set[tuple[str, str]] = set()
+        """What the log has of each domain: reasons come and go while an engine is looked at."""
         self.told: dict[str, str] = {}
         """Backend → why its roll-out is not done yet, for /ready."""
 
@@ -95,6 +112,7 @@ class Rollouts:
     async def _follow(self, name: str, source: Source) -> None:
         seen = source.stamp
         while True:
+            await self._look_at_canaries(name, source)
             await asyncio.sleep(_LOOK_S)
             found = await asyncio.to_thread(stamp, source.directory)
             # A file that is gone is no decision: the champions stay.
@@ -118,6 +136,9 @@ class Rollouts:
             return
         self._catalog.flip(name, champions)
         self.told.pop(name, None)
+        for domain in self._canaries.get(name, ()):
+            # The champion may be another one now; the canary is prepared beside the new ones.
+            self._settled.pop(domain, None)
         log.info("rollout_done", backend=name, adapters=ids)
 
     async def _prepared(self, name: str, source: Source, champions: Champions) -> bool:
@@ -130,11 +151,58 @@ class Rollouts:
             return False
         return True
 
+    # ------------------------------------------------------------ canaries
 
-def stamp(directory: Path) -> Stamp | None:
-    """What the champion file of a directory looks like from outside; None when it is not there."""
+    async def _look_at_canaries(self, name: str, source: Source) -> None:
+        for domain, id in self._canaries.get(name, {}).items():
+            seen = await asyncio.to_thread(stamp, source.directory / id, MANIFEST)
+            if domain in self._settled and self._settled[domain] == seen:
+                continue
+            try:
+                adapter = await self._passed(name, source, domain, id)
+            except RolloutWaits as wait:
+                self._keep_from(domain, id, str(wait))
+            except (BadAdapter, RolloutFailed) as error:
+                self._settled[domain] = seen
+                self._keep_from(domain, id, str(error))
+            else:
+                self._settled[domain] = seen
+                self._catalog.admit_canary(domain, Proven(name, adapter))
+                self.told.pop(_about(domain), None)
+                self._warned = {one for one in self._warned if one[0] != domain}
+                log.info("canary_admitted", domain=domain, backend=name, adapter=id)
+
+    async def _passed(self, name: str, source: Source, domain: str, id: str) -> Adapter:
+        """The adapter, once its backend can answer as it; raises what keeps it from that."""
+        champions = self._catalog.champions(name)
+        if id not in champions.by_id:
+            champions = await asyncio.to_thread(source.read)
+        if id not in champions.by_id:
+            raise RolloutFailed(f"there is no sound bundle {id!r} in {source.directory}")
+        champion = self._catalog.champion(name, domain)
+        if champion is not None and champion.id == id:
+            raise RolloutFailed("it is the champion; take `canary` out of routes.yaml")
+        await source.backend.add([champions.by_id[id]])
+        return champions.by_id[id]
+
+    def _keep_from(self, domain: str, id: str, reason: str) -> None:
+        """The champion answers all; say so, each reason once."""
+        self._catalog.withdraw_canary(domain)
+        if (domain, reason) not in self._warned:
+            self._warned.add((domain, reason))
+            log.warning("canary_not_used", domain=domain, adapter=id, reason=reason)
+        self.told[_about(domain)] = reason
+
+
+def _about(domain: str) -> str:
+    return f"canary of {domain}"
+
+
+def stamp(directory: Path, name: str = CHAMPIONS) -> Stamp | None:
+    """What a file of a directory, else its champion file, looks like from outside; None when it is
+    not there."""
     try:
-        found = os.stat(directory / CHAMPIONS)
+        found = os.stat(directory / name)
     except OSError:
         return None
     return found.st_mtime_ns, found.st_ino, found.st_size
@@ -152,6 +220,10 @@ class LocalRollout:
             await self._backend.prepare(adapters)
         except CannotStart as error:
             raise RolloutFailed(str(error)) from error
+
+    async def add(self, adapters: Sequence[Adapter]) -> None:
+        """See Prepares."""
+        await self.prepare(adapters)
 
 
 class PoolRollout:
@@ -181,6 +253,10 @@ class PoolRollout:
         if not well or any(_lacking(server, adapters) for server in well):
             raise RolloutWaits(f"the servers of {self._pool.name!r} are not well yet")
         self._serving = list(adapters)
+
+    async def add(self, adapters: Sequence[Adapter]) -> None:
+        """See Prepares."""
+        await self.prepare([*self._serving, *adapters])
 
     async def _renew(self, server: Server, adapters: Sequence[Adapter]) -> None:
         """Give a server what it lacks, or say why it does not get it."""

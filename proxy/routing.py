@@ -14,6 +14,7 @@ from typing import Annotated, Literal, NamedTuple, TypeAlias, get_args
 
 import msgspec
 
+from proxy.comparison import AssignBy, Canary, Shadow, Share
 from proxy.errors import UnknownModel
 from proxy.protocol.exchange import Level
 from proxy.protocol.openai import ChatRequest, Function
@@ -34,7 +35,6 @@ Trigger: TypeAlias = Literal[
     "unavailable", "overloaded", "timeout", "context", "invalid", "low_confidence"
 ]
 Drift: TypeAlias = Literal["serve", "observe", "fallback"]
-Share: TypeAlias = Annotated[float, msgspec.Meta(gt=0, le=1)]
 
 
 class Repair(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -154,6 +154,16 @@ class Domain(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     verified."""
     cache: CacheSettings | None = None
     """Whether answers are given again. Default none: a client may count on a new one each time."""
+    shadow: Shadow | None = None
+    """Whether another backend is asked too, out of the client's sight. Default none: it costs."""
+    split: dict[str, Share] = {}
+    """Backends of the plan, and the part of the requests that each is to answer first; together 1.
+    Default none: the plan's order holds for all."""
+    canary: Canary | None = None
+    """Whether another adapter than the champion answers a part of the requests. Default none."""
+    assign_by: AssignBy = "conversation"
+    """What stays on its side of a split or canary: a `conversation`, or all of a `caller`. Default
+    conversation: there are more of them, so that sides come out even."""
     deadline_s: Annotated[float, msgspec.Meta(gt=0)] | None = None
     """As `limits.deadline_s`, for this domain. Default none: that one."""
     record: Level | None = None

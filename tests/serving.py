@@ -14,7 +14,7 @@ from pathlib import Path
 
 from starlette.types import ASGIApp
 
-from proxy.app import assemble, running
+from proxy.app import assemble, running, shadowing
 from proxy.backends.base import Ask, Backend, Call, Event, Finish, Generated, Text, lacks_locally
 from proxy.catalog import Catalog
 from proxy.config import Config, parse
@@ -44,10 +44,16 @@ async def serving_with(
     catalog = Catalog({backend.name: backend for backend in backends}, {})
     recorder = Recorder(sink or MemorySink(), sync_s=0.01)
     async with asyncio.TaskGroup() as tasks:
-        writing = tasks.create_task(recorder.run())
-        async with listening(assemble(config, catalog, recorder).app) as base_url:
+        beside = [tasks.create_task(recorder.run())]
+        shadows = shadowing(config, catalog, recorder)
+        if shadows is not None:
+            beside.insert(0, tasks.create_task(shadows.run()))
+        proxy = assemble(config, catalog, recorder, shadows=shadows)
+        async with listening(proxy.app) as base_url:
             yield base_url
-        writing.cancel()
+        for task in beside:
+            task.cancel()
+            await asyncio.wait([task])
         await asyncio.gather(*(backend.aclose() for backend in backends))
 
 

@@ -6,7 +6,8 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from proxy.catalog import BadAdapter, Base, Catalog, Champions
+from proxy import comparison
+from proxy.catalog import BadAdapter, Base, Catalog, Champions, Proven
 from proxy.errors import BackendUnavailable, BadRequest, Unsupported
 from proxy.protocol import adapter
 from proxy.protocol.adapter import Canary, Manifest
@@ -240,3 +241,83 @@ def test_tool_that_training_never_saw_has_not_drifted(adapters: Path):
     )
 
     assert not catalog.plan(route, request_with(RENAMED)).drifted
+
+
+# ---------------------------------------------------------------- split and canary
+
+
+WHO = [f"tenant\0conv-{number}" for number in range(400)]
+SPLIT = Domain(plan=["local", "other"], split={"local": 0.25, "other": 0.75})
+
+
+def sides(catalog: Catalog, policy: Domain, request: ChatRequest = REQUEST) -> list[str]:
+    """The side of each of WHO."""
+    route = Route("api", policy, "unknown")
+    return [catalog.plan(route, request, who).assigned for who in WHO]
+
+
+def both() -> Catalog:
+    return Catalog({"local": Engine("local", []), "other": Engine("other", [])}, {})
+
+
+def test_split_puts_conversations_on_sides_and_leaves_them_there():
+    catalog = both()
+
+    told = sides(catalog, SPLIT)
+
+    assert told == sides(catalog, SPLIT)
+    assert 60 <= told.count("split:local") <= 140
+    assert told.count("split:local") + told.count("split:other") == len(WHO)
+
+
+def test_other_side_of_a_split_may_step_in():
+    catalog = both()
+    route = Route("api", SPLIT, "unknown")
+    plans = [catalog.plan(route, REQUEST, who) for who in WHO]
+
+    orders = {(p.assigned, tuple(c.backend.name for c in p.candidates)) for p in plans}
+
+    assert orders == {("split:local", ("local", "other")), ("split:other", ("other", "local"))}
+
+
+def test_request_that_one_side_cannot_answer_is_on_none():
+    cloud = Engine("other", [])
+    cloud.lacks = lambda request: None
+    catalog = Catalog({"local": Engine("local", []), "other": cloud}, {})
+    several = parse_request(b'{"model":"m","messages":[{"role":"user","content":"x"}],"n":2}')
+
+    assert set(sides(catalog, SPLIT, several)) == {""}
+
+
+def test_drift_that_one_side_would_not_answer_puts_the_request_on_none(tmp_path: Path):
+    write_bundle(tmp_path / "api-v1", tool_fingerprints={"ping": "of another schema"})
+    adapter.write_champions(tmp_path, {"api": "api-v1"})
+    catalog = Catalog(both().backends, {"local": Champions.read(tmp_path, BASE, ["api"])})
+    policy = Domain(plan=["local", "other"], drift="fallback", split={"local": 0.5, "other": 0.5})
+    tool = b'{"type":"function","function":{"name":"ping","parameters":{"type":"object"}}}'
+    request = parse_request(
+        b'{"model":"m","messages":[{"role":"user","content":"x"}],"tools":[' + tool + b"]}"
+    )
+
+    assert set(sides(catalog, policy, request)) == {""}
+
+
+def test_canary_gets_its_share_once_it_is_proven(adapters: Path):
+    write_bundle(adapters / "api-v2")
+    champions = Champions.read(adapters, BASE, ["api"])
+    catalog = Catalog({"local": Engine("local", [])}, {"local": champions})
+    policy = Domain(plan=["local"], canary=comparison.Canary(adapter="api-v2", share=0.25))
+    before = sides(catalog, policy)
+
+    catalog.admit_canary("api", Proven("local", champions.by_id["api-v2"]))
+    told = sides(catalog, policy)
+    route = Route("api", policy, "unknown")
+    plans = [catalog.plan(route, REQUEST, who) for who in WHO]
+    catalog.withdraw_canary("api")
+
+    assert set(before) == {""} == set(sides(catalog, policy))
+    assert 60 <= told.count("canary:api-v2") <= 140
+    assert {(p.assigned, p.candidates[0].answers_as) for p in plans} == {
+        ("canary:api-v2", "api-v2"),
+        ("champion:api-v1", "api-v1"),
+    }

@@ -182,3 +182,124 @@ def test_words_that_old_yaml_takes_for_truth_values_stay_words():
     config = parse(GOOD.replace("{plan: [cloud]}", "{plan: [cloud], verify: off}"), Path("/"), {})
 
     assert config.domains["chat"].verify == "off"
+
+
+COMPARED = """
+version: 1
+models: [gpt-4o]
+backends:
+  local: {kind: embedded, base_model: smollm2-135m-instruct}
+  azure: {kind: azure, endpoint: 'https://x.example.org', api_key: k, models: {gpt-4o: our-own}}
+  cloud: {kind: openai, base_url: 'https://example.org/v1', models: {gpt-4o: nobody-s-model}}
+domains:
+  geo:
+    plan: [local, azure]
+    shadow: {to: azure, share: 0.2, budget_usd_per_day: 20, hours: '22:00-06:00'}
+    canary: {adapter: geo-v8}
+  chat: {plan: [azure, local], split: {azure: 0.25, local: 0.75}, assign_by: caller}
+defaults: {tools: geo, chat: chat}
+record: {directory: record}
+"""
+
+
+def test_comparisons_are_read():
+    domains = parse(COMPARED, Path("/etc"), {}).domains
+
+    assert (domains["geo"].shadow.to, domains["geo"].shadow.max_in_flight) == ("azure", 8)
+    assert (domains["geo"].canary.adapter, domains["geo"].canary.share) == ("geo-v8", 0.05)
+    assert domains["chat"].split == {"azure": 0.25, "local": 0.75}
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "told"),
+    [
+        (
+            "to: azure",
+            "to: azur",
+            "$.domains.geo.shadow.to: no backend 'azur'; did you mean 'azure'?",
+        ),
+        (
+            "to: azure",
+            "to: local",
+            "$.domains.geo.shadow.to: 'local' answers already; name a backend that does not",
+        ),
+        (
+            "share: 0.2",
+            "share: 1.2",
+            "$.domains.geo.shadow.share: Expected `float` <= 1.0",
+        ),
+        (
+            "record: {directory: record}",
+            "",
+            "$.domains.geo.shadow: nothing is recorded; add a `record` section, or take `shadow`",
+        ),
+        (
+            "record: {directory: record}",
+            "record: {level: metadata}",
+            "$.domains.geo.shadow: only what is recorded in full is shadowed; set `record: full`",
+        ),
+        (
+            "to: azure",
+            "to: cloud",
+            "$.domains.geo.shadow.budget_usd_per_day: no price is known for nobody-s-model; add one"
+            " under $.record.prices, or take the budget out",
+        ),
+        (
+            "canary: {adapter: geo-v8}",
+            "canary: {adapter: geo-v8}\n    split: {azure: 0.5, local: 0.5}",
+            "$.domains.geo.canary: one comparison at a time; take out `split` or `canary`",
+        ),
+        (
+            "azure: 0.25",
+            "azure: 0.5",
+            "$.domains.chat.split: the shares come to 1.25; they must come to 1",
+        ),
+        (
+            "{azure: 0.25,",
+            "{cloud: 0.25,",
+            "$.domains.chat.split.cloud: not in the plan; add it there, so that it may also step",
+        ),
+        (
+            "{azure: 0.25, local: 0.75}",
+            "{azure: 1}",
+            "$.domains.chat.split: one side is no comparison; name another one, or take it out",
+        ),
+        (
+            "plan: [local, azure]",
+            "plan: [cloud, local]",
+            "$.domains.geo.canary: 'cloud' answers first and has no adapters; put 'local' first in"
+            " the plan",
+        ),
+        (
+            "plan: [local, azure]",
+            "plan: [cloud]",
+            "$.domains.geo.canary: no backend of the plan has adapters; add a local one",
+        ),
+    ],
+)
+def test_contradictions_of_comparisons_are_told_with_place_and_remedy(
+    right: str, wrong: str, told: str
+):
+    assert COMPARED.count(right) == 1
+    assert complaint(COMPARED.replace(right, wrong)).startswith(told)
+
+
+def test_budget_for_a_local_engine_is_refused():
+    swapped = COMPARED.replace("plan: [local, azure]", "plan: [azure]").replace(
+        "to: azure", "to: local"
+    )
+    without_canary = swapped.replace("    canary: {adapter: geo-v8}\n", "")
+
+    assert complaint(without_canary) == (
+        "$.domains.geo.shadow.budget_usd_per_day: a local engine has no price by the token; take"
+        " the budget out"
+    )
+
+
+def test_price_of_one_s_own_makes_a_budget_possible():
+    priced = COMPARED.replace("to: azure", "to: cloud").replace(
+        "{directory: record}",
+        "{prices: {nobody-s-model: [{since: 2026-01-01, input: 1, output: 2}]}}",
+    )
+
+    assert parse(priced, Path("/etc"), {}).domains["geo"].shadow.to == "cloud"

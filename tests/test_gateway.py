@@ -10,7 +10,7 @@ from proxy.sinks.memory import MemorySink
 from tests import scripted
 from tests.scripted import ScriptedCloud, completion
 from tests.serving import Engine, call, finish, serving_with, settings, text
-from tests.wire import ask, body, cloud_backend
+from tests.wire import ask, body, cloud_backend, send
 
 KEY = "0123456789abcdef"
 GOOD = [call("ping", '{"host":"a"}'), finish()]
@@ -212,3 +212,67 @@ async def test_conversation_is_what_the_client_says_or_what_its_first_messages_m
     named, first, second = (exchange.conversation for exchange in sink.exchanges)
     assert named == "mine"
     assert first == second != named
+
+
+# ---------------------------------------------------------------- comparisons
+
+
+SPLIT = "split: {local: 0.5, cloud: 0.5}"
+SAID = scripted.answer(completion({"role": "assistant", "content": "hello"}))
+
+
+async def test_side_of_a_split_is_told_recorded_and_kept(cloud: ScriptedCloud):
+    cloud.plays(SAID)
+    sink = MemorySink()
+    config = settings("local", "cloud", policy=SPLIT)
+
+    async with serving_with(config, Engine("local", GOOD), cloud_backend(cloud), sink=sink) as url:
+        told = [
+            (await ask(url, headers={"x-headrace-conversation": f"c-{number % 10}"})).headers
+            for number in range(20)
+        ]
+
+    sides = [one["x-headrace-assigned"] for one in told]
+    assert set(sides) == {"split:local", "split:cloud"}
+    assert sides[:10] == sides[10:]
+    assert [f"split:{one['x-headrace-backend']}" for one in told] == sides
+    assert [exchange.assigned for exchange in sink.exchanges] == sides
+
+
+async def test_all_of_a_caller_may_stay_on_one_side(cloud: ScriptedCloud):
+    cloud.plays(SAID)
+    config = settings("local", "cloud", policy=f"{SPLIT}, assign_by: caller")
+
+    async with serving_with(config, Engine("local", GOOD), cloud_backend(cloud)) as url:
+        told = [
+            (await ask(url, headers={"x-headrace-conversation": f"c-{number}"})).headers
+            for number in range(10)
+        ]
+
+    assert len({one["x-headrace-assigned"] for one in told}) == 1
+
+
+async def test_side_that_fails_is_recorded_as_the_side_that_it_was(cloud: ScriptedCloud):
+    cloud.plays(SAID)
+    sink = MemorySink()
+    config = settings("local", "cloud", policy="split: {local: 0.999, cloud: 0.001}")
+
+    async with serving_with(config, Engine("local", BAD), cloud_backend(cloud), sink=sink) as url:
+        response = await ask(url)
+
+    assert response.headers["x-headrace-backend"] == "cloud"
+    assert sink.exchanges[0].assigned == "split:local"
+
+
+async def test_response_is_put_on_a_side_too(cloud: ScriptedCloud):
+    cloud.plays(scripted.answer({"id": "resp_1", "object": "response", "output": []}))
+    sink = MemorySink()
+    config = settings("local", "cloud", policy="split: {local: 0.001, cloud: 0.999}")
+
+    async with serving_with(config, Engine("local", GOOD), cloud_backend(cloud), sink=sink) as url:
+        asked = msgspec.json.encode({"model": "gpt-4o", "input": "Ping a."})
+        response = await send("POST", f"{url}/responses", asked)
+
+    assert cloud.requests[0].target == "/v1/responses"
+    assert response.headers["x-headrace-assigned"] == "split:cloud"
+    assert [exchange.assigned for exchange in sink.exchanges] == ["split:cloud"]

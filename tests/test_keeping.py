@@ -7,6 +7,7 @@ from datetime import date
 import msgspec
 
 from proxy.backends.base import Call, Finish, Text
+from proxy.counting import Counting
 from proxy.keeping import Keeping
 from proxy.protocol.exchange import Exchange, Level
 from proxy.protocol.feedback import Feedback
@@ -59,7 +60,7 @@ def answered(*chunks: object) -> Exchange:
     with recorded.attempt("primary", "cloud") as tape:
         _relay(tape, b"".join(b"data: " + msgspec.json.encode(one) + b"\n\n" for one in chunks))
     recorded.close(200)
-    exchange = Keeping(prices=PRICES)(recorded)
+    exchange = Keeping(counting=Counting(PRICES))(recorded)
     assert isinstance(exchange, Exchange)
     return exchange
 
@@ -102,7 +103,7 @@ def test_answer_without_a_word_has_no_usage():
 
 
 def test_local_backend_without_a_price_costs_nothing_known():
-    exchange = kept(Keeping(prices=PRICES))
+    exchange = kept(Keeping(counting=Counting(PRICES)))
 
     assert exchange.cost_usd is None
     assert exchange.attempts[0].usage_source == "reported"

@@ -289,3 +289,21 @@ def test_plan_for_less_than_one_card_is_told(capsys: pytest.CaptureFixture[str])
     assert main([*PLAN, "--context", "4096", "--gpus", "0"]) == 2
 
     assert "$.gpus" in capsys.readouterr().err
+
+
+def test_check_shows_what_is_compared(routes: Path, capsys: pytest.CaptureFixture[str]):
+    shadow = "shadow: {to: other, share: 0.2, budget_usd_per_day: 20, hours: '22:00-06:00'}"
+    routes.write_text(
+        routes.read_text()
+        .replace(
+            "domains:", "  other: {kind: openai, base_url: 'https://x.example.org/v1'}\ndomains:"
+        )
+        .replace("[cloud], ", f"[cloud, other], {shadow}, split: {{cloud: 0.9, other: 0.1}}, ")
+    )
+
+    assert main(["check", "--config", str(routes)]) == 0
+
+    assert (
+        "split cloud 90% / other 10% by conversation,"
+        " shadow to other 20% · 8 at once · 20 USD a day · 22:00-06:00 UTC"
+    ) in capsys.readouterr().out

@@ -353,3 +353,62 @@ record: {{directory: record}}
 
     assert reply.is_whole
     assert [exchange.attempts[0].adapter for exchange in proxy.recorded()] == ["api-v1"]
+
+
+# ---------------------------------------------------------------- canaries
+
+
+CANARY = "canary: {adapter: chat-v2, share: 0.5}"
+
+
+async def test_canary_answers_its_share_beside_the_champion(tmp_path: Path):
+    async with (
+        farm(SlowVllm, machines=1) as (machine,),
+        pooled(tmp_path, "vllm", [machine], policy=CANARY) as proxy,
+    ):
+        missing = await proxy.until(lambda told: told.rollouts)
+        bundles.write(proxy.adapters, "chat-v2")
+        await proxy.until(lambda told: not told.rollouts)
+        replies = [await proxy.ask(f"Client {number}") for number in range(24)]
+
+    assert "no sound bundle 'chat-v2'" in missing.rollouts["canary of chat"]
+    assert all(reply.is_whole for reply in replies)
+    sides = {(one.assigned, one.attempts[0].adapter) for one in proxy.recorded()}
+    assert sides == {("canary:chat-v2", "chat-v2"), ("champion:chat-v1", "chat-v1")}
+
+
+async def test_canary_that_does_not_prove_itself_is_not_used_and_is_told(tmp_path: Path):
+    bundles.write(tmp_path / "adapters", "chat-v2", "chat-v9")
+    with capture_logs() as logs:
+        async with (
+            farm(SlowVllm, machines=1) as (machine,),
+            pooled(tmp_path, "vllm", [machine], policy=CANARY) as proxy,
+        ):
+            told = await proxy.until(lambda told: told.rollouts)
+            replies = [await proxy.ask(f"Client {number}") for number in range(8)]
+
+    assert "does not serve chat-v2" in told.rollouts["canary of chat"]
+    assert told.ready and all(reply.is_whole for reply in replies)
+    assert {(e.assigned, e.attempts[0].adapter) for e in proxy.recorded()} == {("", "chat-v1")}
+    reasons = [e["reason"] for e in logs if e["event"] == "canary_not_used"]
+    assert len(reasons) == len(set(reasons)) >= 1
+
+
+async def test_canary_stays_beside_a_new_champion_and_ends_when_it_is_one(tmp_path: Path):
+    bundles.write(tmp_path / "adapters", "chat-v2")
+    with capture_logs() as logs:
+        async with (
+            farm(SlowVllm, machines=1) as (machine,),
+            pooled(tmp_path, "vllm", [machine], policy=CANARY) as proxy,
+        ):
+            proxy.champion("chat-v3")
+            await proxy.until(lambda told: is_done(logs, "chat-v3"))
+            await proxy.until(lambda told: [e["event"] for e in logs].count("canary_admitted") == 2)
+            replies = [await proxy.ask(f"Client {number}") for number in range(24)]
+            write_champions(proxy.adapters, {"chat": "chat-v2"})
+            told = await proxy.until(lambda told: told.rollouts)
+
+    assert all(reply.is_whole for reply in replies)
+    sides = {(one.assigned, one.attempts[0].adapter) for one in proxy.recorded()}
+    assert sides == {("canary:chat-v2", "chat-v2"), ("champion:chat-v3", "chat-v3")}
+    assert told.rollouts["canary of chat"].startswith("it is the champion")

@@ -59,6 +59,9 @@ class Ask:
     """Whether a local engine keeps calls inside the offered tools' schemas while it decodes."""
     bare: bool = False
     """Ask as for the adapter, but let the base answer: what an adapter is measured against."""
+    counted: bool = False
+    """Have the usage reported where a backend has to be asked for that; nobody else will read the
+    answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +142,14 @@ class Backend(Protocol):
 
     async def aclose(self) -> None:
         """Give everything back."""
+
+
+@runtime_checkable
+class Sparing(Protocol):
+    """A backend whose places are few, and knows when it can spare one."""
+
+    async def spare(self, adapter: Adapter | None) -> None:
+        """Return when a request for this adapter, sent at once, would be in no client's way."""
 
 
 _WORD = re.compile(r"[a-z][a-z0-9_]{0,31}")

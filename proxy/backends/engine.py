@@ -64,6 +64,9 @@ class Pool(Protocol):
         when no server is usable for this adapter.
         """
 
+    async def spare(self, adapter: str | None) -> None:
+        """Return when a place for this adapter is free that clients will not miss."""
+
     async def ready(self) -> bool:
         """Whether at least one server is usable."""
 
@@ -250,6 +253,9 @@ class EngineBackend:
             replica = await stack.enter_async_context(lease)
             outputs = await stack.enter_async_context(aclosing(work.start(replica.url)))
             yield Generated(_events(paced(outputs, self._settings), work))
+
+    async def spare(self, adapter: Adapter | None) -> None:
+        await self._pool.spare(None if adapter is None else adapter.id)
 
     async def ready(self) -> bool:
         return await self._pool.ready()

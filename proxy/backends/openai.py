@@ -89,7 +89,7 @@ class OpenAIBackend:
                 raise BackendUnavailable(f"the backend answered in {response.content_type}")
             renamed = ask.request.model in self._models
             headers, content = _relayed_headers(response), _content(response)
-            yield Relayed(response.status, headers, content, renamed, self._counts(ask.request))
+            yield Relayed(response.status, headers, content, renamed, self._counts(ask))
         finally:
             # Gives the connection back after a whole answer, and breaks it within any other.
             response.close()
@@ -129,11 +129,12 @@ class OpenAIBackend:
 
     def _body(self, ask: Ask) -> bytes:
         body = _renamed(ask.body, self._models.get(ask.request.model))
-        return _with_usage(body) if self._counts(ask.request) else body
+        return _with_usage(body) if self._counts(ask) else body
 
-    def _counts(self, request: ChatRequest) -> bool:
+    def _counts(self, ask: Ask) -> bool:
         """Whether we ask for a usage that the client did not ask for."""
-        return self._count_usage and bool(request.stream) and not request.wants_usage
+        is_wanted = self._count_usage or ask.counted
+        return is_wanted and bool(ask.request.stream) and not ask.request.wants_usage
 
     async def _forward(self, forward: Forward) -> aiohttp.ClientResponse:
         body = forward.body

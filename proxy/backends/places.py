@@ -41,6 +41,7 @@ class Places(Generic[Server]):
         self._balancer = balancer
         self._queue_s = queue_s
         self._waiters: deque[_Waiter[Server]] = deque()
+        self._changed = asyncio.Event()
 
     async def take(
         self, able: Callable[[], Mapping[str, Server]], tokens: int, prefix: tuple[str, str]
@@ -66,14 +67,23 @@ class Places(Generic[Server]):
         finally:
             if waiter in self._waiters:
                 self._waiters.remove(waiter)
+            self._changed.set()
 
     def give_back(self, place: Place[Server], outcome: Outcome) -> None:
         """A use is over; whoever waits may go on."""
         self._balancer.end(place.picked, outcome)
         self.serve()
 
+    async def spare(self, able: Callable[[], Mapping[str, Server]]) -> None:
+        """Return when nobody waits and one of those that `able` names is at most half taken: the
+        other half is for whoever comes."""
+        while self._waiters or not self._balancer.is_spared(able()):
+            self._changed.clear()
+            await self._changed.wait()
+
     def serve(self) -> None:
         """Something has changed: hand free places to those who wait, the longest first."""
+        self._changed.set()
         for waiter in list(self._waiters):
             if not waiter.place.done():
                 self._serve(waiter)

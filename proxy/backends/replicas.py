@@ -175,6 +175,9 @@ class Replicas:
             self._places.give_back(place, outcome)
             server.freed.set()
 
+    async def spare(self, adapter: str | None) -> None:
+        await self._places.spare(lambda: self._able(adapter))
+
     async def ready(self) -> bool:
         return any(status.state in ("up", "slow", "half_open") for status in self.status())
 

@@ -11,6 +11,7 @@ from proxy.backends.base import Backend
 from proxy.endpoints import send_json
 from proxy.recorder import Recorder
 from proxy.routing import Domain
+from proxy.shadow import Shadows
 
 _TIMEOUT = 2.0
 """Seconds that a backend has to say whether it is ready. Chosen: it asks nothing of the network."""
@@ -36,6 +37,7 @@ class Ready:
         is_draining: Callable[[], bool],
         details: Callable[[], Mapping[str, object]] = dict,
         recorder: Recorder | None = None,
+        shadows: Shadows | None = None,
     ) -> None:
         """`details` are told besides, and decide nothing: replicas, and roll-outs not done."""
         self._details = details
@@ -43,6 +45,7 @@ class Ready:
         self._domains = domains
         self._is_draining = is_draining
         self._recorder = recorder
+        self._shadows = shadows
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         answers = await asyncio.gather(*(_is_ready(one) for one in self._backends.values()))
@@ -59,6 +62,7 @@ class Ready:
             "domains": domains,
             **self._details(),
             "record": self._recorder and self._recorder.health,
+            "shadows": self._shadows and self._shadows.status(),
         }
         await send_json(send, told, 200 if ready else 503)
 

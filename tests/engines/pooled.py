@@ -131,17 +131,18 @@ async def pooled(
     adapter: str = "chat-v1",
     pool: str = QUICK,
     more: str = "",
+    policy: str = "",
 ) -> AsyncIterator[Pooled]:
     """A proxy whose domain `chat` is answered by one adapter on these machines."""
     bundles.write(directory / "adapters", adapter)
     write_champions(directory / "adapters", {"chat": adapter})
-    config = configuration(directory, kind, machines, pool, more)
+    config = configuration(directory, kind, machines, pool, more, policy)
     async with serving(config) as url, aiohttp.ClientSession() as session:
         yield Pooled(url, directory, session)
 
 
 def configuration(
-    directory: Path, kind: str, machines: Sequence[Machine], pool: str, more: str
+    directory: Path, kind: str, machines: Sequence[Machine], pool: str, more: str, policy: str = ""
 ) -> Config:
     urls = ", ".join(machine.url for machine in machines)
     served = ", served_model: base" if kind == "vllm" else ""
@@ -152,7 +153,7 @@ backends:
   local: {{kind: {kind}, replicas: [{urls}], base_model: {bundles.MODEL}, plain: hermes{served},
     pool: {{{pool}}}{more}}}
 domains:
-  chat: {{plan: [local]}}
+  chat: {{plan: [local], {policy}}}
 defaults: {{tools: chat, chat: chat}}
 record: {{directory: record}}
 """

@@ -121,6 +121,9 @@ class EmbeddedBackend:
             )
             yield Generated(self._events(steps, prompt, ask.request.stops))
 
+    async def spare(self, adapter: Adapter | None) -> None:
+        await self._pool.spare(_weights(adapter)[1])
+
     async def ready(self) -> bool:
         return True
 

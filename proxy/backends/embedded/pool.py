@@ -105,6 +105,7 @@ class Pipelines:
         self._closing: set[asyncio.Task[None]] = set()
         self._changing = asyncio.Lock()
         self._released = asyncio.Event()
+        self._idled = asyncio.Event()
         self._each = estimate(base, workers)
 
     @property
@@ -127,6 +128,18 @@ class Pipelines:
             slot.users -= 1
             slot.used_at = time.monotonic()
             self._released.set()
+            self._idled.set()
+
+    async def spare(self, key: str) -> None:
+        """Return when nobody uses any pipeline, as they share the processor, and this one is loaded
+        or has room beside the others: one that is closed for it is missed by the next client."""
+        while not self._is_spared(key):
+            self._idled.clear()
+            await self._idled.wait()
+
+    def _is_spared(self, key: str) -> bool:
+        is_idle = not any(slot.users for slot in self._slots.values())
+        return is_idle and (self._at_hand(key) is not None or self._fits())
 
     async def aclose(self) -> None:
         """Close every pipeline; requests in flight fail."""

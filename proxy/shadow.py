@@ -1,0 +1,402 @@
+"""The same request, asked of another backend, out of the client's sight.
+
+    client ◀── answer ── gateway ── recording ──▶ recorder ──▶ Exchange ┐
+                            │ afterwards                                 ├─ a pair
+                            ▼                                            │
+              sampled? room? ──▶ queue ──▶ worker ──▶ backend ──▶ Shadowed┘
+                   └──▶ dropped, and counted by reason
+
+A lane for each domain: a bounded queue and as many workers as shadows may be in flight. Nobody
+waits for a lane and nothing that goes wrong in one gets out of it; when the proxy stops, what is in
+it is dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, TypeVar
+
+import msgspec
+import structlog
+
+from proxy.assemble import new_head
+from proxy.attempt import Attempt, Job, items
+from proxy.backends.base import Backend, Sparing
+from proxy.budget import Budget, BudgetUnknown
+from proxy.catalog import Candidate, Catalog, Plan
+from proxy.comparison import Shadow, draw
+from proxy.conversation import Conversation
+from proxy.counting import Counting
+from proxy.deadline import Deadline
+from proxy.errors import BackendLimited, ProxyError
+from proxy.logs import Facts
+from proxy.protocol.openai import ChatRequest
+from proxy.protocol.shadowed import Shadowed
+from proxy.recorder import Recorder
+from proxy.recording import MAX_ANSWER, Recording, Tape
+from proxy.routing import Domain, Route
+
+Drop: TypeAlias = Literal[
+    "not_recorded",
+    "asked_already",
+    "unsupported",
+    "outside_hours",
+    "over_budget",
+    "budget_unknown",
+    "price_unknown",
+    "limited",
+    "queue_full",
+    "no_room",
+    "stopped",
+    "error",
+]
+"""Why a request of a sampled conversation has no shadow."""
+
+_QUEUE_BYTES = 64 * 1024 * 1024
+"""Bytes of requests and answers that wait in a lane. Chosen: a bound on what many large ones take.
+"""
+_LIMITED_S = 30.0
+"""Seconds in which a backend that said 429 is left alone, so that its quota is its clients'."""
+_CACHE = "cache"
+
+T = TypeVar("T")
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """A request whose client has its answer."""
+
+    request: ChatRequest
+    body: bytes
+    route: Route
+    recording: Recording
+    """Closed."""
+    tenant: str
+
+
+class LaneStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What a lane has done since the process started, for /ready and metrics."""
+
+    to: str
+    waiting: int
+    in_flight: int
+    sampled: int
+    """Requests of conversations that are shadowed."""
+    outcomes: dict[str, int]
+    """Of the answers: `completed`, `invalid`, `failed`, …"""
+    dropped: dict[str, int]
+    """By reason; the sum of both is `sampled`, but for what is under way."""
+    spent_usd: float
+    """Of today's budget, as far as this process knows."""
+
+
+class Shadows:
+    """The lanes of all domains that have one. Made once."""
+
+    def __init__(
+        self,
+        domains: Mapping[str, Domain],
+        catalog: Catalog,
+        recorder: Recorder,
+        counting: Counting | None = None,
+        budget: Budget | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`budget`: needed where a domain has one; without, such a domain is not shadowed."""
+        # Files and answers are read in a thread of our own: the common ones are the requests'.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="shadow")
+        self.lanes = {
+            name: Lane(
+                name,
+                domain.shadow,
+                _Parts(catalog, recorder, counting or Counting(), budget, clock, self._thread),
+            )
+            for name, domain in domains.items()
+            if domain.shadow is not None
+        }
+
+    def offer(self, answered: Answered) -> None:
+        """Shadow this request if its domain and conversation are; never waits, never raises."""
+        lane = self.lanes.get(answered.route.domain)
+        if lane is None:
+            return
+        try:
+            lane.offer(answered)
+        except Exception:
+            lane.fail()
+
+    async def run(self) -> None:
+        """Shadow until cancelled; what is under way then is dropped."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for lane in self.lanes.values():
+                    for _ in range(lane.settings.max_in_flight):
+                        tasks.create_task(lane.work(), name=f"shadow {lane.domain}")
+        finally:
+            for lane in self.lanes.values():
+                lane.stop()
+            self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def status(self) -> dict[str, LaneStatus]:
+        """Each domain's lane."""
+        return {name: lane.status() for name, lane in self.lanes.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What lanes have in common."""
+
+    catalog: Catalog
+    recorder: Recorder
+    counting: Counting
+    budget: Budget | None
+    clock: Callable[[], float]
+    thread: ThreadPoolExecutor
+
+    async def apart(self, work: Callable[[], T]) -> T:
+        """What blocks, or takes long, in the shadows' own thread."""
+        return await asyncio.get_running_loop().run_in_executor(self.thread, work)
+
+
+@dataclass(slots=True)
+class _Pause:
+    """Until when nobody is asked, and why."""
+
+    until: float = 0.0
+    reason: Drop = "limited"
+
+
+class Lane:
+    """The shadows of one domain."""
+
+    def __init__(self, domain: str, settings: Shadow, parts: _Parts) -> None:
+        self.domain = domain
+        self.settings = settings
+        self.seen = 0
+        """Requests of the domain that were answered."""
+        self.sampled = 0
+        self.in_flight = 0
+        self.outcomes: Counter[str] = Counter()
+        self.dropped: Counter[str] = Counter()
+        self.spent_usd = 0.0
+        self._parts = parts
+        self._backend: Backend = parts.catalog.backends[settings.to]
+        self._queue: asyncio.Queue[Answered] = asyncio.Queue(settings.max_waiting)
+        self._bytes = 0
+        self._pause = _Pause()
+
+    def status(self) -> LaneStatus:
+        """See LaneStatus."""
+        return LaneStatus(
+            to=self.settings.to,
+            waiting=self._queue.qsize(),
+            in_flight=self.in_flight,
+            sampled=self.sampled,
+            outcomes=dict(self.outcomes),
+            dropped=dict(self.dropped),
+            spent_usd=round(self.spent_usd, 6),
+        )
+
+    # ------------------------------------------------------------ in
+
+    def offer(self, answered: Answered) -> None:
+        """Put the request into the queue, or count why not."""
+        self.seen += 1
+        if not self._is_sampled(answered):
+            return
+        self.sampled += 1
+        reason = self._obstacle(answered)
+        if reason is None:
+            self._queue.put_nowait(answered)
+            self._bytes += answered.recording.size
+        else:
+            self.drop(reason)
+
+    def _is_sampled(self, answered: Answered) -> bool:
+        recording = answered.recording
+        who = Conversation(answered.body).id(answered.tenant, recording.conversation)
+        return draw("shadow", self.domain, f"{answered.tenant}\0{who}") < self.settings.share
+
+    def _obstacle(self, answered: Answered) -> Drop | None:
+        recording, now = answered.recording, self._parts.clock()
+        if recording.level != "full" or not recording.is_kept:
+            return "not_recorded"
+        if {tape.backend for tape in recording.tapes} & {self.settings.to, _CACHE}:
+            return "asked_already"
+        if self._backend.lacks(answered.request) is not None:
+            return "unsupported"
+        if not self.settings.is_open(now):
+            return "outside_hours"
+        if now < self._pause.until:
+            return self._pause.reason
+        if self._queue.full() or self._bytes + recording.size > _QUEUE_BYTES:
+            return "queue_full"
+        return None
+
+    def drop(self, reason: Drop, count: int = 1) -> None:
+        """Count what gets no shadow; the first of its reason is logged."""
+        if reason not in self.dropped:
+            log.warning("shadow_dropped", domain=self.domain, reason=reason)
+        self.dropped[reason] += count
+
+    def fail(self) -> None:
+        """Count, and log with its traceback, what nobody foresaw."""
+        self.dropped["error"] += 1
+        log.exception("shadow_failed", domain=self.domain)
+
+    def stop(self) -> None:
+        """The proxy stops: count what is left."""
+        left = self._queue.qsize() + self.in_flight
+        if left:
+            self.drop("stopped", left)
+
+    # ------------------------------------------------------------ out
+
+    async def work(self) -> None:
+        """Shadow one request after the other, until cancelled."""
+        while True:
+            answered = await self._queue.get()
+            self._bytes -= answered.recording.size
+            self.in_flight += 1
+            try:
+                await self._shadow(answered)
+            except Exception:
+                self.fail()
+            # Not in a `finally`: what is cancelled is still in flight when `stop` counts.
+            self.in_flight -= 1
+
+    async def _shadow(self, answered: Answered) -> None:
+        if (reason := await self._unaffordable()) is not None:
+            self.drop(reason)
+            return
+        tape = await self._asked(answered)
+        if tape is None:
+            self.drop("no_room")
+            return
+        shadowed = await self._parts.apart(lambda: self._shadowed(answered, tape))
+        self.outcomes[shadowed.attempt.outcome] += 1
+        await self._pay(shadowed)
+        self._parts.recorder.put(shadowed)
+
+    async def _asked(self, answered: Answered) -> Tape | None:
+        """The other backend's answer, in whole or in part; None when there was no room for it."""
+        adapter = self._parts.catalog.champion(self.settings.to, self.domain)
+        attempt = Attempt(
+            kind="shadow", candidate=Candidate(self._backend, adapter), request=answered.request
+        )
+        if not await self._has_room(attempt.candidate):
+            return None
+        tape = attempt.tape_apart()
+        try:
+            async with asyncio.timeout(self.settings.deadline_s) as timer:
+                job = _job(answered, attempt, Deadline(self.settings.deadline_s, timer))
+                await _listen(attempt, job, tape)
+        except BackendLimited:
+            self._rest(_LIMITED_S, "limited")
+        except (ProxyError, TimeoutError):
+            # What went wrong is on the tape, and is what the shadow is for.
+            pass
+        return tape
+
+    async def _has_room(self, candidate: Candidate) -> bool:
+        if not isinstance(self._backend, Sparing):
+            return True
+        try:
+            async with asyncio.timeout(self.settings.deadline_s):
+                await self._backend.spare(candidate.adapter)
+        except TimeoutError:
+            return False
+        return True
+
+    def _shadowed(self, answered: Answered, tape: Tape) -> Shadowed:
+        """The record of it; reads both answers, so that it runs in the thread."""
+        exchange = answered.recording.exchange()
+        said = Conversation(answered.body)
+        attempt = tape.attempt(tape.heard())
+        return Shadowed(
+            id=f"shadow-{uuid.uuid4().hex}",
+            exchange=exchange.id,
+            tenant=exchange.tenant,
+            caller=exchange.caller,
+            conversation=said.id(exchange.tenant, answered.recording.conversation),
+            domain=self.domain,
+            attempt=self._parts.counting(attempt, len(answered.body)),
+        )
+
+    # ------------------------------------------------------------ what it costs
+
+    async def _unaffordable(self) -> Drop | None:
+        """Why nothing may be spent now; None when it may."""
+        limit, now = self.settings.budget_usd_per_day, self._parts.clock()
+        if now < self._pause.until:
+            return self._pause.reason
+        if limit is None:
+            return None
+        budget = self._parts.budget
+        if budget is None:
+            return "budget_unknown"
+        try:
+            self.spent_usd = await self._parts.apart(lambda: budget.spent(self.domain))
+        except BudgetUnknown as error:
+            self._note_unknown(error)
+            return "budget_unknown"
+        return "over_budget" if self.spent_usd >= limit else None
+
+    async def _pay(self, shadowed: Shadowed) -> None:
+        """Add what the answer cost to today's account."""
+        budget, attempt = self._parts.budget, shadowed.attempt
+        if self.settings.budget_usd_per_day is None or budget is None or attempt.usage is None:
+            return
+        cost = attempt.cost_usd
+        if cost is None:
+            # A budget that cannot be counted must not stay open.
+            self._rest(_until_tomorrow(self._parts.clock()), "price_unknown")
+            log.error("shadow_price_unknown", domain=self.domain, model=attempt.model)
+            return
+        try:
+            self.spent_usd = await self._parts.apart(lambda: budget.spend(self.domain, cost))
+        except BudgetUnknown as error:
+            self._note_unknown(error)
+            self._rest(_LIMITED_S, "budget_unknown")
+
+    def _note_unknown(self, error: BudgetUnknown) -> None:
+        if "budget_unknown" not in self.dropped:
+            log.error("shadow_budget_unknown", domain=self.domain, reason=str(error))
+
+    def _rest(self, seconds: float, reason: Drop) -> None:
+        self._pause = _Pause(self._parts.clock() + seconds, reason)
+
+
+def _job(answered: Answered, attempt: Attempt, deadline: Deadline) -> Job:
+    return Job(
+        request=answered.request,
+        body=answered.body,
+        route=answered.route,
+        plan=Plan([attempt.candidate], None),
+        head=new_head(answered.request),
+        recording=answered.recording,
+        facts=Facts(answered.recording.id),
+        deadline=deadline,
+    )
+
+
+async def _listen(attempt: Attempt, job: Job, tape: Tape) -> None:
+    """Hear the answer to its end; of one that has none, as much as is kept."""
+    async with aclosing(items(attempt, job, tape)) as given:
+        async for _ in given:
+            if tape.size > MAX_ANSWER:
+                tape.end("failed", "answer_too_long")
+                return
+
+
+def _until_tomorrow(now: float) -> float:
+    return 24 * 60 * 60 - now % (24 * 60 * 60)
