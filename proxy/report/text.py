@@ -38,7 +38,7 @@ def pairs_of(report: Report) -> str:
 
 
 def _counted(of: Iterable[tuple[str, int]]) -> str:
-    return ", ".join(f"{name} {count(n)}" for name, n in of)
+    return ", ".join(f"{name.replace('_', ' ')} {count(n)}" for name, n in of)
 
 
 def estimates(report: Report) -> list[Estimate]:

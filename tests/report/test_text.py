@@ -28,7 +28,7 @@ def test_names_that_requests_made_up_cannot_move_the_cursor():
 
 
 def test_what_was_left_out_is_told():
-    assert "left out: not_kept 3" in list(lines(made(not_kept=3)))
+    assert "left out: not kept 3" in list(lines(made(not_kept=3)))
 
 
 def test_without_pairs_the_verdict_is_all():
