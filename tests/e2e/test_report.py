@@ -118,7 +118,7 @@ async def judged(url: str, exchange: str, right: dict[str, object]) -> None:
 
 async def shadowed(url: str, count: int) -> None:
     """Until so many shadows are recorded."""
-    async with asyncio.timeout(900):
+    async with asyncio.timeout(3600):
         while True:
             lane = (await send("GET", url.replace("/v1", "/ready"))).json["shadows"]["api"]
             assert not lane["dropped"]

@@ -80,6 +80,15 @@ def test_a_call_that_breaks_its_schema_is_not_valid_whoever_made_it():
     assert (pair.baseline.valid, pair.candidate.valid) == (False, True)
 
 
+def test_what_the_proxy_found_invalid_is_not_valid():
+    of = paired(find("Rome"), find("Rome"))
+    invalid = shadowed("s", "a", attempt=attempt("local", find("Rome"), outcome="invalid"))
+
+    ((pair,), _) = read(msgspec.structs.replace(of, shadow=invalid))
+
+    assert pair.candidate.answered and not pair.candidate.valid
+
+
 def test_costs_of_all_attempts_of_a_side_are_summed_and_priced_where_they_were_not():
     first = attempt("azure", Answer(), outcome="failed", cost_usd=0.25)
     second = attempt("azure", find("Rome"), model="gpt-4o", usage=Usage.of(1_000_000, 0))
@@ -107,7 +116,8 @@ def test_what_cannot_be_compared_is_left_out_and_counted(fields, reason):
 
 
 def test_a_backend_that_failed_is_not_right():
-    failed = shadowed("s", "a", attempt=attempt("local", Answer(), outcome="failed"))
+    # It broke off after what would have been the right call.
+    failed = shadowed("s", "a", attempt=attempt("local", find("Rome"), outcome="failed"))
     of = paired(find("Rome"), find("Rome"), find("Rome"))
 
     ((pair,), _) = read(msgspec.structs.replace(of, shadow=failed))
