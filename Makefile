@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCKS := scripts/locks
 VLLM := .venv-vllm
 
-.PHONY: serve test test-long test-engines test-litellm test-clients test-deploy bench-record bench-shadow check demo setup train-setup test-setup clients-setup train lock clean
+.PHONY: serve test test-long test-engines test-litellm test-clients test-deploy test-statistics test-report test-pages bench-record bench-shadow check demo setup train-setup test-setup clients-setup train lock clean
 
 serve: setup
 	@$(BIN)/headrace serve --port $(PORT)
@@ -31,6 +31,21 @@ test-clients: clients-setup
 test-long: test-setup
 	@HEADRACE_EXAMPLES=10000 HEADRACE_KILLS=20 HEADRACE_OUTAGE_S=60 PATH="$(CURDIR)/$(BIN):$$PATH" \
 		$(BIN)/python -m pytest tests/test_any_request.py tests/e2e/test_killed.py tests/e2e/test_bucket_outage.py
+
+# Intervals and verdicts on 2 000 simulated pairs of backends; prints the figures. Some ten minutes.
+test-statistics: test-setup
+	@HEADRACE_SIMULATIONS=2000 PATH="$(CURDIR)/$(BIN):$$PATH" \
+		$(BIN)/python -m pytest -s tests/report/test_truth.py
+
+# 300 conversations of the embedded model in the shadow of a scripted Azure. Some five minutes.
+test-report: test-setup
+	@HEADRACE_CONVERSATIONS=300 PATH="$(CURDIR)/$(BIN):$$PATH" \
+		$(BIN)/python -m pytest tests/e2e/test_report.py
+
+# Pages in the system's Chromium (Debian: apt-get install chromium); screenshots in build/pages.
+test-pages: test-setup
+	@$(PIP) 'playwright>=1.65'
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m browser -rs
 
 # A real vLLM on this machine's processor; a 3.4 GB environment of its own. Some minutes.
 test-engines: test-setup $(VLLM)/.ready

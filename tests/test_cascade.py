@@ -553,6 +553,20 @@ async def test_call_that_most_samples_make_is_given():
     assert {one.request.temperature for one in local.asks} == {0.7}
 
 
+async def test_samples_agree_whatever_the_order_of_their_calls():
+    ours, theirs = call("ping", '{"host":"a"}'), call("ping", '{"host":"b"}')
+    spaced = call("ping", '{ "host": "a" }')
+    local = Engine(
+        "local", [ODD, finish()], then=[[ours, theirs, finish()], [theirs, spaced, finish()]]
+    )
+
+    async with serving_with(settings("local", policy="samples: 3"), local) as url:
+        response = await ask(url)
+
+    calls = response.json["choices"][0]["message"]["tool_calls"]
+    assert sorted(one["function"]["arguments"] for one in calls)[-1] == '{"host":"b"}'
+
+
 async def test_without_a_majority_the_next_backend_answers():
     each = [[call("ping", f'{{"host":"{host}"}}'), finish()] for host in "xyz"]
     local, spare = Engine("local", each[0], then=each[1:]), Engine("spare", [GOOD, finish()])

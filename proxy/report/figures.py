@@ -108,8 +108,12 @@ def accuracy(pairs: Sequence[Pair]) -> Accuracy | None:
     signs = differences(judged)
     sums = clustered(signs.values, signs.conversations).sums
     return Accuracy(
-        baseline=estimates.share("baseline", _observed(judged, lambda pair: _hit(pair, 0))),
-        candidate=estimates.share("candidate", _observed(judged, lambda pair: _hit(pair, 1))),
+        baseline=estimates.share(
+            "baseline: right answers", _observed(judged, lambda pair: _hit(pair, 0))
+        ),
+        candidate=estimates.share(
+            "candidate: right answers", _observed(judged, lambda pair: _hit(pair, 1))
+        ),
         only_baseline=counts[(True, False)],
         only_candidate=counts[(False, True)],
         both=counts[(True, True)],

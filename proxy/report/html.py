@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from proxy.protocol.page.charts import Mark, course, intervals
 from proxy.protocol.page.frame import page
+from proxy.protocol.page.words import count
 from proxy.report import text
 from proxy.report.ab import Report
 from proxy.report.estimates import Estimate
@@ -34,6 +35,7 @@ def html(report: Report) -> str:
         word=_WORDS[report.verdict.word],
         report=report,
         pairs=text.pairs_of(report),
+        kinds=[(kind.replace("_", " "), count(n)) for kind, n in report.figures.kinds.items()],
         rows=[text.row(of) for of in text.estimates(report)],
         course=_course(report),
         shares=_drawn(text.estimates(report), "share", "Shares, with 95 % intervals"),

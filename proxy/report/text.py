@@ -9,7 +9,7 @@ from proxy.report.ab import Report
 from proxy.report.estimates import Estimate
 
 _CELL = 60
-"""Letters of a name; what is longer is cut."""
+"""Letters of a cell; what is longer is cut."""
 HEAD = ("figure", "value", "95 %", "n", "at every look")
 
 
@@ -38,7 +38,7 @@ def pairs_of(report: Report) -> str:
 
 
 def _counted(of: Iterable[tuple[str, int]]) -> str:
-    return ", ".join(f"{name} {count(n)}" for name, n in of)
+    return ", ".join(f"{name.replace('_', ' ')} {count(n)}" for name, n in of)
 
 
 def estimates(report: Report) -> list[Estimate]:
@@ -115,7 +115,7 @@ def aligned(rows: Iterable[str | tuple[str, ...]]) -> Iterator[str]:
     table: list[tuple[str, ...]] = []
     for one in rows:
         if isinstance(one, tuple):
-            table.append(tuple(map(_printable, one)))
+            table.append(tuple(_printable(cell[:_CELL]) for cell in one))
             continue
         yield from _columns(table)
         table = []
@@ -125,8 +125,7 @@ def aligned(rows: Iterable[str | tuple[str, ...]]) -> Iterator[str]:
 
 def _printable(text: str) -> str:
     """Names come from requests: what is no letter to a terminal is shown as a dot."""
-    shown = text if len(text) <= _CELL or " " in text else text[:_CELL] + "…"
-    return "".join(letter if letter.isprintable() else "·" for letter in shown)
+    return "".join(letter if letter.isprintable() else "·" for letter in text)
 
 
 def _columns(table: list[tuple[str, ...]]) -> Iterator[str]:

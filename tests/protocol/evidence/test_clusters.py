@@ -33,6 +33,14 @@ def test_clusters_that_are_no_more_alike_than_chance_are_worth_all_of_it():
     assert effective(clustered(values, owners)) == 400
 
 
+def test_few_clusters_are_worth_less_as_their_own_spread_is_uncertain():
+    values = [1.0, 1.0, 0.0, 0.0] * 5
+    # Two clusters of each kind, all alike: the variance alone would say nearly four.
+    owners = [(number // 10) * 2 + (number % 4) // 2 for number in range(20)]
+
+    assert effective(clustered(values, owners)) < 2.5
+
+
 def test_where_all_are_equal_a_cluster_counts_as_one():
     assert effective(clustered([1.0] * 12, [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3])) == 4
 
