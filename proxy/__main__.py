@@ -222,13 +222,6 @@ def _champion(settings: Config, backend: str, domain: str) -> str | None:
         raise BadAdapter(str(error)) from error
 
 
-def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        yield "  ".join(cells).rstrip()
-
-
 # ---------------------------------------------------------------- plan-gpu
 
 
