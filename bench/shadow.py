@@ -1,9 +1,9 @@
 """What a shadow costs the clients: latency and errors with it and without, in the same run.
 
     .venv/bin/python bench/shadow.py [--requests 150] [--rounds 8] [--rate 150]
-        [--form chat] [--target-is well]
+        [--share 1] [--form chat] [--target-is well]
 
-Two proxies run side by side, one with a shadow of all requests and one without; both have the same
+Two proxies run side by side, one with a shadow and one without; both have the same
 local engine, which answers after 5 ms. They are asked in turn, a round each, while the shadow's
 target is well, ten times slower than the engine, hangs, refuses, or answers garbage. Each proxy is
 a process of its own, the target another one.
@@ -110,10 +110,10 @@ class Engine:
         pass
 
 
-async def _proxy(directory: Path, target: str) -> None:
+async def _proxy(directory: Path, target: str, share: float) -> None:
     """A proxy that logs as `headrace serve` does; without a target it has no shadow."""
     logs.configure()
-    shadow = ", shadow: {to: other, share: 1, deadline_s: 10}" if target else ""
+    shadow = f", shadow: {{to: other, share: {share}, deadline_s: 10}}" if target else ""
     config = parse(
         "version: 1\nmodels: [gpt-4o]\n"
         "backends:\n  local: {kind: openai, base_url: 'http://127.0.0.1:1/v1'}\n"
@@ -180,6 +180,8 @@ class Load(NamedTuple):
     rounds: int
     rate: float
     """Requests a second, whatever becomes of those before."""
+    share: float
+    """Of the requests that are shadowed."""
 
 
 async def _round(session: aiohttp.ClientSession, url: str, form: str, load: Load) -> Round:
@@ -208,7 +210,7 @@ async def _compared(form: str, fault: str, target: str, load: Load) -> str:
     with tempfile.TemporaryDirectory() as off, tempfile.TemporaryDirectory() as on:
         async with (
             _child("--proxy", off) as without,
-            _child("--proxy", on, "--to", to) as with_it,
+            _child("--proxy", on, "--to", to, "--share", str(load.share)) as with_it,
             aiohttp.ClientSession() as session,
         ):
             both: dict[str, list[Round]] = {without: [], with_it: []}
@@ -236,7 +238,8 @@ def _figures(rounds: list[Round]) -> str:
 async def _all(load: Load, forms: Sequence[str], faults: Sequence[str]) -> None:
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()};")
     print(
-        f"{load.rounds} rounds of {load.requests} requests each, {load.rate:g} a second, in turn\n"
+        f"{load.rounds} rounds of {load.requests} requests each, {load.rate:g} a second, in turn;"
+        f" share {load.share:g}\n"
     )
     side = f"{'p50 ms':>6} {'p99 ms (rounds)':>18} {'errors':>6}"
     print(f"{'':9}  {'':8}  {'shadow off':^32}  {'shadow on':^32}")
@@ -253,6 +256,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=150, help="of a round")
     parser.add_argument("--rounds", type=int, default=8, help="of each proxy")
     parser.add_argument("--rate", type=float, default=150, help="requests a second")
+    parser.add_argument("--share", type=float, default=1, help="part that is shadowed")
     parser.add_argument("--form", choices=FORMS, action="append", help="only this one")
     parser.add_argument("--target-is", choices=FAULTS, action="append", help="only so")
     parser.add_argument("--proxy", type=Path, help=argparse.SUPPRESS)
@@ -262,9 +266,9 @@ def main() -> None:
     if options.target:
         asyncio.run(_target())
     elif options.proxy is not None:
-        asyncio.run(_proxy(options.proxy, options.to))
+        asyncio.run(_proxy(options.proxy, options.to, options.share))
     else:
-        load = Load(options.requests, options.rounds, options.rate)
+        load = Load(options.requests, options.rounds, options.rate, options.share)
         asyncio.run(_all(load, options.form or FORMS, options.target_is or FAULTS))
 
 

@@ -495,3 +495,21 @@ async def test_budget_that_cannot_be_read_is_not_spent(cloud: ScriptedCloud, tmp
 
     assert (response.status, told["dropped"]) == (200, {"budget_unknown": 1})
     assert cloud.requests == []
+
+
+# ---------------------------------------------------------------- admins
+
+
+async def test_request_that_an_admin_pinned_is_no_traffic(cloud: ScriptedCloud, tmp_path: Path):
+    key = "0123456789abcdef"
+    config = shadowed(tmp_path)
+    auth = msgspec.convert({"keys": [{"key": key, "admin": True}]}, type(config.auth))
+    headers = {"authorization": f"Bearer {key}", "x-headrace-backend": "local"}
+
+    async with serving_with(
+        msgspec.structs.replace(config, auth=auth), Engine("local", GOOD), cloud_backend(cloud)
+    ) as url:
+        response = await ask(url, headers=headers)
+        told = await lane(url)
+
+    assert (response.status, told["sampled"]) == (200, 0)
