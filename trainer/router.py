@@ -27,6 +27,7 @@ from proxy.protocol.exchange import CHAT, Exchange
 from proxy.protocol.openai import Message
 from proxy.protocol.parquet import EXCHANGES, SUFFIX, Rows
 from proxy.protocol.router import FEATURES, RouterModel
+from proxy.protocol.sealing import SealError
 from trainer.calibration import Judged, calibrate
 from trainer.errors import DatasetError, TrainingError
 
@@ -99,13 +100,18 @@ _asked = msgspec.json.Decoder(_Asked)
 
 
 def recorded(directory: Path) -> Iterator[Exchange]:
-    """The exchanges of a record, in segments and in its `archive`, without what was erased."""
-    gone = tombstones.erased(directory)
+    """The exchanges of a record, in segments and in its `archive`, without what was erased.
+
+    Raises DatasetError for a record that is encrypted.
+    """
     archive = directory / "archive"
-    gone |= tombstones.erased(archive)
-    for exchange in _everything(directory, archive):
-        if exchange.id not in gone:
-            yield exchange
+    gone = tombstones.erased(directory) | tombstones.erased(archive)
+    try:
+        for exchange in _everything(directory, archive):
+            if exchange.id not in gone:
+                yield exchange
+    except SealError as error:
+        raise DatasetError(f"{directory}: {error}; a router learns from plain records") from error
 
 
 def _everything(directory: Path, archive: Path) -> Iterator[Exchange]:

@@ -19,6 +19,7 @@ from proxy.config import parse
 from proxy.protocol import router as model
 from proxy.protocol import tombstones
 from proxy.protocol.exchange import Exchange
+from proxy.protocol.sealing import Keyring
 from proxy.protocol.tombstones import Tombstone
 from proxy.record.compact import Retention, compact
 from tests.record.examples import exchange, shelf, write
@@ -146,13 +147,22 @@ def held_out(questions: list[Exchange], trained: router.Trained, domain: str) ->
     raise AssertionError(domain)
 
 
+def test_encrypted_record_is_told_on_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    write(tmp_path, asked("a", "first"), keyring=Keyring({"k1": b"k" * 32}, "k1"))
+
+    assert main(["router", "train", "--record", str(tmp_path), "--out", "r"]) == 1
+
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{tmp_path}: the record is encrypted" in line
+
+
 async def test_model_of_the_command_places_requests_with_mixed_tools_and_without(
     questions: list[Exchange],
     trained: router.Trained,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ):
-    path = tmp_path / "router.safetensors"
+    path = tmp_path / "models" / "router.safetensors"
     write(tmp_path / "record", *questions)
     arguments = ["--record", str(tmp_path / "record"), "--out", str(path)]
     bookings, api, vague = (held_out(questions, trained, d) for d in ("bookings", "api", ""))
@@ -193,5 +203,5 @@ defaults:
   tools: fallback
   chat: chat
   mixed: predict
-  router: {model: router.safetensors, without_tools: true}
+  router: {model: models/router.safetensors, without_tools: true}
 """

@@ -42,6 +42,7 @@ def _train(options: argparse.Namespace) -> None:
             f"a router needs scikit-learn and mmh3 ({error}); run `make train-setup`"
         ) from error
     trained = router.train(router.examples(router.recorded(options.record)), options.target_error)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     trained.model.write(options.out)
     report = trained.report
     table = Table("on questions that it has not seen", "")
