@@ -37,7 +37,7 @@ test-statistics: test-setup
 	@HEADRACE_SIMULATIONS=2000 PATH="$(CURDIR)/$(BIN):$$PATH" \
 		$(BIN)/python -m pytest -s tests/report/test_truth.py
 
-# 300 conversations of the embedded model in the shadow of a scripted Azure. Some five minutes.
+# 300 conversations of the embedded model in the shadow of a scripted Azure. Five to ten minutes.
 test-report: test-setup
 	@HEADRACE_CONVERSATIONS=300 PATH="$(CURDIR)/$(BIN):$$PATH" \
 		$(BIN)/python -m pytest tests/e2e/test_report.py

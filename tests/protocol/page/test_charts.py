@@ -47,3 +47,9 @@ def test_the_same_figures_are_the_same_drawing():
 
     assert one == other
     assert "pairs" in texts(drawings(one)[0])
+
+
+def test_control_characters_of_a_label_are_dots():
+    wide, _ = drawings(intervals([Mark("\x1b[2J\x00", 0, 0, 0)], unit="share", title=""))
+
+    assert "·[2J·" in texts(wide)
