@@ -17,7 +17,7 @@ import msgspec
 import structlog
 import uvloop
 
-from proxy import config, logs, model_memory, plan_gpu, record_commands
+from proxy import config, keys_commands, logs, model_memory, plan_gpu, record_commands
 from proxy.app import running
 from proxy.auth import is_loopback
 from proxy.backends.settings import CloudSettings
@@ -63,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     _add(commands, "check", _check, "validate the settings and print the route table")
     _add_plan_gpu(commands)
     record_commands.add_to(commands, _add)
+    keys_commands.add_to(commands, _add)
     return parser
 
 
@@ -123,8 +124,8 @@ def _cause(group: ExceptionGroup) -> CannotStart:
 
 async def _until_stopped(settings: Config, bound: socket.socket) -> None:
     def announce() -> None:
-        keys = bool(settings.auth.keys)
-        print(welcome(address(bound), settings.models, keys), flush=True)
+        has_keys = not settings.auth.is_open
+        print(welcome(address(bound), settings.models, has_keys), flush=True)
 
     async with running(settings) as proxy:
         # What start-up made stays; without this the collector walks over it again and again.
@@ -140,7 +141,7 @@ async def _until_stopped(settings: Config, bound: socket.socket) -> None:
 
 
 def _check_exposure(host: str, settings: Config) -> None:
-    if not settings.auth.keys and not is_loopback(host):
+    if settings.auth.is_open and not is_loopback(host):
         raise BadConfig(
             f"{host} can be reached from other machines, and no key is needed to get in; add one"
             " under auth.keys in routes.yaml, or listen on --host 127.0.0.1"

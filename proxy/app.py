@@ -14,7 +14,8 @@ import structlog
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
-from proxy.auth import Authenticator
+from proxy.auth import Authenticator, KeyWatch, Tokens
+from proxy.auth_settings import AuthSettings, OidcSettings
 from proxy.backends import entra, http, litellm
 from proxy.backends.azure import AzureBackend
 from proxy.backends.base import Backend
@@ -42,6 +43,7 @@ from proxy.errors import MissingExtra
 from proxy.gateway import Gateway
 from proxy.hedge import Hedges
 from proxy.keeping import Keeping
+from proxy.keys.stores import store_of
 from proxy.limits import Limits
 from proxy.middleware import ErrorAnswers, RequestLog
 from proxy.outcomes import OutcomeRules
@@ -54,11 +56,12 @@ from proxy.redact import Redactor, own_key
 from proxy.responding import Responder
 from proxy.restart import restarter
 from proxy.rollout import LocalRollout, PoolRollout, Rollouts, Source, stamp
-from proxy.routing import RouteTable
+from proxy.routing import Routes
 from proxy.sinks.segments import SegmentSink
 
 if TYPE_CHECKING:
     from proxy.backends.embedded.backend import EmbeddedBackend
+    from proxy.tokens import ProviderTokens
 
 log = structlog.get_logger(__name__)
 
@@ -99,10 +102,11 @@ async def running(config: Config) -> AsyncIterator[Proxy]:
     async with AsyncExitStack() as stack:
         fleet = await _fleet(config, stack)
         catalog = Catalog(fleet.backends, fleet.champions)
+        auth = await stack.enter_async_context(authenticator(config.auth))
         recorder = await stack.enter_async_context(_recorder(config))
         rollouts = Rollouts(catalog, fleet.sources)
         await stack.enter_async_context(_beside(rollouts.run(), "rollouts"))
-        yield assemble(config, catalog, recorder, lambda: _details(fleet, rollouts))
+        yield assemble(config, catalog, recorder, lambda: _details(fleet, rollouts), auth)
 
 
 def assemble(
@@ -110,11 +114,16 @@ def assemble(
     catalog: Catalog,
     recorder: Recorder | None,
     details: Callable[[], Mapping[str, object]] = dict,
+    auth: Authenticator | None = None,
 ) -> Proxy:
-    """The proxy around backends that are there already; /ready tells `details` besides."""
+    """The proxy around backends that are there already; /ready tells `details` besides.
+
+    `auth` defaults to the keys of the settings.
+    """
+    auth = auth or _authenticator(config.auth)
     draining = Draining()
-    ready = Ready(catalog.backends, config.domains, draining, details, recorder)
-    return Proxy(_app(config, _gateway(config, catalog, recorder), ready), draining)
+    ready = Ready(catalog.backends, config.domains, draining, details, recorder, auth)
+    return Proxy(_app(config, _gateway(config, catalog, recorder, auth), ready), draining)
 
 
 def _details(fleet: _Fleet, rollouts: Rollouts) -> dict[str, object]:
@@ -154,10 +163,12 @@ def _posted(config: Config, gateway: Gateway, passage: Passage) -> Iterator[Rout
         yield Route(f"/v1{path}", endpoint, methods=["POST"])
 
 
-def _gateway(config: Config, catalog: Catalog, recorder: Recorder | None) -> Gateway:
+def _gateway(
+    config: Config, catalog: Catalog, recorder: Recorder | None, auth: Authenticator
+) -> Gateway:
     return Gateway(
-        auth=Authenticator(config.auth.keys),
-        routes=RouteTable(config.domains, config.defaults, config.models),
+        auth=auth,
+        routes=Routes(config.domains, config.defaults, config.models),
         limits=Limits(config.limits.max_in_flight),
         catalog=catalog,
         recorder=recorder,
@@ -167,6 +178,44 @@ def _gateway(config: Config, catalog: Catalog, recorder: Recorder | None) -> Gat
         hedges=Hedges(),
         cache=Cache(config.domains),
     )
+
+
+# ---------------------------------------------------------------- callers
+
+
+def _authenticator(settings: AuthSettings, tokens: Tokens | None = None) -> Authenticator:
+    return Authenticator(
+        settings.keys,
+        is_open=settings.is_open,
+        tokens=tokens,
+        account_tenants=settings.account_tenants,
+    )
+
+
+@asynccontextmanager
+async def authenticator(settings: AuthSettings) -> AsyncIterator[Authenticator]:
+    """Who is let in, kept up to date; raises CannotStart while that cannot be known."""
+    async with AsyncExitStack() as stack:
+        tokens = None
+        if settings.oidc is not None:
+            tokens = _tokens(settings.oidc)
+            await tokens.refresh()
+            await stack.enter_async_context(_beside(tokens.run(), "keys of the identity provider"))
+        auth = _authenticator(settings, tokens)
+        store = store_of(settings.file, settings.database)
+        if store is not None:
+            watch = KeyWatch(auth, settings.keys, store, settings.refresh_s)
+            await watch.refresh()
+            await stack.enter_async_context(_beside(watch.run(), "keys"))
+        yield auth
+
+
+def _tokens(settings: OidcSettings) -> ProviderTokens:
+    try:
+        from proxy.tokens import ProviderTokens
+    except ImportError as error:
+        raise _missing("$.auth.oidc", "oidc", error) from error
+    return ProviderTokens(settings)
 
 
 # ---------------------------------------------------------------- backends
@@ -236,7 +285,7 @@ class _Local:
             from proxy.backends.embedded.backend import EmbeddedBackend
             from proxy.protocol.base_model import BaseModel, BaseModelError
         except ImportError as error:
-            raise _missing(name, "embedded", error) from error
+            raise _missing(f"$.backends.{name}", "embedded", error) from error
         try:
             self._model = BaseModel.find(settings.base_model)
         except BaseModelError as error:
@@ -287,7 +336,7 @@ class _Engine:
             self._connect = connect
             self._vocabulary = connect.vocabulary(settings)
         except ImportError as error:
-            raise _missing(name, "engines", error) from error
+            raise _missing(f"$.backends.{name}", "engines", error) from error
         except VocabularyError as error:
             raise BadAdapter(f"$.backends.{name}.tokenizer: {error}") from error
         self._name = name
@@ -323,11 +372,11 @@ class _Engine:
             yield backend, pool
 
 
-def _missing(name: str, extra: str, error: ImportError) -> Exception:
+def _missing(place: str, extra: str, error: ImportError) -> Exception:
     if (error.name or "").startswith("proxy"):
         return error
     return MissingExtra(
-        f"$.backends.{name}: its kind needs the package {error.name!r}, which is not installed;"
+        f"{place}: this needs the package {error.name!r}, which is not installed;"
         f" run: pip install 'headrace[{extra}]'"
     )
 
@@ -364,7 +413,7 @@ async def _recorder(config: Config) -> AsyncIterator[Recorder | None]:
 def redactor(settings: RecordSettings, config: Config) -> Redactor:
     """Takes out what routes.yaml says, and each key that routes.yaml holds."""
     given = settings.redact.key
-    secrets = [key.key for key in config.auth.keys]
+    secrets = [key.key for key in config.auth.keys if key.key is not None]
     secrets += [
         backend.api_key
         for backend in config.backends.values()

@@ -17,7 +17,7 @@ import msgspec
 import yaml
 from msgspec import inspect
 
-from proxy.auth import AuthSettings
+from proxy.auth_settings import AuthSettings
 from proxy.backends.settings import (
     KINDS,
     BackendSettings,
@@ -165,7 +165,13 @@ def _anchored(config: Config, directory: Path) -> Config:
     """The settings with each relative path, given or default, starting at `directory`."""
     backends = {name: _anchored_backend(b, directory) for name, b in config.backends.items()}
     record = config.record and _anchored_record(config.record, directory)
-    return msgspec.structs.replace(config, backends=backends, record=record)
+    auth = _anchored_auth(config.auth, directory)
+    return msgspec.structs.replace(config, backends=backends, record=record, auth=auth)
+
+
+def _anchored_auth(settings: AuthSettings, directory: Path) -> AuthSettings:
+    file = settings.file and directory / settings.file.expanduser()
+    return msgspec.structs.replace(settings, file=file)
 
 
 def _anchored_record(settings: RecordSettings, directory: Path) -> RecordSettings:
@@ -299,6 +305,11 @@ def _contradictions(config: Config) -> Iterator[str]:
         default = getattr(config.defaults, field)
         if default not in config.domains:
             yield f"$.defaults.{field}: no domain {default!r}{_nearest(default, config.domains)}"
+        elif config.domains[default].tenants:
+            yield (
+                f"$.defaults.{field}: {default!r} belongs to tenants, and this is everybody's;"
+                " name a domain without `tenants`"
+            )
     for clash in clashes(config.domains):
         yield f"$.domains: {clash}"
 

@@ -38,7 +38,7 @@ from proxy.protocol.openai import ChatRequest, MalformedRequest, parse_request
 from proxy.protocol.toolcheck import check_tools, fingerprint_tools
 from proxy.recorder import Recorder
 from proxy.recording import Recording
-from proxy.routing import Route, RouteTable
+from proxy.routing import Route, Routes
 
 PIN = b"x-headrace-adapter"
 """Request header that names the adapter to answer, or `base`: for tests and evaluation."""
@@ -70,7 +70,7 @@ class Gateway:
     """Answers chat requests. Made once; holds no state of its own."""
 
     auth: Authenticator
-    routes: RouteTable
+    routes: Routes
     limits: Limits
     catalog: Catalog
     recorder: Recorder | None
@@ -87,7 +87,7 @@ class Gateway:
         Raises ProxyError, be it on entering or, when the answer breaks off, inside the context.
         """
         request = parse(inbound.body)
-        route = self.routes.match(request, inbound.headers)
+        route = self.match(inbound, request)
         inbound.facts.domain, inbound.facts.match = route.domain, route.reason
         with self.limits.admit():
             plan = self.plan(inbound, route, request)
@@ -111,6 +111,14 @@ class Gateway:
                         job, self.hedges, tenant=inbound.caller.tenant, wish=wish
                     ) as answer:
                         yield await self._lasting(answer, recording)
+
+    def match(self, inbound: Inbound, request: ChatRequest) -> Route:
+        """Where the request goes, of what its caller may use; raises UnknownModel and Forbidden."""
+        caller = inbound.caller
+        caller.check_model(request.model)
+        route = self.routes.of(caller.tenant).match(request, inbound.headers)
+        caller.check_domain(route.domain)
+        return route
 
     def plan(self, inbound: Inbound, route: Route, request: ChatRequest) -> Plan:
         """Who is asked: the route's backends or, for an admin who says so, others."""

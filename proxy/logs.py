@@ -27,6 +27,9 @@ class Facts:
     """What is known so far of one request: its response headers and its log line are made of it."""
 
     request_id: str
+    tenant: str | None = None
+    caller: str | None = None
+    """Name of the key, or of the token's subject."""
     domain: str | None = None
     match: str | None = None
     """Why this domain: a reason of routing."""
@@ -70,6 +73,8 @@ class Facts:
     def line(self) -> dict[str, object]:
         """The keywords of the log line; what is not known is left out."""
         told = {
+            "tenant": self.tenant,
+            "caller": self.caller,
             "domain": self.domain,
             "match": self.match,
             "backend": self.backend,

@@ -37,7 +37,7 @@ class Passage:
 
         Raises NotFound where no cloud is there to be asked.
         """
-        route = self._gateway.routes.without_tools
+        route = self._route(inbound)
         cloud = self.cloud(route)
         if cloud is None:
             path = forward.target.partition("?")[0]
@@ -58,12 +58,12 @@ class Passage:
         Raises UnknownModel, and Unsupported where no cloud is there.
         """
         request = _parse(inbound.body)
-        routes = self._gateway.routes
         if request.model is not None:
-            routes.check_model(request.model)
+            inbound.caller.check_model(request.model)
+            self._gateway.routes.of(inbound.caller.tenant).check_model(request.model)
         elif lacking is None:
             raise BadRequest("the body lacks the required field `model`", "model")
-        route = routes.without_tools
+        route = self._route(inbound)
         cloud = self.cloud(route)
         if cloud is None:
             what = path if lacking is None else f"{lacking!r}, as this request uses it"
@@ -79,6 +79,11 @@ class Passage:
         )
         async with self.through(inbound, forward, cloud, route) as answer:
             yield answer
+
+    def _route(self, inbound: Inbound) -> Route:
+        route = self._gateway.routes.of(inbound.caller.tenant).without_tools
+        inbound.caller.check_domain(route.domain)
+        return route
 
     def cloud(self, route: Route) -> Relaying | None:
         """The first backend of the route's plan that takes any request."""

@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping
 
 from starlette.types import Receive, Scope, Send
 
+from proxy.auth import Authenticator
 from proxy.backends.base import Backend
-from proxy.endpoints import send_json
+from proxy.endpoints import caller_of, send_json
+from proxy.errors import Unauthenticated
 from proxy.recorder import Recorder
 from proxy.routing import Domain
 
@@ -24,7 +26,9 @@ class Health:
 
 
 class Ready:
-    """200 while every domain has a backend that is ready, else 503; the body has the details.
+    """200 while every domain has a backend that is ready, else 503; an operator gets the details.
+
+    Whoever has no admin key learns of no tenant's domains, and whether it is ready all the same.
 
     A record that fails is among them, and no reason for 503: requests go on without it.
     """
@@ -36,6 +40,7 @@ class Ready:
         is_draining: Callable[[], bool],
         details: Callable[[], Mapping[str, object]] = dict,
         recorder: Recorder | None = None,
+        auth: Authenticator | None = None,
     ) -> None:
         """`details` are told besides, and decide nothing: replicas, and roll-outs not done."""
         self._details = details
@@ -43,6 +48,7 @@ class Ready:
         self._domains = domains
         self._is_draining = is_draining
         self._recorder = recorder
+        self._auth = auth or Authenticator([])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         answers = await asyncio.gather(*(_is_ready(one) for one in self._backends.values()))
@@ -52,15 +58,24 @@ class Ready:
             for name, domain in self._domains.items()
         }
         ready = all(domains.values()) and not self._is_draining()
-        told = {
-            "ready": ready,
-            "draining": self._is_draining(),
+        told: dict[str, object] = {"ready": ready, "draining": self._is_draining()}
+        if self._is_operator(scope):
+            told |= self._all(backends, domains)
+        await send_json(send, told, 200 if ready else 503)
+
+    def _is_operator(self, scope: Scope) -> bool:
+        try:
+            return caller_of(scope, self._auth).is_admin
+        except Unauthenticated:
+            return False
+
+    def _all(self, backends: Mapping[str, bool], domains: Mapping[str, bool]) -> dict[str, object]:
+        return {
             "backends": backends,
             "domains": domains,
             **self._details(),
             "record": self._recorder and self._recorder.health,
         }
-        await send_json(send, told, 200 if ready else 503)
 
 
 async def _is_ready(backend: Backend) -> bool:
