@@ -49,6 +49,8 @@ from proxy.middleware import ErrorAnswers, RequestLog
 from proxy.outcomes import OutcomeRules
 from proxy.passage import Passage
 from proxy.protocol.prices import PRICES
+from proxy.quotas.settings import SharedSettings
+from proxy.quotas.shared import SharedLedger
 from proxy.record.keys import keyring
 from proxy.record.settings import RecordSettings
 from proxy.recorder import Recorder
@@ -61,6 +63,7 @@ from proxy.sinks.segments import SegmentSink
 
 if TYPE_CHECKING:
     from proxy.backends.embedded.backend import EmbeddedBackend
+    from proxy.quotas.redis import RedisLedger
     from proxy.tokens import ProviderTokens
 
 log = structlog.get_logger(__name__)
@@ -104,9 +107,11 @@ async def running(config: Config) -> AsyncIterator[Proxy]:
         catalog = Catalog(fleet.backends, fleet.champions)
         auth = await stack.enter_async_context(authenticator(config.auth))
         recorder = await stack.enter_async_context(_recorder(config))
+        limits = await stack.enter_async_context(_limits(config))
         rollouts = Rollouts(catalog, fleet.sources)
         await stack.enter_async_context(_beside(rollouts.run(), "rollouts"))
-        yield assemble(config, catalog, recorder, lambda: _details(fleet, rollouts), auth)
+        details = partial(_details, fleet, rollouts)
+        yield assemble(config, catalog, recorder, details, auth, limits)
 
 
 def assemble(
@@ -115,15 +120,17 @@ def assemble(
     recorder: Recorder | None,
     details: Callable[[], Mapping[str, object]] = dict,
     auth: Authenticator | None = None,
+    limits: Limits | None = None,
 ) -> Proxy:
     """The proxy around backends that are there already; /ready tells `details` besides.
 
-    `auth` defaults to the keys of the settings.
+    `auth` defaults to the keys of the settings, `limits` to the number of requests in flight.
     """
+    limits = limits or Limits(config.limits.max_in_flight)
     auth = auth or _authenticator(config.auth)
     draining = Draining()
     ready = Ready(catalog.backends, config.domains, draining, details, recorder, auth)
-    return Proxy(_app(config, _gateway(config, catalog, recorder, auth), ready), draining)
+    return Proxy(_app(config, _gateway(config, catalog, recorder, auth, limits), ready), draining)
 
 
 def _details(fleet: _Fleet, rollouts: Rollouts) -> dict[str, object]:
@@ -164,12 +171,16 @@ def _posted(config: Config, gateway: Gateway, passage: Passage) -> Iterator[Rout
 
 
 def _gateway(
-    config: Config, catalog: Catalog, recorder: Recorder | None, auth: Authenticator
+    config: Config,
+    catalog: Catalog,
+    recorder: Recorder | None,
+    auth: Authenticator,
+    limits: Limits,
 ) -> Gateway:
     return Gateway(
         auth=auth,
         routes=Routes(config.domains, config.defaults, config.models),
-        limits=Limits(config.limits.max_in_flight),
+        limits=limits,
         catalog=catalog,
         recorder=recorder,
         consent=_consent(config),
@@ -216,6 +227,32 @@ def _tokens(settings: OidcSettings) -> ProviderTokens:
     except ImportError as error:
         raise _missing("$.auth.oidc", "oidc", error) from error
     return ProviderTokens(settings)
+
+
+# ---------------------------------------------------------------- limits
+
+
+@asynccontextmanager
+async def _limits(config: Config) -> AsyncIterator[Limits]:
+    """What callers may use, with what counts it beside."""
+    settings, ledger = config.limits, None
+    async with AsyncExitStack() as stack:
+        if settings.shared is not None:
+            shared = _redis(settings.shared)
+            await stack.enter_async_context(aclosing(shared))
+            ledger = SharedLedger(shared, is_open=settings.shared.when_unreachable == "open")
+        prices = {**PRICES, **(config.record.prices if config.record else {})}
+        limits = Limits(settings.max_in_flight, settings.quotas, ledger, prices)
+        await stack.enter_async_context(_beside(limits.run(), "limits"))
+        yield limits
+
+
+def _redis(settings: SharedSettings) -> RedisLedger:
+    try:
+        from proxy.quotas.redis import RedisLedger
+    except ImportError as error:
+        raise _missing("$.limits.shared", "redis", error) from error
+    return RedisLedger(settings)
 
 
 # ---------------------------------------------------------------- backends

@@ -36,6 +36,7 @@ from proxy.protocol.conversation import check_messages
 from proxy.protocol.legacy import in_the_client_s_words, modern
 from proxy.protocol.openai import ChatRequest, MalformedRequest, parse_request
 from proxy.protocol.toolcheck import check_tools, fingerprint_tools
+from proxy.quotas.base import Who
 from proxy.recorder import Recorder
 from proxy.recording import Recording
 from proxy.routing import Route, Routes
@@ -89,11 +90,12 @@ class Gateway:
         request = parse(inbound.body)
         route = self.match(inbound, request)
         inbound.facts.domain, inbound.facts.match = route.domain, route.reason
-        with self.limits.admit():
+        async with self.limits.admit(who(inbound, route), inbound.body, inbound.facts) as slot:
             plan = self.plan(inbound, route, request)
             inbound.facts.drifted = list(plan.drifted)
             head = new_head(request)
             recording = self._recording(head.id, inbound, request, route)
+            slot.recording = recording
             with self.recorded(recording, inbound.facts):
                 async with self._until_silence(inbound, route) as deadline:
                     job = Job(
@@ -193,6 +195,11 @@ class Gateway:
             recording.close(facts.status or status)
             if self.recorder is not None:
                 self.recorder.put(recording)
+
+
+def who(inbound: Inbound, route: Route) -> Who:
+    """Whose use of what this is, as quotas count it."""
+    return Who(inbound.caller.tenant, inbound.caller.name, route.domain)
 
 
 def parse(body: bytes) -> ChatRequest:

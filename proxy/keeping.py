@@ -52,22 +52,9 @@ class Keeping:
             exchange,
             conversation=said.id(exchange.tenant, one.conversation),
             tool_results=said.tool_results(self._rules),
-            attempts=[self._counted(attempt, exchange) for attempt in exchange.attempts],
+            attempts=[counted(one, exchange, self._prices) for one in exchange.attempts],
         )
         return self._redacted(whole if whole.level == "full" else _without_words(whole))
-
-    def _counted(self, attempt: Attempt, exchange: Exchange) -> Attempt:
-        """The attempt with its usage, estimated if need be, and what that costs."""
-        usage = attempt.usage or _estimated(attempt.answer, exchange)
-        if usage is None:
-            return attempt
-        price = price_at(self._prices, attempt.model, attempt.started_at) if attempt.model else None
-        return replace(
-            attempt,
-            usage=usage,
-            usage_source="reported" if attempt.usage else "estimated",
-            cost_usd=price.cost(usage, attempt.cached_tokens) if price else None,
-        )
 
     def _redacted(self, exchange: Exchange) -> Exchange:
         if self._redactor is None:
@@ -80,6 +67,20 @@ class Keeping:
             return feedback
         scope = f"{feedback.tenant}\0{feedback.conversation or feedback.exchange}"
         return _feedback.decode(self._redactor.redact_json(msgspec.json.encode(feedback), scope))
+
+
+def counted(attempt: Attempt, exchange: Exchange, prices: PriceTable) -> Attempt:
+    """The attempt with its usage, estimated if need be, and what that costs."""
+    usage = attempt.usage or _estimated(attempt.answer, exchange)
+    if usage is None:
+        return attempt
+    price = price_at(prices, attempt.model, attempt.started_at) if attempt.model else None
+    return replace(
+        attempt,
+        usage=usage,
+        usage_source="reported" if attempt.usage else "estimated",
+        cost_usd=price.cost(usage, attempt.cached_tokens) if price else None,
+    )
 
 
 def _estimated(answer: Answer, exchange: Exchange) -> Usage | None:

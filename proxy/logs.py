@@ -42,6 +42,8 @@ class Facts:
     """`hit` or `miss`; None where the answer is not looked for."""
     drifted: list[str] = field(default_factory=list)
     """Tools whose schema is not the one that the adapter was trained with."""
+    limits: dict[str, str] = field(default_factory=dict)
+    """The x-ratelimit headers of the caller's own limits."""
     began: float = field(default_factory=time.perf_counter)
     overhead_s: float | None = None
     """Seconds until the answer began that no backend was waited for."""

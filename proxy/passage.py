@@ -15,7 +15,7 @@ import msgspec
 from proxy.backends.base import Forward, Relaying
 from proxy.cascade import Answer, Streamed
 from proxy.errors import BadRequest, NotFound, Unsupported
-from proxy.gateway import Gateway, Inbound, retries
+from proxy.gateway import Gateway, Inbound, retries, who
 from proxy.protocol.openai import ChatRequest, MalformedRequest, malformed, parse_object
 from proxy.recording import Recording
 from proxy.rename import rename_content
@@ -98,7 +98,7 @@ class Passage:
         """This cloud's answer, admitted and recorded without content."""
         facts = inbound.facts
         facts.domain, facts.match = route.domain, route.reason
-        with self._gateway.limits.admit():
+        async with self._gateway.limits.admit(who(inbound, route), _body(forward), facts):
             facts.backend, facts.attempts = cloud.name, 1
             recording = self._recording(inbound, forward, route)
             with (
@@ -128,6 +128,11 @@ class Passage:
             endpoint=forward.target.partition("?")[0],
             level="off" if allowed == "off" else "metadata",
         )
+
+
+def _body(forward: Forward) -> bytes:
+    """What is there of the body already; what streams by is not counted."""
+    return forward.body if isinstance(forward.body, bytes) else b""
 
 
 class _Named(msgspec.Struct):
