@@ -25,14 +25,17 @@ from pathlib import Path
 
 import msgspec
 
-from proxy.auth import Authenticator
+from proxy.auth import ANONYMOUS, Authenticator
 from proxy.backends.base import Ask, Call, Finish, Generated
+from proxy.cache import Cache
 from proxy.catalog import Catalog
 from proxy.consent import Consent
 from proxy.gateway import Gateway, Inbound
+from proxy.hedge import Hedges
 from proxy.keeping import Keeping
 from proxy.limits import Limits
 from proxy.logs import Facts
+from proxy.metrics import Metrics
 from proxy.protocol.openai import ChatRequest, FunctionCall, ToolCall, Usage, parse_request
 from proxy.protocol.segments import Record, segments
 from proxy.recorder import Recorder
@@ -185,6 +188,7 @@ class Instant:
     """A backend that answers at once."""
 
     name = "instant"
+    is_local = True
 
     def lacks(self, request: ChatRequest) -> str | None:
         return None
@@ -212,8 +216,12 @@ def gateway(recorder: Recorder | None) -> Gateway:
         limits=Limits(100),
         catalog=Catalog({"instant": Instant()}, {}),
         recorder=recorder,
+        metrics=Metrics({}),
         consent=Consent("full", domains, {}),
         deadline_s=60,
+        longest_s=600,
+        hedges=Hedges(),
+        cache=Cache(domains),
     )
 
 
@@ -228,7 +236,7 @@ async def cost(directory: Path, count: int = 4000, rate: float = 200) -> dict[st
     chance = random.Random(2)
     for number in range(count):
         name = ("off", "on")[number % 2]
-        inbound = Inbound({}, body(chance, number), Facts(str(number)))
+        inbound = Inbound(ANONYMOUS, {}, body(chance, number), Facts(str(number)))
         began = time.perf_counter()
         async with gateways[name].answer(inbound):
             pass

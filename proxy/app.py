@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,8 +14,8 @@ import structlog
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
-from proxy.auth import Authenticator, KeyWatch, Tokens
-from proxy.auth_settings import AuthSettings, OidcSettings
+from proxy import tenancy
+from proxy.auth import Authenticator
 from proxy.backends import entra, http, litellm
 from proxy.backends.azure import AzureBackend
 from proxy.backends.base import Backend
@@ -29,6 +29,7 @@ from proxy.backends.settings import (
     TgiSettings,
     VllmSettings,
 )
+from proxy.beside import beside, missing
 from proxy.cache import Cache
 from proxy.catalog import BadAdapter, Base, Catalog, Champions
 from proxy.config import Config
@@ -37,20 +38,19 @@ from proxy.endpoints.azure import AzurePaths
 from proxy.endpoints.feedback import GiveFeedback
 from proxy.endpoints.health import Health, Ready
 from proxy.endpoints.json_requests import Asked, JsonRequests
+from proxy.endpoints.metrics import MetricsPage
 from proxy.endpoints.models import Models
 from proxy.endpoints.passthrough import PassThrough
-from proxy.errors import MissingExtra
 from proxy.gateway import Gateway
+from proxy.gauges import Gauges, Pool
 from proxy.hedge import Hedges
 from proxy.keeping import Keeping
-from proxy.keys.stores import store_of
 from proxy.limits import Limits
+from proxy.metrics import Metrics
 from proxy.middleware import ErrorAnswers, RequestLog
 from proxy.outcomes import OutcomeRules
 from proxy.passage import Passage
 from proxy.protocol.prices import PRICES
-from proxy.quotas.settings import SharedSettings
-from proxy.quotas.shared import SharedLedger
 from proxy.record.keys import keyring
 from proxy.record.settings import RecordSettings
 from proxy.recorder import Recorder
@@ -63,8 +63,6 @@ from proxy.sinks.segments import SegmentSink
 
 if TYPE_CHECKING:
     from proxy.backends.embedded.backend import EmbeddedBackend
-    from proxy.quotas.redis import RedisLedger
-    from proxy.tokens import ProviderTokens
 
 log = structlog.get_logger(__name__)
 
@@ -93,6 +91,7 @@ class Proxy(NamedTuple):
 
     app: ASGIApp
     draining: Draining
+    metrics: Metrics
 
 
 @asynccontextmanager
@@ -105,13 +104,15 @@ async def running(config: Config) -> AsyncIterator[Proxy]:
     async with AsyncExitStack() as stack:
         fleet = await _fleet(config, stack)
         catalog = Catalog(fleet.backends, fleet.champions)
-        auth = await stack.enter_async_context(authenticator(config.auth))
+        auth = await stack.enter_async_context(tenancy.authenticator(config.auth))
         recorder = await stack.enter_async_context(_recorder(config))
-        limits = await stack.enter_async_context(_limits(config))
+        limits = await stack.enter_async_context(tenancy.limits(config))
         rollouts = Rollouts(catalog, fleet.sources)
-        await stack.enter_async_context(_beside(rollouts.run(), "rollouts"))
+        await stack.enter_async_context(beside(rollouts.run(), "rollouts"))
         details = partial(_details, fleet, rollouts)
-        yield assemble(config, catalog, recorder, details, auth, limits)
+        proxy = assemble(config, catalog, recorder, details, fleet.pools, auth, limits)
+        await stack.enter_async_context(beside(proxy.metrics.run(), "metrics"))
+        yield proxy
 
 
 def assemble(
@@ -119,18 +120,33 @@ def assemble(
     catalog: Catalog,
     recorder: Recorder | None,
     details: Callable[[], Mapping[str, object]] = dict,
+    pools: Mapping[str, Pool] | None = None,
     auth: Authenticator | None = None,
     limits: Limits | None = None,
 ) -> Proxy:
     """The proxy around backends that are there already; /ready tells `details` besides.
 
-    `auth` defaults to the keys of the settings, `limits` to the number of requests in flight.
+    Its `metrics` are to be run beside it, or count when they are read. `auth` defaults to the keys
+    of the settings, `limits` to the number of requests in flight.
     """
+    auth = auth or tenancy.with_keys(config.auth)
     limits = limits or Limits(config.limits.max_in_flight)
-    auth = auth or _authenticator(config.auth)
     draining = Draining()
     ready = Ready(catalog.backends, config.domains, draining, details, recorder, auth)
-    return Proxy(_app(config, _gateway(config, catalog, recorder, auth, limits), ready), draining)
+    gateway = _gateway(config, catalog, recorder, auth, limits)
+    page = _metrics_page(config, gateway, pools or {})
+    return Proxy(_app(config, gateway, ready, page), draining, gateway.metrics)
+
+
+def _metrics_page(config: Config, gateway: Gateway, pools: Mapping[str, Pool]) -> MetricsPage:
+    gauges = Gauges(
+        catalog=gateway.catalog,
+        domains=config.domains,
+        limits=gateway.limits,
+        recorder=gateway.recorder,
+        pools=pools,
+    )
+    return MetricsPage(gateway.metrics, gauges, gateway.auth, is_public=config.metrics.public)
 
 
 def _details(fleet: _Fleet, rollouts: Rollouts) -> dict[str, object]:
@@ -138,7 +154,7 @@ def _details(fleet: _Fleet, rollouts: Rollouts) -> dict[str, object]:
     return {"replicas": replicas, "rollouts": rollouts.told}
 
 
-def _app(config: Config, gateway: Gateway, ready: Ready) -> ASGIApp:
+def _app(config: Config, gateway: Gateway, ready: Ready, page: MetricsPage) -> ASGIApp:
     models = Models(config.models, gateway.auth, int(time.time()))
     passage = Passage(gateway)
     router = Router(
@@ -149,11 +165,13 @@ def _app(config: Config, gateway: Gateway, ready: Ready) -> ASGIApp:
             Route("/v1/models/{id:path}", models, methods=["GET"]),
             Route("/health", Health(), methods=["GET"]),
             Route("/ready", ready, methods=["GET"]),
+            Route("/metrics", page, methods=["GET"]),
             Route("/v1/{path:path}", PassThrough(passage, gateway.auth, config.limits)),
         ],
         redirect_slashes=False,
     )
-    return RequestLog(ErrorAnswers(AzurePaths(router)), config.response_headers)
+    app = ErrorAnswers(AzurePaths(router))
+    return RequestLog(app, config.response_headers, gateway.metrics.put)
 
 
 def _posted(config: Config, gateway: Gateway, passage: Passage) -> Iterator[Route]:
@@ -183,6 +201,7 @@ def _gateway(
         limits=limits,
         catalog=catalog,
         recorder=recorder,
+        metrics=Metrics(_providers(config)),
         consent=_consent(config),
         deadline_s=config.limits.deadline_s,
         longest_s=config.limits.longest_s,
@@ -191,68 +210,11 @@ def _gateway(
     )
 
 
-# ---------------------------------------------------------------- callers
-
-
-def _authenticator(settings: AuthSettings, tokens: Tokens | None = None) -> Authenticator:
-    return Authenticator(
-        settings.keys,
-        is_open=settings.is_open,
-        tokens=tokens,
-        account_tenants=settings.account_tenants,
-    )
-
-
-@asynccontextmanager
-async def authenticator(settings: AuthSettings) -> AsyncIterator[Authenticator]:
-    """Who is let in, kept up to date; raises CannotStart while that cannot be known."""
-    async with AsyncExitStack() as stack:
-        tokens = None
-        if settings.oidc is not None:
-            tokens = _tokens(settings.oidc)
-            await tokens.refresh()
-            await stack.enter_async_context(_beside(tokens.run(), "keys of the identity provider"))
-        auth = _authenticator(settings, tokens)
-        store = store_of(settings.file, settings.database)
-        if store is not None:
-            watch = KeyWatch(auth, settings.keys, store, settings.refresh_s)
-            await watch.refresh()
-            await stack.enter_async_context(_beside(watch.run(), "keys"))
-        yield auth
-
-
-def _tokens(settings: OidcSettings) -> ProviderTokens:
-    try:
-        from proxy.tokens import ProviderTokens
-    except ImportError as error:
-        raise _missing("$.auth.oidc", "oidc", error) from error
-    return ProviderTokens(settings)
-
-
-# ---------------------------------------------------------------- limits
-
-
-@asynccontextmanager
-async def _limits(config: Config) -> AsyncIterator[Limits]:
-    """What callers may use, with what counts it beside."""
-    settings, ledger = config.limits, None
-    async with AsyncExitStack() as stack:
-        if settings.shared is not None:
-            shared = _redis(settings.shared)
-            await stack.enter_async_context(aclosing(shared))
-            ledger = SharedLedger(shared, is_open=settings.shared.when_unreachable == "open")
-        prices = {**PRICES, **(config.record.prices if config.record else {})}
-        limits = Limits(settings.max_in_flight, settings.quotas, ledger, prices)
-        await stack.enter_async_context(_beside(limits.run(), "limits"))
-        yield limits
-
-
-def _redis(settings: SharedSettings) -> RedisLedger:
-    try:
-        from proxy.quotas.redis import RedisLedger
-    except ImportError as error:
-        raise _missing("$.limits.shared", "redis", error) from error
-    return RedisLedger(settings)
+def _providers(config: Config) -> dict[str, str]:
+    """Backend → `gen_ai.provider.name`; what runs here, or speaks many tongues, has none of its
+    own."""
+    names: dict[type, str] = {OpenAISettings: "openai", AzureSettings: "azure.ai.openai"}
+    return {name: names.get(type(one), "headrace") for name, one in config.backends.items()}
 
 
 # ---------------------------------------------------------------- backends
@@ -310,7 +272,7 @@ async def _azure(name: str, settings: AzureSettings) -> AsyncIterator[AzureBacke
         yield AzureBackend(name, settings)
         return
     tokens = entra.build(name, settings.entra)
-    async with aclosing(tokens), _beside(tokens.run(), f"tokens of {name}"):
+    async with aclosing(tokens), beside(tokens.run(), f"tokens of {name}"):
         yield AzureBackend(name, settings, tokens)
 
 
@@ -322,7 +284,7 @@ class _Local:
             from proxy.backends.embedded.backend import EmbeddedBackend
             from proxy.protocol.base_model import BaseModel, BaseModelError
         except ImportError as error:
-            raise _missing(f"$.backends.{name}", "embedded", error) from error
+            raise missing(f"$.backends.{name}", "embedded", error) from error
         try:
             self._model = BaseModel.find(settings.base_model)
         except BaseModelError as error:
@@ -373,7 +335,7 @@ class _Engine:
             self._connect = connect
             self._vocabulary = connect.vocabulary(settings)
         except ImportError as error:
-            raise _missing(f"$.backends.{name}", "engines", error) from error
+            raise missing(f"$.backends.{name}", "engines", error) from error
         except VocabularyError as error:
             raise BadAdapter(f"$.backends.{name}.tokenizer: {error}") from error
         self._name = name
@@ -404,18 +366,9 @@ class _Engine:
         pool = self._connect.pool(self._name, self._settings, self._vocabulary, session)
         backend = self._connect.backend(self._name, self._settings, self._vocabulary, pool, session)
         pool.want(champions.adapters)
-        async with aclosing(backend), _beside(pool.run(), f"replicas of {self._name}"):
+        async with aclosing(backend), beside(pool.run(), f"replicas of {self._name}"):
             await pool.settled(_SETTLING)
             yield backend, pool
-
-
-def _missing(place: str, extra: str, error: ImportError) -> Exception:
-    if (error.name or "").startswith("proxy"):
-        return error
-    return MissingExtra(
-        f"{place}: this needs the package {error.name!r}, which is not installed;"
-        f" run: pip install 'headrace[{extra}]'"
-    )
 
 
 # ---------------------------------------------------------------- background
@@ -443,7 +396,7 @@ async def _recorder(config: Config) -> AsyncIterator[Recorder | None]:
         ),
         is_durable=settings.durable == "before_reply",
     )
-    async with _beside(recorder.run(config.limits.grace_s), "recorder"):
+    async with beside(recorder.run(config.limits.grace_s), "recorder"):
         yield recorder
 
 
@@ -464,20 +417,3 @@ def _consent(config: Config) -> Consent:
     record = config.record or RecordSettings()
     tenants = {name: tenant.level for name, tenant in record.tenants.items()}
     return Consent(record.level, config.domains, tenants)
-
-
-@asynccontextmanager
-async def _beside(work: Coroutine[None, None, None], name: str) -> AsyncIterator[None]:
-    """Run a task beside the body and end it with the body; if it dies before, so does the body."""
-    async with asyncio.TaskGroup() as tasks:
-        task = tasks.create_task(_logged(work, name), name=name)
-        yield
-        task.cancel()
-
-
-async def _logged(work: Coroutine[None, None, None], name: str) -> None:
-    try:
-        await work
-    except Exception:
-        log.exception("background_task_died", task=name)
-        raise

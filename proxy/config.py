@@ -26,6 +26,7 @@ from proxy.backends.settings import (
 )
 from proxy.errors import BadConfig
 from proxy.limits import LimitSettings
+from proxy.metrics import MetricsSettings
 from proxy.record.settings import RecordSettings
 from proxy.routing import Defaults, Domain, clashes
 
@@ -49,6 +50,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Who may call. Default: whoever reaches the loopback address."""
     response_headers: bool = True
     """Whether responses say in `x-headrace-…` headers who answered and why. Default true."""
+    metrics: MetricsSettings = MetricsSettings()
+    """Who may read /metrics."""
     limits: LimitSettings = LimitSettings()
     """What the proxy takes on."""
 

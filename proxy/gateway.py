@@ -32,6 +32,7 @@ from proxy.errors import BackendTimeout, BadRequest, Forbidden, ProxyError
 from proxy.hedge import Hedges
 from proxy.limits import Limits
 from proxy.logs import CLIENT_GONE, Facts
+from proxy.metrics import Metrics
 from proxy.protocol.conversation import check_messages
 from proxy.protocol.legacy import in_the_client_s_words, modern
 from proxy.protocol.openai import ChatRequest, MalformedRequest, parse_request
@@ -75,6 +76,7 @@ class Gateway:
     limits: Limits
     catalog: Catalog
     recorder: Recorder | None
+    metrics: Metrics
     consent: Consent
     deadline_s: float
     longest_s: float
@@ -193,6 +195,7 @@ class Gateway:
             raise
         finally:
             recording.close(facts.status or status)
+            self.metrics.put(recording)
             if self.recorder is not None:
                 self.recorder.put(recording)
 

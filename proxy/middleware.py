@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Callable
 
 import msgspec
 import structlog
@@ -23,10 +24,17 @@ log = structlog.get_logger(__name__)
 class RequestLog:
     """Gives each request an id and its Facts, puts them into the response's headers and the log."""
 
-    def __init__(self, app: ASGIApp, tell: bool = True) -> None:
-        """`tell`: whether the response says who answered, and why."""
+    def __init__(
+        self,
+        app: ASGIApp,
+        tell: bool = True,
+        finished: Callable[[Facts], None] = lambda facts: None,
+    ) -> None:
+        """`tell`: whether the response says who answered, and why; `finished` is told when the
+        request is over."""
         self._app = app
         self._tell = tell
+        self._finished = finished
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -40,6 +48,7 @@ class RequestLog:
                 await self._app(scope, receive, sent)
             finally:
                 log.info("request_answered", **_line(scope, facts, sent), **facts.line)
+                self._finished(facts)
 
 
 class _Sent:

@@ -80,6 +80,7 @@ class Recording:
         self._status = 500
         self._total_s = 0.0
         self._outcome: Outcome | None = None
+        self._exchange: Exchange | None = None
 
     def attempt(
         self, kind: Kind, backend: str, adapter: str | None = None, format: str | None = None
@@ -102,6 +103,7 @@ class Recording:
         self._status = status
         self._outcome = outcome
         self._total_s = self._clock.elapsed()
+        self._exchange = None
 
     @property
     def waited_s(self) -> float:
@@ -114,7 +116,14 @@ class Recording:
         return len(self._body) + sum(tape.size for tape in self.tapes)
 
     def exchange(self) -> Exchange:
-        """The exchange to be kept; reads relayed answers, so that it costs about what they do."""
+        """The exchange to be kept; reads relayed answers, so that it costs about what they do.
+
+        Once: the record and the metrics both ask for it, each in a thread.
+        """
+        self._exchange = self._exchange or self._made()
+        return self._exchange
+
+    def _made(self) -> Exchange:
         heard = [tape.heard() for tape in self.tapes]
         attempts = [tape.attempt(said) for tape, said in zip(self.tapes, heard, strict=True)]
         outcome = self._outcome or (attempts[-1].outcome if attempts else "failed")

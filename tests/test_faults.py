@@ -22,6 +22,7 @@ from proxy.errors import BackendOverloaded, BackendUnavailable
 from proxy.protocol.openai import Usage
 from proxy.sinks.memory import MemorySink
 from tests import scripted
+from tests.scraping import Samples, scraped
 from tests.scripted import Cut, Pause, Step, chunk, completion, scripted_cloud, stream
 from tests.serving import Engine, call, finish, serving_with, settings
 from tests.wire import Response, ask
@@ -121,6 +122,8 @@ class Cell:
     """What the client got."""
     record: str
     """The attempts, each with its outcome or reason."""
+    metrics: str
+    """The counters that moved, each with the labels that tell the fault."""
 
 
 async def seen(fault: Fault, streams: bool, has_spare: bool) -> Cell:
@@ -133,11 +136,12 @@ async def seen(fault: Fault, streams: bool, has_spare: bool) -> Cell:
         policy = settings(*names, extra=LIMITS, policy="floor: 0.5, repair: {ask_again: false}")
         async with serving_with(policy, first, *spare, sink=sink) as url:
             response = await ask(url, stream=streams, tools=TOOLS)
+            samples = await scraped(url, requests=1)
     (exchange,) = sink.exchanges
     attempts = [
         f"{a.backend}: {', '.join(a.repairs) or a.reason or a.outcome}" for a in exchange.attempts
     ]
-    return Cell(_told(response, streams), "; ".join(attempts))
+    return Cell(_told(response, streams), "; ".join(attempts), _moved(samples))
 
 
 LIMITS = "limits: {deadline_s: 1, longest_s: 2}"
@@ -200,6 +204,28 @@ def _retry(response: Response) -> str:
     return f", retry-after {after}" if after else ""
 
 
+TELLING = {
+    "attempts": ("backend", "outcome", "reason"),
+    "fallbacks": ("backend", "reason"),
+    "repairs": ("backend", "code"),
+    "requests": ("status", "error"),
+    "validation_failures": ("backend", "reason"),
+}
+"""Counters, without `headrace_` and `_total`, and those of their labels that the table shows."""
+
+
+def _moved(samples: Samples) -> str:
+    """The counters that are not 0, but for those that only say that something went well."""
+    moved = []
+    for (name, labels), value in samples.items():
+        family = name.removeprefix("headrace_").removesuffix("_total")
+        if family in TELLING and value:
+            assert value == 1
+            told = [dict(labels)[label] for label in TELLING[family]]
+            moved.append(f"`{family}` {' '.join(filter(None, told))}")
+    return "; ".join(sorted(moved))
+
+
 # ---------------------------------------------------------------- the table
 
 
@@ -213,7 +239,8 @@ def rows() -> Iterator[tuple[Fault, bool, bool]]:
 def line(fault: Fault, streams: bool, has_spare: bool, cell: Cell) -> str:
     how = "stream" if streams else "whole"
     spare = "yes" if has_spare else "no"
-    return f"| {fault.backend} {fault.name} | {how} | {spare} | {cell.client} | {cell.record} |"
+    cells = (f"{fault.backend} {fault.name}", how, spare, cell.client, cell.record, cell.metrics)
+    return f"| {' | '.join(cells)} |"
 
 
 def _id(value: object) -> str:
@@ -236,8 +263,9 @@ async def _lines() -> list[str]:
 def _write() -> None:
     begin = PAGE.read_text().split("| first backend |")[0]
     lines = asyncio.run(_lines())
-    head = "| first backend | answer | spare | the client gets | the record says |"
-    PAGE.write_text(begin + "\n".join([head, "|---|---|---|---|---|", *lines]) + "\n")
+    titles = ("first backend", "answer", "spare", "the client gets", "the record says", "counted")
+    head = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    PAGE.write_text(begin + "\n".join([*head, *lines]) + "\n")
 
 
 if __name__ == "__main__":

@@ -116,7 +116,7 @@ ATTEMPTS = [
     attempt("GET", "/openai/files"),
     attempt("GET", "/v1/anything"),
     attempt("POST", "/v1/audio/speech", {"model": "their-model"}),
-    attempt("GET", "/metrics", status=404),
+    attempt("GET", "/metrics"),
     attempt("GET", "/dashboard", status=404),
 ]
 
