@@ -10,22 +10,29 @@ import asyncio
 import gc
 import socket
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
 import structlog
 import uvloop
 
-from proxy import config, keys_commands, logs, model_memory, plan_gpu, record_commands
-from proxy.app import running
+from proxy import (
+    config,
+    keys_commands,
+    logs,
+    model_memory,
+    plan_gpu,
+    record_commands,
+    routes_commands,
+)
+from proxy.app import Proxy, running
 from proxy.auth import is_loopback
-from proxy.backends.settings import CloudSettings
-from proxy.catalog import BadAdapter
 from proxy.config import Config
 from proxy.errors import BadConfig, CannotStart
-from proxy.protocol import adapter
-from proxy.record_commands import table
+from proxy.quotas.memory import MemoryLedger
+from proxy.reload import Live, live
 from proxy.server import Server, address, bind
 from proxy.welcome import welcome
 
@@ -60,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     serve.add_argument("--port", type=int, default=8080, help="port, 0 for any (%(default)s)")
     serve.add_argument("--log-level", choices=logs.LEVELS, default="info")
-    _add(commands, "check", _check, "validate the settings and print the route table")
+    routes_commands.add_to(commands, _add)
     _add_plan_gpu(commands)
     record_commands.add_to(commands, _add)
     keys_commands.add_to(commands, _add)
@@ -108,7 +115,7 @@ def _serve(options: argparse.Namespace) -> int:
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
         try:
-            runner.run(_until_stopped(settings, bound))
+            runner.run(_until_stopped(options.config, options.host, bound))
         except ExceptionGroup as group:
             raise _cause(group) from group
     return 0
@@ -122,22 +129,34 @@ def _cause(group: ExceptionGroup) -> CannotStart:
     return first if isinstance(first, CannotStart) else CannotStart(f"stopped by {first!r}")
 
 
-async def _until_stopped(settings: Config, bound: socket.socket) -> None:
-    def announce() -> None:
-        has_keys = not settings.auth.is_open
-        print(welcome(address(bound), settings.models, has_keys), flush=True)
+async def _until_stopped(path: Path, host: str, bound: socket.socket) -> None:
+    used = MemoryLedger()
 
-    async with running(settings) as proxy:
+    @asynccontextmanager
+    async def start(live: Live) -> AsyncIterator[Proxy]:
+        settings = await asyncio.to_thread(config.load, path)
+        _check_exposure(host, settings)
+        async with running(settings, used, live) as proxy:
+            yield proxy
+
+    settings = config.load(path)
+    async with live(path, start, settings.limits.longest_s) as proxies:
         # What start-up made stays; without this the collector walks over it again and again.
         gc.collect()
         gc.freeze()
         server = Server(
-            proxy.app,
+            proxies,
             grace_s=settings.limits.grace_s,
-            on_ready=announce,
-            on_stop=proxy.draining.begin,
+            on_ready=lambda: _announce(settings, bound),
+            on_stop=proxies.begin_draining,
+            on_hangup=proxies.want,
         )
         await server.serve(sockets=[bound])
+
+
+def _announce(settings: Config, bound: socket.socket) -> None:
+    has_keys = not settings.auth.is_open
+    print(welcome(address(bound), settings.models, has_keys), flush=True)
 
 
 def _check_exposure(host: str, settings: Config) -> None:
@@ -146,52 +165,6 @@ def _check_exposure(host: str, settings: Config) -> None:
             f"{host} can be reached from other machines, and no key is needed to get in; add one"
             " under auth.keys in routes.yaml, or listen on --host 127.0.0.1"
         )
-
-
-# ---------------------------------------------------------------- check
-
-
-def _check(options: argparse.Namespace) -> int:
-    settings = config.load(options.config)
-    rows = [("domain", "tools", "plan", "verify", "adapter"), *_rows(settings)]
-    print("\n".join(table(rows)))
-    print(
-        f"\nunknown or mixed tools → {settings.defaults.tools}, no tools → {settings.defaults.chat}"
-    )
-    print(f"models: {', '.join(settings.models)}")
-    print(f"record: {settings.record.directory if settings.record else 'off'}")
-    return 0
-
-
-def _rows(settings: Config) -> Iterator[tuple[str, ...]]:
-    for name, domain in settings.domains.items():
-        adapters = [_champion(settings, backend, name) for backend in domain.plan]
-        yield (
-            name,
-            " ".join(domain.tools) or "-",
-            " → ".join(domain.plan),
-            domain.verify,
-            " ".join(filter(None, adapters)) or "-",
-        )
-
-
-def _champion(settings: Config, backend: str, domain: str) -> str | None:
-    """Id of the bundle that answers for a domain, proven whole; None where there is none."""
-    local = settings.backends[backend]
-    if isinstance(local, CloudSettings):
-        return None
-    try:
-        id = adapter.read_champions(local.adapters).get(domain)
-        return adapter.read(local.adapters / id).id if id else None
-    except adapter.AdapterError as error:
-        raise BadAdapter(str(error)) from error
-
-
-def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        yield "  ".join(cells).rstrip()
 
 
 # ---------------------------------------------------------------- plan-gpu

@@ -34,9 +34,10 @@ from proxy.cache import Cache
 from proxy.catalog import BadAdapter, Base, Catalog, Champions
 from proxy.config import Config
 from proxy.consent import Consent
+from proxy.endpoints.admin import Explain, Reload
 from proxy.endpoints.azure import AzurePaths
 from proxy.endpoints.feedback import GiveFeedback
-from proxy.endpoints.health import Health, Ready
+from proxy.endpoints.health import Health, Ready, Startup
 from proxy.endpoints.json_requests import Asked, JsonRequests
 from proxy.endpoints.metrics import MetricsPage
 from proxy.endpoints.models import Models
@@ -51,10 +52,12 @@ from proxy.middleware import ErrorAnswers, RequestLog
 from proxy.outcomes import OutcomeRules
 from proxy.passage import Passage
 from proxy.protocol.prices import PRICES
+from proxy.quotas.memory import MemoryLedger
 from proxy.record.keys import keyring
 from proxy.record.settings import RecordSettings
 from proxy.recorder import Recorder
 from proxy.redact import Redactor, own_key
+from proxy.reload import Live
 from proxy.responding import Responder
 from proxy.restart import restarter
 from proxy.rollout import LocalRollout, PoolRollout, Rollouts, Source, stamp
@@ -93,10 +96,18 @@ class Proxy(NamedTuple):
     draining: Draining
     metrics: Metrics
 
+    def begin_draining(self) -> None:
+        """No new requests, please; and no new champions."""
+        self.draining.begin()
+
 
 @asynccontextmanager
-async def running(config: Config) -> AsyncIterator[Proxy]:
+async def running(
+    config: Config, used: MemoryLedger | None = None, live: Live | None = None
+) -> AsyncIterator[Proxy]:
     """Everything, up and running; leaving writes what is left to record, then closes the engines.
+
+    `used`: what callers have used so far; `live`: what starts a successor when settings change.
 
     Raises CannotStart when something that routes.yaml asks for is missing or broken. A background
     task that dies cancels the body and takes the process with it, so that it is started anew.
@@ -106,11 +117,14 @@ async def running(config: Config) -> AsyncIterator[Proxy]:
         catalog = Catalog(fleet.backends, fleet.champions)
         auth = await stack.enter_async_context(tenancy.authenticator(config.auth))
         recorder = await stack.enter_async_context(_recorder(config))
-        limits = await stack.enter_async_context(tenancy.limits(config))
+        limits = await stack.enter_async_context(tenancy.limits(config, used))
         rollouts = Rollouts(catalog, fleet.sources)
         await stack.enter_async_context(beside(rollouts.run(), "rollouts"))
-        details = partial(_details, fleet, rollouts)
-        proxy = assemble(config, catalog, recorder, details, fleet.pools, auth, limits)
+        details = partial(_details, fleet, rollouts, live)
+        proxy = assemble(
+            config, catalog, recorder, details, fleet.pools, auth=auth, limits=limits, live=live
+        )
+        rollouts.is_over = proxy.draining
         await stack.enter_async_context(beside(proxy.metrics.run(), "metrics"))
         yield proxy
 
@@ -121,8 +135,10 @@ def assemble(
     recorder: Recorder | None,
     details: Callable[[], Mapping[str, object]] = dict,
     pools: Mapping[str, Pool] | None = None,
+    *,
     auth: Authenticator | None = None,
     limits: Limits | None = None,
+    live: Live | None = None,
 ) -> Proxy:
     """The proxy around backends that are there already; /ready tells `details` besides.
 
@@ -135,7 +151,8 @@ def assemble(
     ready = Ready(catalog.backends, config.domains, draining, details, recorder, auth)
     gateway = _gateway(config, catalog, recorder, auth, limits)
     page = _metrics_page(config, gateway, pools or {})
-    return Proxy(_app(config, gateway, ready, page), draining, gateway.metrics)
+    app = _app(config, gateway, ready, page, live)
+    return Proxy(app, draining, gateway.metrics)
 
 
 def _metrics_page(config: Config, gateway: Gateway, pools: Mapping[str, Pool]) -> MetricsPage:
@@ -149,12 +166,15 @@ def _metrics_page(config: Config, gateway: Gateway, pools: Mapping[str, Pool]) -
     return MetricsPage(gateway.metrics, gauges, gateway.auth, is_public=config.metrics.public)
 
 
-def _details(fleet: _Fleet, rollouts: Rollouts) -> dict[str, object]:
+def _details(fleet: _Fleet, rollouts: Rollouts, live: Live | None) -> dict[str, object]:
     replicas = {name: pool.status() for name, pool in fleet.pools.items()}
-    return {"replicas": replicas, "rollouts": rollouts.told}
+    told = {"replicas": replicas, "rollouts": rollouts.told}
+    return told if live is None else told | {"settings": live.told}
 
 
-def _app(config: Config, gateway: Gateway, ready: Ready, page: MetricsPage) -> ASGIApp:
+def _app(
+    config: Config, gateway: Gateway, ready: Ready, page: MetricsPage, live: Live | None
+) -> ASGIApp:
     models = Models(config.models, gateway.auth, int(time.time()))
     passage = Passage(gateway)
     router = Router(
@@ -165,6 +185,8 @@ def _app(config: Config, gateway: Gateway, ready: Ready, page: MetricsPage) -> A
             Route("/v1/models/{id:path}", models, methods=["GET"]),
             Route("/health", Health(), methods=["GET"]),
             Route("/ready", ready, methods=["GET"]),
+            Route("/startup", Startup(ready), methods=["GET"]),
+            *_for_operators(config, gateway, live),
             Route("/metrics", page, methods=["GET"]),
             Route("/v1/{path:path}", PassThrough(passage, gateway.auth, config.limits)),
         ],
@@ -172,6 +194,14 @@ def _app(config: Config, gateway: Gateway, ready: Ready, page: MetricsPage) -> A
     )
     app = ErrorAnswers(AzurePaths(router))
     return RequestLog(app, config.response_headers, gateway.metrics.put)
+
+
+def _for_operators(config: Config, gateway: Gateway, live: Live | None) -> Iterator[Route]:
+    reload = Reload(gateway.auth, None if live is None else live.reload)
+    max_body = int(config.limits.max_body_mib * _MIB)
+    explain = Explain(gateway.auth, gateway.routes, gateway.catalog, max_body)
+    yield Route("/admin/reload", reload, methods=["POST"])
+    yield Route("/admin/explain", explain, methods=["POST"])
 
 
 def _posted(config: Config, gateway: Gateway, passage: Passage) -> Iterator[Route]:

@@ -83,6 +83,8 @@ class Rollouts:
     def __init__(self, catalog: Catalog, sources: Mapping[str, Source]) -> None:
         self._catalog = catalog
         self._sources = sources
+        self.is_over: Callable[[], bool] = lambda: False
+        """Whether what comes now is another's: this proxy is on its way out."""
         self.told: dict[str, str] = {}
         """Backend → why its roll-out is not done yet, for /ready."""
 
@@ -94,7 +96,7 @@ class Rollouts:
 
     async def _follow(self, name: str, source: Source) -> None:
         seen = source.stamp
-        while True:
+        while not self.is_over():
             await asyncio.sleep(_LOOK_S)
             found = await asyncio.to_thread(stamp, source.directory)
             # A file that is gone is no decision: the champions stay.

@@ -235,6 +235,12 @@ class RouteTable:
         if model not in self._models:
             raise UnknownModel(_unserved(model, self._models), "model")
 
+    def places(self, request: ChatRequest) -> list[tuple[str, str | None, Reason | None]]:
+        """Each tool of a request with the domain that claims it, and why; None for no domain."""
+        tools = [tool.function for tool in request.tools or () if tool.function is not None]
+        places = [(function.name, self._of(function)) for function in tools]
+        return [(name, place and place.domain, place and place.reason) for name, place in places]
+
     @property
     def without_tools(self) -> Route:
         """The route of what offers no tools, and of all that is no chat."""

@@ -13,6 +13,8 @@ from proxy.config import Config
 from proxy.keys.stores import store_of
 from proxy.limits import Limits
 from proxy.protocol.prices import PRICES
+from proxy.quotas.base import Ledger
+from proxy.quotas.memory import MemoryLedger
 from proxy.quotas.settings import SharedSettings
 from proxy.quotas.shared import SharedLedger
 
@@ -61,9 +63,10 @@ def _tokens(settings: OidcSettings) -> ProviderTokens:
 
 
 @asynccontextmanager
-async def limits(config: Config) -> AsyncIterator[Limits]:
-    """What callers may use, with what counts it beside."""
-    settings, ledger = config.limits, None
+async def limits(config: Config, used: MemoryLedger | None = None) -> AsyncIterator[Limits]:
+    """What callers may use, with what counts it beside; `used`: what they have used so far."""
+    settings = config.limits
+    ledger: Ledger | None = used
     async with AsyncExitStack() as stack:
         if settings.shared is not None:
             shared = _redis(settings.shared)

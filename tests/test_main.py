@@ -217,7 +217,7 @@ def test_check_tells_a_mistake_on_one_line(routes: Path, capsys: pytest.CaptureF
     assert main(["check", "--config", str(routes)]) == 2
 
     assert capsys.readouterr().err == (
-        f"headrace: {routes}: $.domains.all: Object contains unknown field `plna`;"
+        f"headrace: {routes}:5:17: $.domains.all: Object contains unknown field `plna`;"
         " did you mean `plan`?\n"
     )
 

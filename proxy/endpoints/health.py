@@ -1,4 +1,6 @@
-"""GET /health: the event loop turns. GET /ready: a request sent now has a fair chance."""
+"""GET /health: the event loop turns. GET /ready: a request sent now has a fair chance.
+GET /startup: there was a time when it had.
+"""
 
 from __future__ import annotations
 
@@ -50,13 +52,18 @@ class Ready:
         self._recorder = recorder
         self._auth = auth or Authenticator([])
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def domains(self) -> tuple[dict[str, bool], dict[str, bool]]:
+        """Whether each backend is ready, and whether each domain has one that is."""
         answers = await asyncio.gather(*(_is_ready(one) for one in self._backends.values()))
         backends = dict(zip(self._backends, answers, strict=True))
         domains = {
             name: any(backends[backend] for backend in domain.plan)
             for name, domain in self._domains.items()
         }
+        return backends, domains
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        backends, domains = await self.domains()
         ready = all(domains.values()) and not self._is_draining()
         told: dict[str, object] = {"ready": ready, "draining": self._is_draining()}
         if self._is_operator(scope):
@@ -76,6 +83,23 @@ class Ready:
             **self._details(),
             "record": self._recorder and self._recorder.health,
         }
+
+
+class Startup:
+    """200 from the moment on when every domain had a backend that was ready; until then 503.
+
+    It never goes back: what fails later is no reason to begin anew.
+    """
+
+    def __init__(self, ready: Ready) -> None:
+        self._ready = ready
+        self._has_started = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not self._has_started:
+            _, domains = await self._ready.domains()
+            self._has_started = all(domains.values())
+        await send_json(send, {"started": self._has_started}, 200 if self._has_started else 503)
 
 
 async def _is_ready(backend: Backend) -> bool:
