@@ -6,15 +6,20 @@ headers are never logged, and tracebacks come without local variables, which hol
 
 from __future__ import annotations
 
+import atexit
 import logging
+import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 import structlog
 from structlog.typing import EventDict, Processor
+
+from proxy.log_lines import LogLines
 
 LEVELS = ("debug", "info", "warning", "error")
 
@@ -101,12 +106,18 @@ def configure(level: str = "info") -> None:
     structlog.configure(
         processors=[*_shared(), *(_terminal() if on_terminal else _json())],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr)
-        if on_terminal
-        else structlog.BytesLoggerFactory(sys.stderr.buffer),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr) if on_terminal else _lines(),
         cache_logger_on_first_use=True,
     )
     _adopt_libraries(level)
+
+
+def _lines() -> Callable[..., LogLines]:
+    """One writer for all loggers; what is left is written when the process ends."""
+    # Not sys.stderr itself: the interpreter flushes that when it ends, and would wait for its lock.
+    lines = LogLines(os.fdopen(os.dup(sys.stderr.fileno()), "wb", buffering=0))
+    atexit.register(lines.flush)
+    return lambda *_: lines
 
 
 def _shared() -> list[Processor]:

@@ -20,7 +20,7 @@ from proxy.protocol.segments import read
 from proxy.server import bind
 from tests import scripted
 from tests.scripted import ScriptedCloud, completion
-from tests.wire import ask
+from tests.wire import ask, send
 
 ROOT = Path(__file__).parent.parent
 CALL = {
@@ -158,6 +158,19 @@ async def test_log_is_one_json_object_a_line(routes: Path):
 
     (line,) = [msgspec.json.decode(line) for line in log.splitlines()]
     assert (line["event"], line["status"], line["level"]) == ("request_answered", 200, "info")
+
+
+async def test_stderr_that_nobody_reads_stops_no_request(routes: Path):
+    """A pipe takes 64 KiB; each request's line is some 300 bytes long, its path 2000 more."""
+    async with served(routes) as server:
+        for _ in range(150):
+            path = server.base_url + "/models/" + "x" * 2000
+            assert (await send("GET", path)).status == 404
+        assert (await ask(server.base_url)).status == 200
+        server.process.kill()
+        log = await server.process.stderr.read()
+
+    assert len(log) < 150 * 2000
 
 
 async def test_port_in_use_ends_with_one_line(routes: Path):
