@@ -125,6 +125,8 @@ async def running(
             config, catalog, recorder, details, fleet.pools, auth=auth, limits=limits, live=live
         )
         rollouts.is_over = proxy.draining
+        traced = await stack.enter_async_context(_traced(config, proxy.app))
+        proxy = proxy._replace(app=traced)
         await stack.enter_async_context(beside(proxy.metrics.run(), "metrics"))
         yield proxy
 
@@ -194,6 +196,23 @@ def _app(
     )
     app = ErrorAnswers(AzurePaths(router))
     return RequestLog(app, config.response_headers, gateway.metrics.put)
+
+
+@asynccontextmanager
+async def _traced(config: Config, app: ASGIApp) -> AsyncIterator[ASGIApp]:
+    """The app, each of whose requests is traced where the settings say so."""
+    if config.tracing is None:
+        yield app
+        return
+    try:
+        from proxy.tracing import Tracing
+    except ImportError as error:
+        raise missing("$.tracing", "tracing", error) from error
+    tracing = Tracing(config.tracing)
+    try:
+        yield tracing.around(app)
+    finally:
+        await asyncio.to_thread(tracing.close)
 
 
 def _for_operators(config: Config, gateway: Gateway, live: Live | None) -> Iterator[Route]:

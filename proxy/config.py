@@ -30,6 +30,7 @@ from proxy.metrics import MetricsSettings
 from proxy.positions import position
 from proxy.record.settings import RecordSettings
 from proxy.routing import Defaults, Domain, clashes
+from proxy.tracing_settings import TracingSettings
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -53,6 +54,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Whether responses say in `x-headrace-…` headers who answered and why. Default true."""
     metrics: MetricsSettings = MetricsSettings()
     """Who may read /metrics."""
+    tracing: TracingSettings | None = None
+    """Where spans of requests and attempts are sent. Default none: nothing is traced."""
     limits: LimitSettings = LimitSettings()
     """What the proxy takes on."""
 
