@@ -1,4 +1,4 @@
-"""headrace: serve, check, record, plan-gpu.
+"""headrace: serve, check, keys, routes, record, plan-gpu, completion.
 
 Exit codes: 0 done · 1 something is broken · 2 the command line or the settings cannot be followed.
 """
@@ -29,6 +29,7 @@ from proxy import (
 )
 from proxy.app import Proxy, running
 from proxy.auth import is_loopback
+from proxy.beside import missing
 from proxy.config import Config
 from proxy.errors import BadConfig, CannotStart
 from proxy.quotas.memory import MemoryLedger
@@ -39,6 +40,17 @@ from proxy.welcome import welcome
 log = structlog.get_logger(__name__)
 
 Command = Callable[[argparse.Namespace], int]
+
+_EPILOG = """\
+examples:
+  headrace serve --config routes.yaml
+  headrace check routes.yaml
+  headrace keys new --tenant acme --name shop --days 90
+  headrace routes explain request.json
+  headrace record query "SELECT domain, count(*) FROM exchanges GROUP BY domain"
+
+exit codes: 0 done, 1 something is broken, 2 the command line or the settings cannot be followed
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,7 +72,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="headrace", description="An OpenAI-compatible proxy that routes tools to LoRA experts."
+        prog="headrace",
+        description="An OpenAI-compatible proxy that routes tools to LoRA experts.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="command")
     serve = _add(commands, "serve", _serve, "answer requests until stopped")
@@ -71,7 +86,26 @@ def _parser() -> argparse.ArgumentParser:
     _add_plan_gpu(commands)
     record_commands.add_to(commands, _add)
     keys_commands.add_to(commands, _add)
+    _add_completion(commands, parser)
     return parser
+
+
+def _add_completion(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], whole: argparse.ArgumentParser
+) -> None:
+    text = "print what makes a shell complete this command line"
+    parser = commands.add_parser("completion", help=text, description=text)
+    parser.add_argument("shell", choices=("bash", "zsh", "tcsh"))
+    parser.set_defaults(command=lambda options: _completion(whole, options.shell))
+
+
+def _completion(parser: argparse.ArgumentParser, shell: str) -> int:
+    try:
+        import shtab
+    except ImportError as error:
+        raise missing("completion", "completion", error) from error
+    print(shtab.complete(parser, shell=shell))
+    return 0
 
 
 def _add_plan_gpu(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

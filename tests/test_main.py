@@ -270,6 +270,32 @@ def test_exchange_that_is_not_there_is_told(routes: Path, capsys: pytest.Capture
     assert "no exchange 'nothing'" in capsys.readouterr().err
 
 
+def test_help_has_examples_and_exit_codes(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+
+    out = capsys.readouterr().out
+    assert "headrace keys new --tenant" in out
+    assert "exit codes: 0 done" in out
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_shells_learn_to_complete(shell: str, capsys: pytest.CaptureFixture[str]):
+    assert main(["completion", shell]) == 0
+
+    out = capsys.readouterr().out
+    assert "plan-gpu" in out
+    assert "--overlap-hours" in out
+
+
+async def test_bash_takes_what_it_is_told():
+    code, out, err = await run(
+        "bash", "-c", f"{sys.executable} -m proxy completion bash > /dev/stdout | bash -n"
+    )
+
+    assert (code, out, err) == (0, "", "")
+
+
 # ---------------------------------------------------------------- plan-gpu
 
 PLAN = ["plan-gpu", "--base", "llama-3.1-8b", "--gpu", "rtx3090", "--adapters", "6"]
