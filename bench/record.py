@@ -41,7 +41,7 @@ from proxy.protocol.segments import Record, segments
 from proxy.recorder import Recorder
 from proxy.recording import Recording
 from proxy.redact import Redactor
-from proxy.routing import Defaults, Domain, RouteTable
+from proxy.routing import Defaults, Domain, Routes
 from proxy.sinks.segments import SegmentSink
 
 DAYS = 10
@@ -212,7 +212,7 @@ def gateway(recorder: Recorder | None) -> Gateway:
     domains = {"all": Domain(plan=["instant"], verify="off")}
     return Gateway(
         auth=Authenticator([]),
-        routes=RouteTable(domains, Defaults("all", "all"), ["gpt-4o"]),
+        routes=Routes(domains, Defaults("all", "all"), ["gpt-4o"]),
         limits=Limits(100),
         catalog=Catalog({"instant": Instant()}, {}),
         recorder=recorder,

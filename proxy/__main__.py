@@ -1,4 +1,4 @@
-"""headrace: serve, check, record, report, plan-gpu, fetch.
+"""headrace: serve, check, keys, routes, record, report, plan-gpu, fetch, completion.
 
 Exit codes: 0 done · 1 something is broken · 2 the command line or the settings cannot be followed.
 `report ab` says with others what it found (report.verdict).
@@ -11,31 +11,49 @@ import asyncio
 import gc
 import socket
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
 import structlog
 import uvloop
 
-from proxy import config, logs, model_memory, plan_gpu, record_commands, report_commands
-from proxy.app import running
+from proxy import (
+    config,
+    keys_commands,
+    logs,
+    model_memory,
+    plan_gpu,
+    record_commands,
+    report_commands,
+    routes_commands,
+)
+from proxy.app import Proxy, running
 from proxy.auth import is_loopback
-from proxy.backends.settings import CloudSettings
-from proxy.catalog import BadAdapter
-from proxy.comparison import Shadow
+from proxy.beside import missing
 from proxy.config import Config
 from proxy.errors import BadConfig, CannotStart
 from proxy.fetch import fetch
-from proxy.protocol import adapter
-from proxy.record_commands import table
-from proxy.routing import Domain
+from proxy.quotas.memory import MemoryLedger
+from proxy.reload import Live, live
 from proxy.server import Server, address, bind
 from proxy.welcome import welcome
 
 log = structlog.get_logger(__name__)
 
 Command = Callable[[argparse.Namespace], int]
+
+_EPILOG = """\
+examples:
+  headrace serve --config routes.yaml
+  headrace check routes.yaml
+  headrace keys new --tenant acme --name shop --days 90
+  headrace routes explain request.json
+  headrace record query "SELECT domain, count(*) FROM exchanges GROUP BY domain"
+
+exit codes: 0 done, 1 something is broken, 2 the command line or the settings cannot be followed
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,19 +75,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="headrace", description="An OpenAI-compatible proxy that routes tools to LoRA experts."
+        prog="headrace",
+        description="An OpenAI-compatible proxy that routes tools to LoRA experts.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="command")
     serve = _add(commands, "serve", _serve, "answer requests until stopped")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     serve.add_argument("--port", type=int, default=8080, help="port, 0 for any (%(default)s)")
     serve.add_argument("--log-level", choices=logs.LEVELS, default="info")
-    _add(commands, "check", _check, "validate the settings and print the route table")
+    routes_commands.add_to(commands, _add)
     _add_plan_gpu(commands)
     _add_fetch(commands)
     record_commands.add_to(commands, _add)
     report_commands.add_to(commands, _add)
+    keys_commands.add_to(commands, _add)
+    _add_completion(commands, parser)
     return parser
+
+
+def _add_completion(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], whole: argparse.ArgumentParser
+) -> None:
+    text = "print what makes a shell complete this command line"
+    parser = commands.add_parser("completion", help=text, description=text)
+    parser.add_argument("shell", choices=("bash", "zsh", "tcsh"))
+    parser.set_defaults(command=lambda options: _completion(whole, options.shell))
+
+
+def _completion(parser: argparse.ArgumentParser, shell: str) -> int:
+    try:
+        import shtab
+    except ImportError as error:
+        raise missing("completion", "completion", error) from error
+    print(shtab.complete(parser, shell=shell))
+    return 0
 
 
 def _add_plan_gpu(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -121,7 +162,7 @@ def _serve(options: argparse.Namespace) -> int:
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
         try:
-            runner.run(_until_stopped(settings, bound))
+            runner.run(_until_stopped(options.config, options.host, bound))
         except ExceptionGroup as group:
             raise _cause(group) from group
     return 0
@@ -135,91 +176,42 @@ def _cause(group: ExceptionGroup) -> CannotStart:
     return first if isinstance(first, CannotStart) else CannotStart(f"stopped by {first!r}")
 
 
-async def _until_stopped(settings: Config, bound: socket.socket) -> None:
-    def announce() -> None:
-        keys = bool(settings.auth.keys)
-        print(welcome(address(bound), settings.models, keys), flush=True)
+async def _until_stopped(path: Path, host: str, bound: socket.socket) -> None:
+    used = MemoryLedger()
 
-    async with running(settings) as proxy:
+    @asynccontextmanager
+    async def start(live: Live) -> AsyncIterator[Proxy]:
+        settings = await asyncio.to_thread(config.load, path)
+        _check_exposure(host, settings)
+        async with running(settings, used, live) as proxy:
+            yield proxy
+
+    settings = config.load(path)
+    async with live(path, start, settings.limits.longest_s) as proxies:
         # What start-up made stays; without this the collector walks over it again and again.
         gc.collect()
         gc.freeze()
         server = Server(
-            proxy.app,
+            proxies,
             grace_s=settings.limits.grace_s,
-            on_ready=announce,
-            on_stop=proxy.draining.begin,
+            on_ready=lambda: _announce(settings, bound),
+            on_stop=proxies.begin_draining,
+            on_hangup=proxies.want,
         )
         await server.serve(sockets=[bound])
 
 
+def _announce(settings: Config, bound: socket.socket) -> None:
+    has_keys = not settings.auth.is_open
+    print(welcome(address(bound), settings.models, has_keys), flush=True)
+
+
 def _check_exposure(host: str, settings: Config) -> None:
-    if not settings.auth.keys and not is_loopback(host):
+    if settings.auth.is_open and not is_loopback(host):
         raise BadConfig(
             f"{host} can be reached from other machines, and no key is needed to get in; add one"
             " under auth.keys in routes.yaml, or listen on --host 127.0.0.1"
         )
-
-
-# ---------------------------------------------------------------- check
-
-
-def _check(options: argparse.Namespace) -> int:
-    settings = config.load(options.config)
-    rows = [("domain", "tools", "plan", "verify", "adapter", "compared"), *_rows(settings)]
-    print("\n".join(table(rows)))
-    defaults = settings.defaults
-    print(
-        f"\nunknown tools → {defaults.tools}, mixed tools → {defaults.mixed or defaults.tools},"
-        f" no tools → {defaults.chat}"
-    )
-    print(f"models: {', '.join(settings.models)}")
-    print(f"record: {settings.record.directory if settings.record else 'off'}")
-    return 0
-
-
-def _rows(settings: Config) -> Iterator[tuple[str, ...]]:
-    for name, domain in settings.domains.items():
-        adapters = [_champion(settings, backend, name) for backend in domain.plan]
-        yield (
-            name,
-            " ".join(domain.tools) or "-",
-            " → ".join(domain.plan),
-            domain.verify,
-            " ".join(filter(None, adapters)) or "-",
-            ", ".join(_comparisons(domain)) or "-",
-        )
-
-
-def _comparisons(domain: Domain) -> Iterator[str]:
-    """What of a domain is compared with what, in words."""
-    if domain.split:
-        shares = " / ".join(f"{name} {share:.0%}" for name, share in domain.split.items())
-        yield f"split {shares} by {domain.assign_by}"
-    if domain.canary is not None:
-        yield f"canary {domain.canary.adapter} {domain.canary.share:.0%} by {domain.assign_by}"
-    if domain.shadow is not None:
-        yield _shadow(domain.shadow)
-
-
-def _shadow(shadow: Shadow) -> str:
-    budget, hours = shadow.budget_usd_per_day, shadow.hours
-    told = [f"shadow to {shadow.to} {shadow.share:.0%}", f"{shadow.max_in_flight} at once"]
-    told += [] if budget is None else [f"{budget:g} USD a day"]
-    told += [] if hours is None else [f"{hours} UTC"]
-    return " · ".join(told)
-
-
-def _champion(settings: Config, backend: str, domain: str) -> str | None:
-    """Id of the bundle that answers for a domain, proven whole; None where there is none."""
-    local = settings.backends[backend]
-    if isinstance(local, CloudSettings):
-        return None
-    try:
-        id = adapter.read_champions(local.adapters).get(domain)
-        return adapter.read(local.adapters / id).id if id else None
-    except adapter.AdapterError as error:
-        raise BadAdapter(str(error)) from error
 
 
 # ---------------------------------------------------------------- plan-gpu

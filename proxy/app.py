@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,7 +14,7 @@ import structlog
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
-from proxy import prediction
+from proxy import prediction, tenancy
 from proxy.auth import Authenticator
 from proxy.backends import entra, http, litellm
 from proxy.backends.azure import AzureBackend
@@ -29,20 +29,21 @@ from proxy.backends.settings import (
     TgiSettings,
     VllmSettings,
 )
+from proxy.beside import beside, missing
 from proxy.budget import Budget
 from proxy.cache import Cache
 from proxy.catalog import BadAdapter, Base, Catalog, Champions
 from proxy.config import Config, first_local
 from proxy.consent import Consent
 from proxy.counting import Counting
+from proxy.endpoints.admin import Explain, Reload
 from proxy.endpoints.azure import AzurePaths
 from proxy.endpoints.feedback import GiveFeedback
-from proxy.endpoints.health import Health, Ready
+from proxy.endpoints.health import Health, Ready, Startup
 from proxy.endpoints.json_requests import Asked, JsonRequests
 from proxy.endpoints.metrics import MetricsPage
 from proxy.endpoints.models import Models
 from proxy.endpoints.passthrough import PassThrough
-from proxy.errors import MissingExtra
 from proxy.gateway import Gateway
 from proxy.gauges import Gauges, Pool
 from proxy.hedge import Hedges
@@ -53,14 +54,16 @@ from proxy.middleware import ErrorAnswers, RequestLog
 from proxy.outcomes import OutcomeRules
 from proxy.passage import Passage
 from proxy.protocol.prices import PRICES
+from proxy.quotas.memory import MemoryLedger
 from proxy.record.keys import keyring
 from proxy.record.settings import RecordSettings
 from proxy.recorder import Recorder
 from proxy.redact import Redactor, own_key
+from proxy.reload import Live
 from proxy.responding import Responder
 from proxy.restart import restarter
 from proxy.rollout import LocalRollout, PoolRollout, Rollouts, Source, stamp
-from proxy.routing import RouteTable
+from proxy.routing import Routes
 from proxy.shadow import Shadows
 from proxy.sinks.segments import SegmentSink
 
@@ -96,10 +99,18 @@ class Proxy(NamedTuple):
     draining: Draining
     metrics: Metrics
 
+    def begin_draining(self) -> None:
+        """No new requests, please; and no new champions."""
+        self.draining.begin()
+
 
 @asynccontextmanager
-async def running(config: Config) -> AsyncIterator[Proxy]:
+async def running(
+    config: Config, used: MemoryLedger | None = None, live: Live | None = None
+) -> AsyncIterator[Proxy]:
     """Everything, up and running; leaving writes what is left to record, then closes the engines.
+
+    `used`: what callers have used so far; `live`: what starts a successor when settings change.
 
     Raises CannotStart when something that routes.yaml asks for is missing or broken. A background
     task that dies cancels the body and takes the process with it, so that it is started anew.
@@ -107,15 +118,30 @@ async def running(config: Config) -> AsyncIterator[Proxy]:
     async with AsyncExitStack() as stack:
         fleet = await _fleet(config, stack)
         catalog = Catalog(fleet.backends, fleet.champions)
+        auth = await stack.enter_async_context(tenancy.authenticator(config.auth))
         recorder = await stack.enter_async_context(_recorder(config))
+        limits = await stack.enter_async_context(tenancy.limits(config, used))
         rollouts = Rollouts(catalog, fleet.sources, canaries(config))
-        await stack.enter_async_context(_beside(rollouts.run(), "rollouts"))
+        await stack.enter_async_context(beside(rollouts.run(), "rollouts"))
         shadows = shadowing(config, catalog, recorder)
         if shadows is not None:
-            await stack.enter_async_context(_beside(shadows.run(), "shadows"))
-        details = partial(_details, fleet, rollouts)
-        proxy = assemble(config, catalog, recorder, details, shadows, fleet.pools)
-        await stack.enter_async_context(_beside(proxy.metrics.run(), "metrics"))
+            await stack.enter_async_context(beside(shadows.run(), "shadows"))
+        details = partial(_details, fleet, rollouts, live)
+        proxy = assemble(
+            config,
+            catalog,
+            recorder,
+            details,
+            shadows,
+            fleet.pools,
+            auth=auth,
+            limits=limits,
+            live=live,
+        )
+        rollouts.is_over = proxy.draining
+        traced = await stack.enter_async_context(_traced(config, proxy.app))
+        proxy = proxy._replace(app=traced)
+        await stack.enter_async_context(beside(proxy.metrics.run(), "metrics"))
         yield proxy
 
 
@@ -126,16 +152,24 @@ def assemble(
     details: Callable[[], Mapping[str, object]] = dict,
     shadows: Shadows | None = None,
     pools: Mapping[str, Pool] | None = None,
+    *,
+    auth: Authenticator | None = None,
+    limits: Limits | None = None,
+    live: Live | None = None,
 ) -> Proxy:
     """The proxy around backends that are there already; /ready tells `details` besides.
 
-    Its `metrics` are to be run beside it, or count when they are read.
+    Its `metrics` are to be run beside it, or count when they are read. `auth` defaults to the keys
+    of the settings, `limits` to the number of requests in flight.
     """
+    auth = auth or tenancy.with_keys(config.auth)
+    limits = limits or Limits(config.limits.max_in_flight)
     draining = Draining()
-    ready = Ready(catalog.backends, config.domains, draining, details, recorder, shadows)
-    gateway = _gateway(config, catalog, recorder, shadows)
+    ready = Ready(catalog.backends, config.domains, draining, details, recorder, shadows, auth)
+    gateway = _gateway(config, catalog, recorder, shadows, auth, limits)
     page = _metrics_page(config, gateway, pools or {}, shadows)
-    return Proxy(_app(config, gateway, ready, page), draining, gateway.metrics)
+    app = _app(config, gateway, ready, page, live)
+    return Proxy(app, draining, gateway.metrics)
 
 
 def _metrics_page(
@@ -171,12 +205,15 @@ def canaries(config: Config) -> dict[str, dict[str, str]]:
     return wanted
 
 
-def _details(fleet: _Fleet, rollouts: Rollouts) -> dict[str, object]:
+def _details(fleet: _Fleet, rollouts: Rollouts, live: Live | None) -> dict[str, object]:
     replicas = {name: pool.status() for name, pool in fleet.pools.items()}
-    return {"replicas": replicas, "rollouts": rollouts.told}
+    told = {"replicas": replicas, "rollouts": rollouts.told}
+    return told if live is None else told | {"settings": live.told}
 
 
-def _app(config: Config, gateway: Gateway, ready: Ready, page: MetricsPage) -> ASGIApp:
+def _app(
+    config: Config, gateway: Gateway, ready: Ready, page: MetricsPage, live: Live | None
+) -> ASGIApp:
     models = Models(config.models, gateway.auth, int(time.time()))
     passage = Passage(gateway)
     router = Router(
@@ -187,6 +224,8 @@ def _app(config: Config, gateway: Gateway, ready: Ready, page: MetricsPage) -> A
             Route("/v1/models/{id:path}", models, methods=["GET"]),
             Route("/health", Health(), methods=["GET"]),
             Route("/ready", ready, methods=["GET"]),
+            Route("/startup", Startup(ready), methods=["GET"]),
+            *_for_operators(config, gateway, live),
             Route("/metrics", page, methods=["GET"]),
             Route("/v1/{path:path}", PassThrough(passage, gateway.auth, config.limits)),
         ],
@@ -194,6 +233,31 @@ def _app(config: Config, gateway: Gateway, ready: Ready, page: MetricsPage) -> A
     )
     app = ErrorAnswers(AzurePaths(router))
     return RequestLog(app, config.response_headers, gateway.metrics.put)
+
+
+@asynccontextmanager
+async def _traced(config: Config, app: ASGIApp) -> AsyncIterator[ASGIApp]:
+    """The app, each of whose requests is traced where the settings say so."""
+    if config.tracing is None:
+        yield app
+        return
+    try:
+        from proxy.tracing import Tracing
+    except ImportError as error:
+        raise missing("$.tracing", "tracing", error) from error
+    tracing = Tracing(config.tracing)
+    try:
+        yield tracing.around(app)
+    finally:
+        await asyncio.to_thread(tracing.close)
+
+
+def _for_operators(config: Config, gateway: Gateway, live: Live | None) -> Iterator[Route]:
+    reload = Reload(gateway.auth, None if live is None else live.reload)
+    max_body = int(config.limits.max_body_mib * _MIB)
+    explain = Explain(gateway.auth, gateway.routes, gateway.catalog, max_body)
+    yield Route("/admin/reload", reload, methods=["POST"])
+    yield Route("/admin/explain", explain, methods=["POST"])
 
 
 def _posted(config: Config, gateway: Gateway, passage: Passage) -> Iterator[Route]:
@@ -211,12 +275,17 @@ def _posted(config: Config, gateway: Gateway, passage: Passage) -> Iterator[Rout
 
 
 def _gateway(
-    config: Config, catalog: Catalog, recorder: Recorder | None, shadows: Shadows | None
+    config: Config,
+    catalog: Catalog,
+    recorder: Recorder | None,
+    shadows: Shadows | None,
+    auth: Authenticator,
+    limits: Limits,
 ) -> Gateway:
     return Gateway(
-        auth=Authenticator(config.auth.keys),
-        routes=RouteTable(config.domains, config.defaults, config.models, _predictor(config)),
-        limits=Limits(config.limits.max_in_flight),
+        auth=auth,
+        routes=Routes(config.domains, config.defaults, config.models, _predictor(config)),
+        limits=limits,
         catalog=catalog,
         recorder=recorder,
         metrics=Metrics(_providers(config)),
@@ -296,7 +365,7 @@ async def _azure(name: str, settings: AzureSettings) -> AsyncIterator[AzureBacke
         yield AzureBackend(name, settings)
         return
     tokens = entra.build(name, settings.entra)
-    async with aclosing(tokens), _beside(tokens.run(), f"tokens of {name}"):
+    async with aclosing(tokens), beside(tokens.run(), f"tokens of {name}"):
         yield AzureBackend(name, settings, tokens)
 
 
@@ -308,7 +377,7 @@ class _Local:
             from proxy.backends.embedded.backend import EmbeddedBackend
             from proxy.protocol.base_model import BaseModel, BaseModelError
         except ImportError as error:
-            raise _missing(name, "embedded", error) from error
+            raise missing(f"$.backends.{name}", "embedded", error) from error
         try:
             self._model = BaseModel.find(settings.base_model)
         except BaseModelError as error:
@@ -359,7 +428,7 @@ class _Engine:
             self._connect = connect
             self._vocabulary = connect.vocabulary(settings)
         except ImportError as error:
-            raise _missing(name, "engines", error) from error
+            raise missing(f"$.backends.{name}", "engines", error) from error
         except VocabularyError as error:
             raise BadAdapter(f"$.backends.{name}.tokenizer: {error}") from error
         self._name = name
@@ -390,18 +459,9 @@ class _Engine:
         pool = self._connect.pool(self._name, self._settings, self._vocabulary, session)
         backend = self._connect.backend(self._name, self._settings, self._vocabulary, pool, session)
         pool.want(champions.adapters)
-        async with aclosing(backend), _beside(pool.run(), f"replicas of {self._name}"):
+        async with aclosing(backend), beside(pool.run(), f"replicas of {self._name}"):
             await pool.settled(_SETTLING)
             yield backend, pool
-
-
-def _missing(name: str, extra: str, error: ImportError) -> Exception:
-    if (error.name or "").startswith("proxy"):
-        return error
-    return MissingExtra(
-        f"$.backends.{name}: its kind needs the package {error.name!r}, which is not installed;"
-        f" run: pip install 'headrace[{extra}]'"
-    )
 
 
 # ---------------------------------------------------------------- background
@@ -429,7 +489,7 @@ async def _recorder(config: Config) -> AsyncIterator[Recorder | None]:
         ),
         is_durable=settings.durable == "before_reply",
     )
-    async with _beside(recorder.run(config.limits.grace_s), "recorder"):
+    async with beside(recorder.run(config.limits.grace_s), "recorder"):
         yield recorder
 
 
@@ -440,7 +500,7 @@ def _counting(settings: RecordSettings) -> Counting:
 def redactor(settings: RecordSettings, config: Config) -> Redactor:
     """Takes out what routes.yaml says, and each key that routes.yaml holds."""
     given = settings.redact.key
-    secrets = [key.key for key in config.auth.keys]
+    secrets = [key.key for key in config.auth.keys if key.key is not None]
     for backend in config.backends.values():
         if not isinstance(backend, EmbeddedSettings) and backend.api_key:
             secrets.append(backend.api_key)
@@ -454,20 +514,3 @@ def _consent(config: Config) -> Consent:
     record = config.record or RecordSettings()
     tenants = {name: tenant.level for name, tenant in record.tenants.items()}
     return Consent(record.level, config.domains, tenants)
-
-
-@asynccontextmanager
-async def _beside(work: Coroutine[None, None, None], name: str) -> AsyncIterator[None]:
-    """Run a task beside the body and end it with the body; if it dies before, so does the body."""
-    async with asyncio.TaskGroup() as tasks:
-        task = tasks.create_task(_logged(work, name), name=name)
-        yield
-        task.cancel()
-
-
-async def _logged(work: Coroutine[None, None, None], name: str) -> None:
-    try:
-        await work
-    except Exception:
-        log.exception("background_task_died", task=name)
-        raise

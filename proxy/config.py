@@ -18,7 +18,7 @@ import msgspec
 import yaml
 from msgspec import inspect
 
-from proxy.auth import AuthSettings
+from proxy.auth_settings import AuthSettings
 from proxy.backends.settings import (
     KINDS,
     AzureSettings,
@@ -30,10 +30,12 @@ from proxy.comparison import Shadow
 from proxy.errors import BadConfig
 from proxy.limits import LimitSettings
 from proxy.metrics import MetricsSettings
+from proxy.positions import position
 from proxy.protocol.prices import PRICES, price_at
 from proxy.record.settings import RecordSettings
 from proxy.report.settings import CostSettings
 from proxy.routing import PREDICT, Defaults, Domain, clashes
+from proxy.tracing_settings import TracingSettings
 
 _ROUNDED = 1e-6
 """How far shares may be from 1: thirds, written with six digits."""
@@ -60,6 +62,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Whether responses say in `x-headrace-…` headers who answered and why. Default true."""
     metrics: MetricsSettings = MetricsSettings()
     """Who may read /metrics."""
+    tracing: TracingSettings | None = None
+    """Where spans of requests and attempts are sent. Default none: nothing is traced."""
     limits: LimitSettings = LimitSettings()
     """What the proxy takes on."""
     costs: CostSettings | None = None
@@ -68,14 +72,22 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 def load(path: Path) -> Config:
     """The settings in `path`; raises BadConfig that names the file, the place and the remedy."""
+    text = ""
     try:
-        return parse(path.read_text(), path.parent, os.environ)
+        text = path.read_text()
+        return parse(text, path.parent, os.environ)
     except OSError as error:
         raise BadConfig(f"{path}: {error.strerror}; name another with --config") from error
     except UnicodeDecodeError as error:
         raise BadConfig(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
     except BadConfig as error:
-        raise BadConfig(f"{path}: {error}") from error
+        raise BadConfig(f"{_place(path, text, str(error))}: {error}") from error
+
+
+def _place(path: Path, text: str, complaint: str) -> str:
+    """The file with line and column, as compilers tell them and editors follow them."""
+    at = position(text, complaint)
+    return f"{path}:{at.line}:{at.column}" if at else str(path)
 
 
 def parse(text: str, directory: Path, environment: Mapping[str, str]) -> Config:
@@ -98,7 +110,11 @@ def _mapping(loader: _UniqueKeys, node: yaml.MappingNode) -> dict[Any, Any]:
     seen: set[str] = set()
     for key, _ in node.value:
         if key.value in seen:
-            raise BadConfig(f"line {key.start_mark.line + 1}: the key {key.value!r} occurs twice")
+            mark = key.start_mark
+            raise BadConfig(
+                f"line {mark.line + 1}, column {mark.column + 1}:"
+                f" the key {key.value!r} occurs twice; give it once"
+            )
         seen.add(key.value)
     loader.flatten_mapping(node)
     return loader.construct_mapping(node, deep=True)
@@ -178,8 +194,16 @@ def _anchored(config: Config, directory: Path) -> Config:
     """The settings with each relative path, given or default, starting at `directory`."""
     backends = {name: _anchored_backend(b, directory) for name, b in config.backends.items()}
     record = config.record and _anchored_record(config.record, directory)
+    auth = _anchored_auth(config.auth, directory)
     defaults = _anchored_defaults(config.defaults, directory)
-    return msgspec.structs.replace(config, backends=backends, record=record, defaults=defaults)
+    return msgspec.structs.replace(
+        config, backends=backends, record=record, auth=auth, defaults=defaults
+    )
+
+
+def _anchored_auth(settings: AuthSettings, directory: Path) -> AuthSettings:
+    file = settings.file and directory / settings.file.expanduser()
+    return msgspec.structs.replace(settings, file=file)
 
 
 def _anchored_defaults(defaults: Defaults, directory: Path) -> Defaults:
@@ -225,6 +249,7 @@ def _anchored_backend(settings: BackendSettings, directory: Path) -> BackendSett
 
 _AT = re.compile(r"^(?P<what>.*?) - at (?:`key` in )?`(?P<path>[^`]+)`$", re.DOTALL)
 _UNKNOWN = re.compile(r"unknown field `([^`]+)`")
+_UNCHOSEN = re.compile(r"^Invalid enum value '?([^']*)'?$")
 
 
 def _told(message: str, document: object) -> str:
@@ -278,31 +303,63 @@ def _inside(value: object, step: str | int) -> object:
 def _suggestion(what: str, steps: list[str | int], document: object) -> str:
     if len(steps) == 3 and steps[-1] == "kind" and what.startswith("Invalid value"):
         return f"; known are: {', '.join(KINDS)}"
+    here = _type_at(inspect.type_info(Config), steps, document)
     unknown = _UNKNOWN.search(what)
-    if unknown is None:
+    if unknown is not None:
+        return _near(unknown[1], _fields(here))
+    chosen = _UNCHOSEN.search(what)
+    return _near(chosen[1], _choices(here)) if chosen else ""
+
+
+def _near(name: str, known: list[str]) -> str:
+    if not known:
         return ""
-    known = _fields(inspect.type_info(Config), steps, document)
-    nearest = difflib.get_close_matches(unknown[1], known, n=1, cutoff=0.5)
+    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"; did you mean `{nearest[0]}`?" if nearest else f"; known are: {', '.join(known)}"
 
 
-def _fields(kind: inspect.Type, steps: list[str | int], value: object) -> list[str]:
-    """Names of the fields that the struct at the end of `steps` knows."""
+def _fields(kind: inspect.Type | None) -> list[str]:
+    """Names of the fields that a struct knows."""
+    if not isinstance(kind, inspect.StructType):
+        return []
+    tag = [kind.tag_field] if kind.tag_field else []
+    return [*tag, *(field.encode_name for field in kind.fields)]
+
+
+def _choices(kind: inspect.Type | None) -> list[str]:
     match kind:
+        case inspect.LiteralType():
+            return [str(value) for value in kind.values]
         case inspect.UnionType():
-            return _fields(_chosen(kind, value), steps, value)
-        case inspect.StructType() if not steps:
-            tag = [kind.tag_field] if kind.tag_field else []
-            return [*tag, *(field.encode_name for field in kind.fields)]
-        case inspect.StructType():
-            inner = {field.encode_name: field.type for field in kind.fields}[str(steps[0])]
-        case inspect.DictType():
-            inner = kind.value_type
-        case inspect.ListType():
-            inner = kind.item_type
+            return [choice for one in kind.types for choice in _choices(one)]
         case _:
             return []
-    return _fields(inner, steps[1:], _inside(value, steps[0]))
+
+
+def _type_at(kind: inspect.Type, steps: list[str | int], value: object) -> inspect.Type | None:
+    """The type of what stands at the end of `steps`; None where nothing may."""
+    if isinstance(kind, inspect.UnionType) and any(map(_is_struct, kind.types)):
+        return _type_at(_chosen(kind, value), steps, value)
+    if not steps:
+        return kind
+    inner: inspect.Type | None
+    match kind:
+        case inspect.StructType():
+            inner = {field.encode_name: field.type for field in kind.fields}.get(str(steps[0]))
+        case inspect.DictType():
+            inner = kind.value_type
+        case inspect.ListType() | inspect.VarTupleType():
+            inner = kind.item_type
+        case inspect.UnionType():
+            inner = next((one for one in kind.types if isinstance(one, inspect.ListType)), None)
+            return None if inner is None else _type_at(inner, steps, value)
+        case _:
+            inner = None
+    return None if inner is None else _type_at(inner, steps[1:], _inside(value, steps[0]))
+
+
+def _is_struct(kind: inspect.Type) -> bool:
+    return isinstance(kind, inspect.StructType)
 
 
 def _chosen(union: inspect.UnionType, value: object) -> inspect.Type:
@@ -322,6 +379,11 @@ def _contradictions(config: Config) -> Iterator[str]:
         default = getattr(config.defaults, field)
         if default not in config.domains:
             yield f"$.defaults.{field}: no domain {default!r}{_nearest(default, config.domains)}"
+        elif config.domains[default].tenants:
+            yield (
+                f"$.defaults.{field}: {default!r} belongs to tenants, and this is everybody's;"
+                " name a domain without `tenants`"
+            )
     yield from _bad_mixed(config)
     for clash in clashes(config.domains):
         yield f"$.domains: {clash}"

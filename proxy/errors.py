@@ -13,6 +13,8 @@
     ├── TooLarge               413  request_too_large
     ├── UnsupportedMediaType   415  unsupported_media_type
     ├── TooManyRequests        429  rate_limit_exceeded
+    │   └── BudgetSpent        429  insufficient_quota
+    ├── LimitsUnavailable      503  limits_unavailable
     ├── RecordUnavailable      503  record_unavailable
     └── BackendError           502  backend_error
         ├── BackendUnavailable 502  backend_unavailable
@@ -172,6 +174,27 @@ class TooManyRequests(ProxyError):
             "retry-after": str(max(1, round(self.retry_after))),
             "retry-after-ms": str(round(self.retry_after * 1000)),
         }
+
+
+class BudgetSpent(TooManyRequests):
+    """The day's or month's money is spent: before it begins anew, no retry is of use."""
+
+    code = "insufficient_quota"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {**super().headers, **_NO_RETRY}
+
+
+class LimitsUnavailable(ProxyError):
+    """Use cannot be counted, and routes.yaml says that without this there is no answer."""
+
+    status = 503
+    code = "limits_unavailable"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"retry-after": "1", "retry-after-ms": "1000"}
 
 
 class RecordUnavailable(ProxyError):

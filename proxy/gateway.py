@@ -38,9 +38,10 @@ from proxy.protocol.conversation import check_messages
 from proxy.protocol.legacy import in_the_client_s_words, modern
 from proxy.protocol.openai import ChatRequest, MalformedRequest, parse_request
 from proxy.protocol.toolcheck import check_tools, fingerprint_tools
+from proxy.quotas.base import Who
 from proxy.recorder import Recorder
 from proxy.recording import Recording
-from proxy.routing import Route, RouteTable
+from proxy.routing import Route, Routes
 from proxy.shadow import Answered, Shadows
 
 PIN = b"x-headrace-adapter"
@@ -73,7 +74,7 @@ class Gateway:
     """Answers chat requests. Made once; holds no state of its own."""
 
     auth: Authenticator
-    routes: RouteTable
+    routes: Routes
     limits: Limits
     catalog: Catalog
     recorder: Recorder | None
@@ -92,13 +93,14 @@ class Gateway:
         Raises ProxyError, be it on entering or, when the answer breaks off, inside the context.
         """
         request = parse(inbound.body)
-        route = self.routes.match(request, inbound.headers)
+        route = self.match(inbound, request)
         inbound.facts.domain, inbound.facts.match = route.domain, route.reason
         inbound.facts.match_probability = route.probability
-        with self.limits.admit():
+        async with self.limits.admit(who(inbound, route), inbound.body, inbound.facts) as slot:
             plan = self.plan(inbound, route, request)
             head = new_head(request)
             recording = self._recording(head.id, inbound, request, route)
+            slot.recording = recording
             with self.recorded(recording, inbound.facts):
                 async with self._until_silence(inbound, route) as deadline:
                     job = Job(
@@ -117,6 +119,14 @@ class Gateway:
                     ) as answer:
                         yield await self._lasting(answer, recording)
         self._shadow(inbound, route, request, recording)
+
+    def match(self, inbound: Inbound, request: ChatRequest) -> Route:
+        """Where the request goes, of what its caller may use; raises UnknownModel and Forbidden."""
+        caller = inbound.caller
+        caller.check_model(request.model)
+        route = self.routes.of(caller.tenant).match(request, inbound.headers)
+        caller.check_domain(route.domain)
+        return route
 
     def plan(self, inbound: Inbound, route: Route, request: ChatRequest) -> Plan:
         """Who is asked: the route's backends or, for an admin who says so, others."""
@@ -212,6 +222,11 @@ class Gateway:
             self.metrics.put(recording)
             if self.recorder is not None:
                 self.recorder.put(recording)
+
+
+def who(inbound: Inbound, route: Route) -> Who:
+    """Whose use of what this is, as quotas count it."""
+    return Who(inbound.caller.tenant, inbound.caller.name, route.domain)
 
 
 def parse(body: bytes) -> ChatRequest:

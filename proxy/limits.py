@@ -1,14 +1,35 @@
-"""How much at once: a request in flight holds a slot; without one it is told when to return."""
+"""How much at once, and how much in all: without a slot a request is told when to return.
+
+Quotas are claimed before an answer begins, and settled in the background once it is over: what it
+came to in tokens and money is known only then.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Annotated
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Annotated, NamedTuple
 
 import msgspec
+import structlog
 
-from proxy.errors import TooManyRequests
+from proxy.counting import Counting
+from proxy.errors import BudgetSpent, TooManyRequests
+from proxy.logs import Facts
+from proxy.protocol.prices import PRICES, PriceTable
+from proxy.quotas.base import LEASE_S, Charge, Claim, Ledger, Standing, Who, claims
+from proxy.quotas.memory import MemoryLedger
+from proxy.quotas.settings import Quota, SharedSettings
+from proxy.recording import Recording
+
+log = structlog.get_logger(__name__)
+
+_GRACE_S = 5.0
+"""Seconds at the end to count what is over. Chosen: a server that is there answers at once."""
 
 
 class LimitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -28,25 +49,183 @@ class LimitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     longest_s: Annotated[float, msgspec.Meta(gt=0)] = 1800
     """Seconds that a streamed answer may take in all. Default 1800: the slowest models think for
     minutes, and some servers never stop."""
+    quotas: list[Quota] = []
+    """What callers, tenants and domains may use. Default: no more limits than these."""
+    shared: SharedSettings | None = None
+    """Where several proxies count together. Default: each counts on its own, from its start."""
     grace_s: Annotated[float, msgspec.Meta(ge=0)] = 10
     """Seconds that requests in flight have to finish when the server stops, and seconds that the
     record then has to be written. Default 10, so that both fit into the 30 of Kubernetes."""
 
 
+@dataclass(slots=True)
+class Slot:
+    """A request's place, and what is known of what it uses."""
+
+    recording: Recording | None = None
+    """What was said; None for what is passed on unread, which uses no tokens that we know of."""
+
+
+class _Over(NamedTuple):
+    """A request that is over, and whose use is to be counted."""
+
+    claims: Sequence[Claim]
+    lease: str
+    recording: Recording | None
+
+
 class Limits:
-    """The slots of one process."""
+    """The slots of one process, and the quotas of its callers."""
 
-    def __init__(self, max_in_flight: int) -> None:
-        self._max = max_in_flight
+    def __init__(
+        self,
+        max_in_flight: int,
+        quotas: Sequence[Quota] = (),
+        ledger: Ledger | None = None,
+        prices: PriceTable = PRICES,
+        now: Callable[[], float] = time.time,
+    ) -> None:
         self.in_flight = 0
+        self._max = max_in_flight
+        self._quotas = quotas
+        self._ledger = ledger or MemoryLedger()
+        self._prices = prices
+        self._now = now
+        self._over: asyncio.Queue[_Over] = asyncio.Queue()
+        self._held: dict[str, list[Claim]] = {}
+        """Lease → the slots that it holds."""
 
-    @contextmanager
-    def admit(self) -> Iterator[None]:
-        """Hold a slot; raises TooManyRequests when none is free."""
+    @asynccontextmanager
+    async def admit(self, who: Who, body: bytes, facts: Facts) -> AsyncIterator[Slot]:
+        """Hold a slot; raises TooManyRequests when there is none, or a quota is used up."""
         if self.in_flight >= self._max:
             raise TooManyRequests(f"{self._max} requests are in flight already; try again soon")
         self.in_flight += 1
+        slot = Slot()
+        try:
+            async with self._within_quotas(who, body, facts, slot):
+                yield slot
+        finally:
+            self.in_flight -= 1
+
+    @asynccontextmanager
+    async def _within_quotas(
+        self, who: Who, body: bytes, facts: Facts, slot: Slot
+    ) -> AsyncIterator[None]:
+        claimed = claims(self._quotas, who, len(body), self._now())
+        if not claimed:
+            yield
+            return
+        lease = secrets.token_hex(8)
+        verdict = await self._ledger.take(claimed, lease)
+        facts.limits = headers(verdict.standings)
+        if verdict.refused is not None:
+            raise _refusal(verdict.refused, verdict.wait_s)
+        slots = [claim for claim in claimed if claim.kind == "slot"]
+        self._held[lease] = slots
         try:
             yield
         finally:
-            self.in_flight -= 1
+            del self._held[lease]
+            if isinstance(self._ledger, MemoryLedger):
+                self._ledger.release(slots, lease)
+            self._over.put_nowait(_Over(claimed, lease, slot.recording))
+
+    # ------------------------------------------------------------ afterwards
+
+    async def run(self) -> None:
+        """Count what answers came to, until cancelled; then what is left."""
+        async with asyncio.TaskGroup() as tasks:
+            renewing = tasks.create_task(self._renew(), name="slots of quotas")
+            try:
+                while True:
+                    await self._settle_next()
+            finally:
+                renewing.cancel()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_GRACE_S):
+                        while not self._over.empty():
+                            await self._settle(self._over.get_nowait())
+
+    async def _settle_next(self) -> None:
+        over = await self._over.get()
+        try:
+            await self._settle(over)
+        except asyncio.CancelledError:
+            self._over.put_nowait(over)
+            raise
+
+    async def _settle(self, over: _Over) -> None:
+        charges: list[Charge] = []
+        try:
+            charges = await asyncio.to_thread(_charges, over, self._prices)
+        except Exception:
+            # An answer that cannot be read must not end the counting of all others.
+            log.exception("use_not_counted")
+        slots = [claim for claim in over.claims if claim.kind == "slot"]
+        await self._ledger.settle(charges, slots, over.lease)
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(LEASE_S / 3)
+            held = [(claim.key, id) for id, slots in self._held.items() for claim in slots]
+            await self._ledger.renew(held)
+
+
+def _charges(over: _Over, prices: PriceTable) -> list[Charge]:
+    """What is to be added to what was claimed at first; reads what was said, so not in the loop."""
+    counted = [claim for claim in over.claims if claim.unit in ("tokens", "usd")]
+    if not counted or over.recording is None:
+        return []
+    tokens, usd = spent(over.recording, prices)
+    return [
+        Charge(claim, usd if claim.unit == "usd" else tokens - claim.amount) for claim in counted
+    ]
+
+
+def spent(recording: Recording, prices: PriceTable) -> tuple[int, float]:
+    """Tokens and US dollars that all attempts at a request came to."""
+    exchange = recording.exchange()
+    count, size = Counting(prices), len(bytes(exchange.request))
+    attempts = [count(one, size) for one in exchange.attempts]
+    tokens = sum(one.usage.total_tokens for one in attempts if one.usage is not None)
+    return tokens, sum(one.cost_usd or 0.0 for one in attempts)
+
+
+# ---------------------------------------------------------------- what a client is told
+
+
+def headers(standings: Sequence[Standing]) -> dict[str, str]:
+    """OpenAI's x-ratelimit headers, of the limits that are closest.
+
+    Those of a domain are left out: others use it too, and how much is not this caller's to know.
+    """
+    told: dict[str, str] = {}
+    for unit in ("requests", "tokens"):
+        own = [s for s in standings if s.claim.unit == unit and s.claim.per != "domain"]
+        if own:
+            nearest = min(own, key=lambda standing: standing.remaining)
+            told[f"x-ratelimit-limit-{unit}"] = str(int(nearest.claim.limit))
+            told[f"x-ratelimit-remaining-{unit}"] = str(max(0, int(nearest.remaining)))
+            told[f"x-ratelimit-reset-{unit}"] = _duration(nearest.reset_s)
+    return told
+
+
+def _duration(seconds: float) -> str:
+    """As OpenAI writes it: `20ms`, `1.5s`, `6m0s`."""
+    if seconds < 1:
+        return f"{max(0, round(seconds * 1000))}ms"
+    minutes, rest = divmod(round(seconds, 1), 60)
+    return f"{int(minutes)}m{rest:g}s" if minutes else f"{rest:g}s"
+
+
+def _refusal(claim: Claim, wait_s: float) -> TooManyRequests:
+    whose = f"this {claim.per}"
+    match claim.unit:
+        case "usd":
+            return BudgetSpent(f"the budget of {claim.limit:g} USD of {whose} is spent", wait_s)
+        case "concurrent":
+            said = f"{claim.limit:g} requests of {whose} are in flight already"
+        case unit:
+            said = f"the limit of {claim.limit:g} {unit} a minute of {whose} is reached"
+    return TooManyRequests(f"{said}; try again in {wait_s:.1f} s", wait_s)

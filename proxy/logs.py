@@ -6,15 +6,20 @@ headers are never logged, and tracebacks come without local variables, which hol
 
 from __future__ import annotations
 
+import atexit
 import logging
+import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 import structlog
 from structlog.typing import EventDict, Processor
+
+from proxy.log_lines import LogLines
 
 LEVELS = ("debug", "info", "warning", "error")
 
@@ -27,6 +32,9 @@ class Facts:
     """What is known so far of one request: its response headers and its log line are made of it."""
 
     request_id: str
+    tenant: str | None = None
+    caller: str | None = None
+    """Name of the key, or of the token's subject."""
     domain: str | None = None
     match: str | None = None
     """Why this domain: a reason of routing."""
@@ -43,6 +51,8 @@ class Facts:
     """`hit` or `miss`; None where the answer is not looked for."""
     drifted: list[str] = field(default_factory=list)
     """Tools whose schema is not the one that the adapter was trained with."""
+    limits: dict[str, str] = field(default_factory=dict)
+    """The x-ratelimit headers of the caller's own limits."""
     began: float = field(default_factory=time.perf_counter)
     overhead_s: float | None = None
     """Seconds until the answer began that no backend was waited for."""
@@ -75,6 +85,8 @@ class Facts:
     def line(self) -> dict[str, object]:
         """The keywords of the log line; what is not known is left out."""
         told = {
+            "tenant": self.tenant,
+            "caller": self.caller,
             "domain": self.domain,
             "match": self.match,
             "match_probability": self.match_probability and round(self.match_probability, 4),
@@ -101,12 +113,18 @@ def configure(level: str = "info") -> None:
     structlog.configure(
         processors=[*_shared(), *(_terminal() if on_terminal else _json())],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr)
-        if on_terminal
-        else structlog.BytesLoggerFactory(sys.stderr.buffer),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr) if on_terminal else _lines(),
         cache_logger_on_first_use=True,
     )
     _adopt_libraries(level)
+
+
+def _lines() -> Callable[..., LogLines]:
+    """One writer for all loggers; what is left is written when the process ends."""
+    # Not sys.stderr itself: the interpreter flushes that when it ends, and would wait for its lock.
+    lines = LogLines(os.fdopen(os.dup(sys.stderr.fileno()), "wb", buffering=0))
+    atexit.register(lines.flush)
+    return lambda *_: lines
 
 
 def _shared() -> list[Processor]:

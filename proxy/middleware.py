@@ -64,7 +64,7 @@ class _Sent:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._facts.status = message["status"]
-            message["headers"] = [*message.get("headers", ()), *_headers(self._facts, self._tell)]
+            message["headers"] = [*_kept(message, self._facts), *_headers(self._facts, self._tell)]
         elif self.first_byte_s is None:
             self.first_byte_s = self.total_s
         await self._send(message)
@@ -85,8 +85,18 @@ def _line(scope: Scope, facts: Facts, sent: _Sent) -> dict[str, object]:
     }
 
 
+def _kept(message: Message, facts: Facts) -> list[tuple[bytes, bytes]]:
+    """The response's own headers; a cloud's limits are not the caller's where it has its own."""
+    ours = {name.encode() for name in facts.limits}
+    return [(name, value) for name, value in message.get("headers", ()) if name not in ours]
+
+
 def _headers(facts: Facts, tell: bool) -> list[tuple[bytes, bytes]]:
-    told = {"x-request-id": facts.request_id, **(facts.headers if tell else {})}
+    told = {
+        "x-request-id": facts.request_id,
+        **facts.limits,
+        **(facts.headers if tell else {}),
+    }
     return [(name.encode(), value.encode("latin-1", "replace")) for name, value in told.items()]
 
 

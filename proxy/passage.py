@@ -15,7 +15,7 @@ import msgspec
 from proxy.backends.base import Forward, Relaying
 from proxy.cascade import Answer, Streamed
 from proxy.errors import BadRequest, NotFound, Unsupported
-from proxy.gateway import Gateway, Inbound, retries
+from proxy.gateway import Gateway, Inbound, retries, who
 from proxy.protocol.openai import ChatRequest, MalformedRequest, malformed, parse_object
 from proxy.recording import Recording
 from proxy.rename import rename_content
@@ -37,7 +37,7 @@ class Passage:
 
         Raises NotFound where no cloud is there to be asked.
         """
-        route = self._gateway.routes.without_tools
+        route = self._route(inbound)
         cloud = self.cloud(route)
         if cloud is None:
             path = forward.target.partition("?")[0]
@@ -58,12 +58,12 @@ class Passage:
         Raises UnknownModel, and Unsupported where no cloud is there.
         """
         request = _parse(inbound.body)
-        routes = self._gateway.routes
         if request.model is not None:
-            routes.check_model(request.model)
+            inbound.caller.check_model(request.model)
+            self._gateway.routes.of(inbound.caller.tenant).check_model(request.model)
         elif lacking is None:
             raise BadRequest("the body lacks the required field `model`", "model")
-        route = routes.without_tools
+        route = self._route(inbound)
         cloud = self.cloud(route)
         if cloud is None:
             what = path if lacking is None else f"{lacking!r}, as this request uses it"
@@ -80,6 +80,11 @@ class Passage:
         async with self.through(inbound, forward, cloud, route) as answer:
             yield answer
 
+    def _route(self, inbound: Inbound) -> Route:
+        route = self._gateway.routes.of(inbound.caller.tenant).without_tools
+        inbound.caller.check_domain(route.domain)
+        return route
+
     def cloud(self, route: Route) -> Relaying | None:
         """The first backend of the route's plan that takes any request."""
         backends = self._gateway.catalog.backends
@@ -93,7 +98,7 @@ class Passage:
         """This cloud's answer, admitted and recorded without content."""
         facts = inbound.facts
         facts.domain, facts.match = route.domain, route.reason
-        with self._gateway.limits.admit():
+        async with self._gateway.limits.admit(who(inbound, route), _body(forward), facts):
             facts.backend, facts.attempts = cloud.name, 1
             recording = self._recording(inbound, forward, route)
             with (
@@ -124,6 +129,11 @@ class Passage:
             level="off" if allowed == "off" else "metadata",
             assigned=inbound.facts.assigned,
         )
+
+
+def _body(forward: Forward) -> bytes:
+    """What is there of the body already; what streams by is not counted."""
+    return forward.body if isinstance(forward.body, bytes) else b""
 
 
 class _Named(msgspec.Struct):

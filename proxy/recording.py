@@ -22,6 +22,7 @@ from typing import Self
 
 import msgspec
 
+from proxy import trace_context
 from proxy.backends.base import Call, Event, Finish, Relayed, Text
 from proxy.errors import BackendError, InvalidAnswer, LowConfidence, ProxyError
 from proxy.hearing import Heard
@@ -191,8 +192,10 @@ class Tape:
         self._reason: str | None = None
         self._repairs: list[str] = []
         self._is_unheard = False
+        self._span: trace_context.AttemptSpan | None = None
 
     def __enter__(self) -> Self:
+        self._span = trace_context.begin(self.kind, self.backend, self.adapter)
         return self
 
     def __exit__(
@@ -205,6 +208,15 @@ class Tape:
             self.end("completed")
         else:
             self.end(*_judged(error, begun=self._first_byte_s is not None))
+        if self._span is not None:
+            self._span.end(self._outcome or "completed", self._reason, self._tokens())
+
+    def _tokens(self) -> tuple[int, int] | None:
+        """Tokens of prompt and answer, of what was generated; a cloud's are read later."""
+        last = self._events[-1] if self._events else None
+        if not isinstance(last, Finish) or last.usage is None:
+            return None
+        return last.usage.prompt_tokens, last.usage.completion_tokens
 
     @property
     def elapsed_s(self) -> float:

@@ -53,7 +53,7 @@ class Responder:
         self, chat: Inbound, request: ResponseRequest, inbound: Inbound
     ) -> AsyncIterator[Answer]:
         asked = _parsed(chat.body)
-        route = self._gateway.routes.match(asked, inbound.headers)
+        route = self._gateway.match(inbound, asked)
         plan = self._gateway.plan(chat, route, asked)
         first = plan.candidates[0].backend
         if isinstance(first, Relaying):

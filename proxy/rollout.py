@@ -100,6 +100,8 @@ class Rollouts:
         """Domain → its canary's manifest, as it was when the canary passed or failed."""
         self._warned: set[tuple[str, str]] = set()
         """What the log has of each domain: reasons come and go while an engine is looked at."""
+        self.is_over: Callable[[], bool] = lambda: False
+        """Whether what comes now is another's: this proxy is on its way out."""
         self.told: dict[str, str] = {}
         """Backend → why its roll-out is not done yet, for /ready."""
 
@@ -111,7 +113,7 @@ class Rollouts:
 
     async def _follow(self, name: str, source: Source) -> None:
         seen = source.stamp
-        while True:
+        while not self.is_over():
             await self._look_at_canaries(name, source)
             await asyncio.sleep(_LOOK_S)
             found = await asyncio.to_thread(stamp, source.directory)

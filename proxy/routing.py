@@ -121,6 +121,9 @@ class Domain(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     tools: list[str] = []
     """Names, globs (`*`, `?`, `[0-9]`) or fingerprints (`sha256:…`) of the domain's tools. Default:
     none, for domains that only `defaults` names."""
+    tenants: list[str] = []
+    """Tenants that the domain, and so its adapters, belong to: for all others it does not exist.
+    Default: it is everybody's."""
     match: Match | None = None
     """Requests without tools that belong to the domain, such as questions to an expert. The first
     domain in the file that matches wins. Default: none but those of `defaults.chat`."""
@@ -282,6 +285,12 @@ class RouteTable:
         if model not in self._models:
             raise UnknownModel(_unserved(model, self._models), "model")
 
+    def places(self, request: ChatRequest) -> list[tuple[str, str | None, Reason | None]]:
+        """Each tool of a request with the domain that claims it, and why; None for no domain."""
+        tools = [tool.function for tool in request.tools or () if tool.function is not None]
+        places = [(function.name, self._of(function)) for function in tools]
+        return [(name, place and place.domain, place and place.reason) for name, place in places]
+
     @property
     def without_tools(self) -> Route:
         """The route of what offers no tools, and of all that is no chat."""
@@ -340,6 +349,31 @@ class RouteTable:
             if pattern.match(name):
                 return _Place(domain, "glob")
         return None
+
+
+class Routes:
+    """The route table of each tenant: of a domain that is not its own it sees nothing."""
+
+    def __init__(
+        self,
+        domains: Mapping[str, Domain],
+        defaults: Defaults,
+        models: Iterable[str],
+        predictor: Predictor | None = None,
+    ) -> None:
+        names = list(models)
+
+        def table(tenant: str | None) -> RouteTable:
+            seen = {name: d for name, d in domains.items() if not d.tenants or tenant in d.tenants}
+            return RouteTable(seen, defaults, names, predictor)
+
+        owners = {tenant for domain in domains.values() for tenant in domain.tenants}
+        self._own = {tenant: table(tenant) for tenant in owners}
+        self._others = table(None)
+
+    def of(self, tenant: str) -> RouteTable:
+        """The domains that a tenant may use."""
+        return self._own.get(tenant, self._others)
 
 
 def clashes(domains: Mapping[str, Domain]) -> Iterator[str]:

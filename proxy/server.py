@@ -57,11 +57,14 @@ class Server(uvicorn.Server):
         grace_s: float,
         on_ready: Callable[[], None] = lambda: None,
         on_stop: Callable[[], None] = lambda: None,
+        on_hangup: Callable[[], None] = lambda: None,
     ) -> None:
-        """`on_ready` is called when connections are taken, `on_stop` when no more will be."""
+        """`on_ready` is called when connections are taken, `on_stop` when no more will be, and
+        `on_hangup` for SIGHUP."""
         super().__init__(_settings(app, grace_s))
         self._on_ready = on_ready
         self._on_stop = on_stop
+        self._on_hangup = on_hangup
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -79,10 +82,11 @@ class Server(uvicorn.Server):
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
             loop.add_signal_handler(number, self.handle_exit, number, None)
+        loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         try:
             yield
         finally:
-            for number in _SIGNALS:
+            for number in (*_SIGNALS, signal.SIGHUP):
                 loop.remove_signal_handler(number)
 
 

@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-import asyncio
 from base64 import b64encode
 from pathlib import Path
 
 import pytest
-from structlog.testing import capture_logs
 
-from proxy.app import _beside, redactor
+from proxy.app import redactor
 from proxy.config import parse
 from proxy.errors import BadConfig
 from proxy.protocol.sealing import Keyring, SealError
@@ -72,32 +70,6 @@ async def test_key_that_is_none_keeps_the_proxy_from_starting(
     with pytest.raises(BadConfig, match=complaint):
         async with serving(settings("cloud", extra=record)):
             pass
-
-
-async def test_background_task_that_dies_takes_the_body_with_it():
-    async def dying() -> None:
-        raise ZeroDivisionError("why")
-
-    with capture_logs() as lines, pytest.raises(ExceptionGroup):
-        async with _beside(dying(), "recorder"):
-            await asyncio.sleep(60)
-
-    assert (lines[0]["event"], lines[0]["task"]) == ("background_task_died", "recorder")
-
-
-async def test_background_task_ends_with_the_body():
-    ended = asyncio.Event()
-
-    async def working() -> None:
-        try:
-            await asyncio.sleep(60)
-        finally:
-            ended.set()
-
-    async with asyncio.timeout(1), _beside(working(), "recorder"):
-        await asyncio.sleep(0)
-
-    assert ended.is_set()
 
 
 @pytest.mark.parametrize(

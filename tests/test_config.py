@@ -144,7 +144,7 @@ def test_reference_without_quotes_in_braces_is_explained():
             "$.defaults.router.target_error: Expected `float` > 0",
         ),
         ("{plan: [cloud]}", "{plan: [cloud], tools: [sha256:1]}", "$.domains.chat: 'sha256:1' is"),
-        ("chat: {plan", "bookings: {plan", "line 9: the key 'bookings' occurs twice"),
+        ("chat: {plan", "bookings: {plan", "line 9, column 3: the key 'bookings' occurs twice"),
         ("version: 1", "version: 2", "$.version: Invalid enum value 2"),
         ("[gpt-4o]", "[gpt-4o", "line 4, column 9: "),
         ("version: 1", "auth: {keys: [{key: short}]}\nversion: 1", "$.auth.keys[0]: a key has"),
@@ -196,7 +196,7 @@ def test_complaints_about_a_file_begin_with_its_name(tmp_path):
     path = tmp_path / "routes.yaml"
     path.write_text("version: 1")
 
-    with pytest.raises(BadConfig, match=rf"^{path}: \$: Object missing required field"):
+    with pytest.raises(BadConfig, match=rf"^{path}:1:1: \$: Object missing required field"):
         load(path)
 
 

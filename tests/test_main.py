@@ -20,7 +20,7 @@ from proxy.protocol.segments import read
 from proxy.server import bind
 from tests import scripted
 from tests.scripted import ScriptedCloud, completion
-from tests.wire import ask
+from tests.wire import ask, send
 
 ROOT = Path(__file__).parent.parent
 CALL = {
@@ -160,6 +160,19 @@ async def test_log_is_one_json_object_a_line(routes: Path):
     assert (line["event"], line["status"], line["level"]) == ("request_answered", 200, "info")
 
 
+async def test_stderr_that_nobody_reads_stops_no_request(routes: Path):
+    """A pipe takes 64 KiB; each request's line is some 300 bytes long, its path 2000 more."""
+    async with served(routes) as server:
+        for _ in range(150):
+            path = server.base_url + "/models/" + "x" * 2000
+            assert (await send("GET", path)).status == 404
+        assert (await ask(server.base_url)).status == 200
+        server.process.kill()
+        log = await server.process.stderr.read()
+
+    assert len(log) < 150 * 2000
+
+
 async def test_port_in_use_ends_with_one_line(routes: Path):
     with bind("127.0.0.1", 0) as taken:
         taken.listen()
@@ -217,7 +230,7 @@ def test_check_tells_a_mistake_on_one_line(routes: Path, capsys: pytest.CaptureF
     assert main(["check", "--config", str(routes)]) == 2
 
     assert capsys.readouterr().err == (
-        f"headrace: {routes}: $.domains.all: Object contains unknown field `plna`;"
+        f"headrace: {routes}:5:17: $.domains.all: Object contains unknown field `plna`;"
         " did you mean `plan`?\n"
     )
 
@@ -255,6 +268,32 @@ def test_exchange_that_is_not_there_is_told(routes: Path, capsys: pytest.Capture
     assert main(["record", "show", "nothing", "--config", str(routes)]) == 1
 
     assert "no exchange 'nothing'" in capsys.readouterr().err
+
+
+def test_help_has_examples_and_exit_codes(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+
+    out = capsys.readouterr().out
+    assert "headrace keys new --tenant" in out
+    assert "exit codes: 0 done" in out
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_shells_learn_to_complete(shell: str, capsys: pytest.CaptureFixture[str]):
+    assert main(["completion", shell]) == 0
+
+    out = capsys.readouterr().out
+    assert "plan-gpu" in out
+    assert "--overlap-hours" in out
+
+
+async def test_bash_takes_what_it_is_told():
+    code, out, err = await run(
+        "bash", "-c", f"{sys.executable} -m proxy completion bash > /dev/stdout | bash -n"
+    )
+
+    assert (code, out, err) == (0, "", "")
 
 
 # ---------------------------------------------------------------- plan-gpu

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager, contextmanager
 import aiohttp
 import msgspec
 
-from proxy import sse
+from proxy import sse, trace_context
 from proxy.errors import BackendError, BackendUnavailable, ConnectTimeout, ProxyError, StallTimeout
 
 MAX_ERROR = 64 * 1024
@@ -42,6 +42,7 @@ def session(connect_s: float, api_key: str | None = None) -> aiohttp.ClientSessi
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=4),
         cookie_jar=aiohttp.DummyCookieJar(),
         headers=headers,
+        trace_configs=[trace_context.carrying()],
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_s),
     )
 

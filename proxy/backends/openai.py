@@ -14,6 +14,7 @@ import aiohttp
 import msgspec
 from yarl import URL
 
+from proxy import trace_context
 from proxy.backends.base import Ask, Forward, Relayed
 from proxy.errors import (
     BackendError,
@@ -166,6 +167,7 @@ class OpenAIBackend:
             raise BackendUnavailable(f"the backend {self.name!r} has been closed")
         if self._session is None:
             self._session = aiohttp.ClientSession(
+                trace_configs=[trace_context.carrying()],
                 connector=aiohttp.TCPConnector(limit=self._max_connections),
                 cookie_jar=aiohttp.DummyCookieJar(),
             )

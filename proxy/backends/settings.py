@@ -120,7 +120,7 @@ class EmbeddedSettings(
 
     base_model: str
     """Id of a packaged base model (`smollm2-135m-instruct`), or the path of a .gguf file."""
-    adapters: Path = Path("adapters")
+    adapters: Path = msgspec.field(default_factory=lambda: Path("adapters"))
     """Directory of the adapter bundles and of champions.json: which of them serves which domain."""
     memory_limit_mib: Annotated[int, msgspec.Meta(ge=256)] = 3072
     """Memory for loaded models in MiB; above it the one that was used longest ago is unloaded.
@@ -148,7 +148,7 @@ class EngineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     plain: Literal["hermes", "llama3"] = "llama3"
     """Format in which the base model is offered tools where no adapter answers; its family's chat
     template serves requests without tools. `llama3` for Llama 3.x, `hermes` for ChatML models."""
-    adapters: Path = Path("adapters")
+    adapters: Path = msgspec.field(default_factory=lambda: Path("adapters"))
     """Directory of the adapter bundles and of champions.json, as the proxy sees it."""
     adapters_there: str | None = None
     """The same directory as the servers see it, for loading adapters or restarting with them.

@@ -10,7 +10,7 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from proxy.auth import Authenticator, Caller
-from proxy.endpoints import ClientGone, send_json
+from proxy.endpoints import ClientGone, caller_of, send_json
 from proxy.endpoints.reading import read_json
 from proxy.errors import BadRequest, NotFound, RecordUnavailable
 from proxy.protocol.exchange import Answer
@@ -63,7 +63,7 @@ class GiveFeedback:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
-        caller = self._auth.authenticate(headers)
+        caller = caller_of(scope, self._auth)
         if self._recorder is None:
             raise NotFound("nothing is recorded here, and so there is nothing to judge")
         try:

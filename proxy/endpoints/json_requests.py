@@ -8,9 +8,10 @@ from typing import TypeAlias
 
 from starlette.types import Receive, Scope, Send
 
+from proxy.account import check_body
 from proxy.auth import Authenticator, Caller
 from proxy.cascade import Answer
-from proxy.endpoints import ClientGone, send_answer, while_connected
+from proxy.endpoints import ClientGone, caller_of, send_answer, while_connected
 from proxy.endpoints.reading import read_json
 from proxy.gateway import Inbound
 from proxy.rename import with_model
@@ -30,9 +31,10 @@ class JsonRequests:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
-        caller = self._auth.authenticate(headers)
+        caller = caller_of(scope, self._auth)
         try:
             body = await read_json(headers, receive, self._max_body)
+            check_body(caller, body)
             inbound = _inbound(scope, caller, headers, body)
             await while_connected(self._answer(inbound, send), receive)
         except ClientGone:

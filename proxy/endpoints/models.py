@@ -8,7 +8,7 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from proxy.auth import Authenticator
-from proxy.endpoints import send_json
+from proxy.endpoints import caller_of, send_json
 from proxy.errors import UnknownModel
 
 
@@ -33,11 +33,12 @@ class Models:
         self._auth = auth
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._auth.authenticate(dict(scope["headers"]))
+        allowed = caller_of(scope, self._auth).models
+        models = {n: m for n, m in self._models.items() if allowed is None or n in allowed}
         name = scope["path_params"].get("id")
         if name is None:
-            await send_json(send, ModelList(list(self._models.values())))
-        elif name in self._models:
-            await send_json(send, self._models[name])
+            await send_json(send, ModelList(list(models.values())))
+        elif name in models:
+            await send_json(send, models[name])
         else:
             raise UnknownModel(f"The model {name!r} does not exist here", "model")

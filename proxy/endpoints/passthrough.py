@@ -14,11 +14,12 @@ from urllib.parse import unquote
 
 from starlette.types import Receive, Scope, Send
 
-from proxy.auth import Authenticator
+from proxy.account import check_path
+from proxy.auth import Authenticator, Caller
 from proxy.backends.base import Forward
-from proxy.endpoints import ClientGone, send_answer, while_connected
+from proxy.endpoints import ClientGone, caller_of, send_answer, while_connected
 from proxy.endpoints.reading import Upload, check_upload, is_json, read_json
-from proxy.errors import BadRequest, MethodNotAllowed, NotFound, ProxyError, Unsupported
+from proxy.errors import BadRequest, Forbidden, MethodNotAllowed, NotFound, ProxyError, Unsupported
 from proxy.gateway import Inbound
 from proxy.limits import LimitSettings
 from proxy.passage import Passage
@@ -46,10 +47,13 @@ class PassThrough:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
-        inbound = Inbound(self._auth.authenticate(headers), headers, b"", scope["state"]["facts"])
+        caller = caller_of(scope, self._auth)
+        inbound = Inbound(caller, headers, b"", scope["state"]["facts"])
         _check(scope["method"], headers)
+        target = _target(scope)
+        _check_caller(caller, scope["method"], target)
         forward = Forward(
-            method=scope["method"], target=_target(scope), headers=_forwarded(headers), body=None
+            method=scope["method"], target=target, headers=_forwarded(headers), body=None
         )
         deployment = scope["state"].get("deployment")
         try:
@@ -97,6 +101,12 @@ def _check(method: str, headers: Mapping[bytes, bytes]) -> None:
         raise Unsupported(
             "connections are not upgraded here: WebSockets must go to the cloud itself"
         )
+
+
+def _check_caller(caller: Caller, method: str, target: str) -> None:
+    check_path(caller, method, target.partition("?")[0])
+    if caller.models is not None:
+        raise Forbidden("a key with `models` may not use what names its model where we do not read")
 
 
 def _has_body(headers: Mapping[bytes, bytes]) -> bool:

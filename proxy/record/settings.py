@@ -79,7 +79,7 @@ def _key(id: str, given: str) -> bytes:
 class RecordSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Where exchanges are kept, how much of them, and for how long."""
 
-    directory: Path = Path("~/.local/state/headrace/record")
+    directory: Path = msgspec.field(default_factory=lambda: Path("~/.local/state/headrace/record"))
     """Directory of the segment files; made when it is missing."""
     level: Level = "full"
     """How much of an exchange is kept: `full`, `metadata` (all but what was said) or `off`. Domain,

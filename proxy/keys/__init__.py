@@ -1,0 +1,1 @@
+"""Keys that callers present: what is known of them, and where it is kept. Never the keys."""
