@@ -37,7 +37,7 @@ from proxy.protocol.openai import ChatRequest, FunctionCall, ToolCall, Usage, pa
 from proxy.protocol.segments import Record, segments
 from proxy.recorder import Recorder
 from proxy.recording import Recording
-from proxy.redact import Redactor
+from proxy.protocol.redact import Redactor
 from proxy.routing import Defaults, Domain, RouteTable
 from proxy.sinks.segments import SegmentSink
 

@@ -4,6 +4,7 @@ TrainerError
 ├── RecipeError        a recipe that cannot be run
 ├── SourceError        rows that cannot be read
 ├── DatasetError       a dataset that cannot be made or is not what its manifest says
+├── SandboxError       code that cannot be run safely here
 ├── PreflightError     rows that would train something else than what is meant
 └── TrainingError      a run that went wrong
 """
@@ -24,6 +25,10 @@ class SourceError(TrainerError):
 
 
 class DatasetError(TrainerError):
+    pass
+
+
+class SandboxError(TrainerError):
     pass
 
 

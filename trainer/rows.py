@@ -30,6 +30,10 @@ class Label(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
     tool_outcome: Literal["ok", "error"] | None = None
     """What the called tool then said; None where it is not known."""
+    student: str = ""
+    """The adapter of ours that gave the answer, `api-v1`; empty for teachers and people."""
+    feedback: float | None = None
+    """Mean of what people said of the answer, 0 (bad) to 1 (good); None where nobody did."""
 
 
 class Workflow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -91,7 +95,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 def write(path: Path, rows: Iterable[Row]) -> None:
     """One row a line, in JSON."""
-    path.write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
+    with path.open("wb") as file:
+        file.writelines(msgspec.json.encode(row) + b"\n" for row in rows)
 
 
 def read(path: Path) -> Iterator[Row]:
