@@ -16,6 +16,7 @@ from proxy.protocol.base_model import BaseModel
 from proxy.protocol.formats.base import template
 from proxy.protocol.toolcheck import fingerprint
 from trainer import card, dataset, registry, sources
+from trainer.curate.build import build as curate
 from trainer.dataset import SIDES, Dataset
 from trainer.engines.base import Engine, Trained
 from trainer.errors import TrainingError
@@ -31,9 +32,8 @@ CANARY_TOKENS = 24
 def build(recipe: Recipe, directory: Path, skips: Skips) -> Dataset:
     """Read the recipe's sources and write the dataset to `directory`; `skips` gets what cannot be
     read."""
-    built = dataset.build(sources.rows(recipe.sources, skips), recipe)
-    dataset.write(built, directory)
-    return built
+    curate(sources.rows(recipe.sources, skips), recipe, directory, skips=skips)
+    return dataset.read(directory)
 
 
 def train(recipe: Recipe, engine: Engine, run: Path, adapters: Path, skips: Skips) -> Path:
