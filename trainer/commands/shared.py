@@ -32,6 +32,8 @@ def find_recipe(name: str) -> recipe.Recipe:
 
 def tell(skips: Skips) -> int:
     """Print what could not be read, by reason; the command's exit code."""
+    for reason, count in skips.left_out.most_common():
+        console.print(f"  left out  {count:5} {reason}")
     for reason, count in skips.counts.most_common():
         console.print(f"   skipped  {count:5} {reason}")
         for skip in skips.told[reason]:

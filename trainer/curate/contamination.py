@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from trainer.canonical import canonical
 from trainer.curate import words
 from trainer.curate.filter import Drop
 from trainer.recipe.curation import DecontaminateSettings
@@ -69,7 +70,7 @@ def said(row: Row, length: int) -> set[int]:
 
 def called(row: Row) -> set[int]:
     """Hashes of the calls that have arguments; one without says too little to be a leak."""
-    pairs = ((call.name, words.canonical(call.arguments)) for call in row.calls)
+    pairs = ((call.name, canonical(call.arguments)) for call in row.calls)
     return {words.digest(f"{name} {given}") for name, given in pairs if given not in _EMPTY}
 
 

@@ -19,8 +19,7 @@ from typing import Any
 import msgspec
 
 from proxy.protocol.openai import Function, FunctionCall, Message
-from trainer.rows import Label, Row
-from trainer.sources.bfcl import ABSTAIN
+from trainer.rows import ABSTAIN, Label, Row
 
 _PREPOSITIONS = "in|at|for|from|to|on|of|with|by|named|called|about|near|into|as|than|is|are"
 _MOST_TOOLS = 4

@@ -13,7 +13,7 @@ from trainer.recipe.curation import (
     StudentSettings,
     ToolResultSettings,
 )
-from trainer.rows import Label, Row
+from trainer.rows import Row
 
 
 class Outcome:
@@ -51,17 +51,10 @@ class Student:
     version: ClassVar[int] = 1
 
     def __init__(self, settings: StudentSettings, recipe: Recipe) -> None:
-        self._agreement = settings.agreement
+        pass
 
     def __call__(self, row: Row) -> Row | Drop:
-        if not row.label.student or self._is_verified(row.label):
-            return row
-        return Drop("our_own_answer", row.label.student)
-
-    def _is_verified(self, label: Label) -> bool:
-        people = label.kind == "human" or (label.feedback or 0.0) >= 1.0
-        committee = (label.agreement or 0.0) >= self._agreement
-        return label.tool_outcome == "ok" and (people or committee)
+        return row if row.label.is_trusted else Drop("our_own_answer", row.label.by)
 
 
 class Feedback:
@@ -70,12 +63,12 @@ class Feedback:
     version: ClassVar[int] = 1
 
     def __init__(self, settings: FeedbackSettings, recipe: Recipe) -> None:
-        self._least = settings.least
+        pass
 
     def __call__(self, row: Row) -> Row | Drop:
         # A demonstration stands in the disliked answer's place: the dislike was not for it.
-        said = None if row.label.kind == "human" else row.label.feedback
-        return Drop("disliked") if said is not None and said < self._least else row
+        disliked = row.label.approved is False and row.label.kind != "human"
+        return Drop("disliked") if disliked else row
 
 
 class Agreement:
@@ -84,8 +77,11 @@ class Agreement:
     version: ClassVar[int] = 1
 
     def __init__(self, settings: AgreementSettings, recipe: Recipe) -> None:
-        self._least = settings.least
+        self._settings = settings
 
     def __call__(self, row: Row) -> Row | Drop:
         agreed = row.label.agreement
-        return Drop("teachers_disagree") if agreed is not None and agreed < self._least else row
+        if agreed is None:
+            is_open = row.label.disputed and self._settings.decided
+            return Drop("disputed") if is_open else row
+        return Drop("teachers_disagree") if agreed < self._settings.least else row

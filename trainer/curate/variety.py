@@ -14,8 +14,7 @@ from trainer.curate.negatives import hard, name_words
 from trainer.curate.spool import Part, Spool
 from trainer.errors import DatasetError
 from trainer.recipe.curation import VarietySettings
-from trainer.rows import Row
-from trainer.sources.bfcl import ABSTAIN
+from trainer.rows import ABSTAIN, Row
 
 
 class _Kinds(NamedTuple):

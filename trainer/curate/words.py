@@ -9,8 +9,7 @@ import hashlib
 import re
 from collections.abc import Iterator, Sequence
 
-import msgspec
-
+from trainer.canonical import canonical
 from trainer.rows import Row
 
 _WORD = re.compile(r"\w+")
@@ -34,15 +33,6 @@ def answer(row: Row) -> str:
     if not row.calls:
         return row.text
     return "\n".join(f"{call.name} {canonical(call.arguments)}" for call in row.calls)
-
-
-def canonical(arguments: str) -> str:
-    """JSON with sorted keys and no spaces; what is no JSON stays as it is."""
-    try:
-        decoded = msgspec.json.decode(arguments)
-    except (ValueError, RecursionError):
-        return arguments
-    return msgspec.json.encode(decoded, order="deterministic").decode()
 
 
 def asked(row: Row) -> str:

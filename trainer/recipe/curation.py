@@ -57,24 +57,21 @@ class ToolResultSettings(_Settings):
 class StudentSettings(_Settings):
     """Drops answers of our own adapters: a model that learns from itself forgets the rest.
 
-    One is kept whose tool said ok, and with which people, or a committee, agreed.
+    One is kept whose tool said ok, and with which a person, or most of a committee, agreed.
     """
-
-    agreement: Share = 0.75
-    """Share of a committee's samples that must agree. Chosen: three of four."""
 
 
 class FeedbackSettings(_Settings):
-    """Drops what people disliked."""
-
-    least: Share = 0.5
-    """Mean of what people said, 0 (bad) to 1 (good). Chosen: as many for as against."""
+    """Drops what people disliked; a demonstration in its place stays."""
 
 
 class AgreementSettings(_Settings):
     """Drops answers that a committee of teachers did not agree upon."""
 
     least: Share = 0.6
+    """Share of the committee's samples that must give this answer. Chosen: two of three."""
+    decided: bool = True
+    """Drop disputed answers on which no committee was asked, too."""
 
 
 # ---------------------------------------------------------------- what it says

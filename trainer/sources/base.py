@@ -40,12 +40,16 @@ class Skip(msgspec.Struct, frozen=True):
 
 
 class Skips:
-    """The skips of a run: all of them counted, the first few of each reason kept."""
+    """What a run did not make rows of: broken ones, the first few of each reason with their place,
+    and what was left out on purpose."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
+        """Reason → rows that could not be read."""
         self.told: dict[str, list[Skip]] = {}
         """Reason → the first skips for it."""
+        self.left_out: Counter[str] = Counter()
+        """Reason → things that can be read but make no row: answers without a score, say."""
 
     def add(self, place: str, reason: str, detail: str = "") -> None:
         self.counts[reason] += 1

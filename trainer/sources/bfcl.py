@@ -21,11 +21,8 @@ from proxy.protocol.formats.base import dumps
 from proxy.protocol.openai import Function, FunctionCall, Message
 from trainer.errors import SourceError
 from trainer.recipe.sources import BfclSettings
-from trainer.rows import Row
+from trainer.rows import ABSTAIN, Row
 from trainer.sources.base import Skips
-
-ABSTAIN = "None of the available tools can do that."
-"""What is said where nothing must be called. One sentence: the model learns when, not what."""
 
 Json: TypeAlias = Any
 """A decoded JSON value."""

@@ -17,10 +17,10 @@ from proxy.protocol.toolcheck import check
 from trainer import dataset
 from trainer.errors import SourceError
 from trainer.recipe import BfclSettings, Recipe, SplitSettings, VarietySettings
-from trainer.rows import Row
+from trainer.rows import ABSTAIN, Row
 from trainer.scorers.toolcall import score
 from trainer.sources.base import Skips
-from trainer.sources.bfcl import ABSTAIN, BfclSource
+from trainer.sources.bfcl import BfclSource
 
 needs_bfcl = pytest.mark.skipif(
     find_spec("bfcl_eval") is None, reason="bfcl-eval is not installed; run `make train-setup`"
