@@ -1,16 +1,16 @@
 """A dataset on disk: rows on four sides, and a manifest that says what made them.
 
-    train       what is trained on, in all its variations
-    validation  rows of the training side, to watch progress
-    seen        questions held out, about tools that training shows
-    unseen      questions about tools that training never shows
-    sealed      held out too, and opened once for each candidate, by the gate
+train       what is trained on, in all its variations
+validation  rows of the training side, to watch progress
+seen        questions held out, about tools that training shows
+unseen      questions about tools that training never shows
+sealed      held out too, and opened once for each candidate, by the gate
 
-    train.jsonl …    one row a line; a row's id is the hash of its content
-    manifest.json    written last: it marks a whole dataset
-    fates.jsonl      what became of every row that was read, for `dataset why`
-    openings.jsonl   who opened the sealed rows, and when
-    tainted.json     there when rows of it were erased from the record since
+train.jsonl …    one row a line; a row's id is the hash of its content
+manifest.json    written last: it marks a whole dataset
+fates.jsonl      what became of every row that was read, for `dataset why`
+openings.jsonl   who opened the sealed rows, and when
+tainted.json     there when rows of it were erased from the record since
 """
 
 from __future__ import annotations
@@ -317,5 +317,3 @@ def taint(directory: Path) -> Taint | None:
     """What `find_taint` found, once."""
     path = directory / TAINTED
     return msgspec.json.decode(path.read_bytes(), type=Taint) if path.exists() else None
-
-

@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer import dataset
+from trainer import dataset, rows
 from trainer.curate import balance, contamination, duplicates, sides, variety
 from trainer.curate.chain import Judged, Plan, filters
 from trainer.curate.execute import batched, executor
@@ -220,7 +220,7 @@ class _Build:
         spool = self._spool("split")
         places: dict[str, list[int]] = {"train": [], "seen": [], "unseen": [], SEALED: []}
         self._of_cluster: list[int] = []
-        keys = self._table.column("whole"), self._table.column("id")
+        keys = self._table.column("whole"), self._table.column("spelt")
         left = np.flatnonzero(self._kept)
         for done, index in enumerate(left[np.lexsort([key[left] for key in keys])]):
             row, number = self._table.rows[int(index)], self._table.rows.numbers[index]
@@ -242,7 +242,9 @@ class _Build:
         settings = self._recipe.split
         if not settings.ledger:
             if settings.newest:
-                raise DatasetError("split.newest needs a ledger: what is newest today is not so for ever")
+                raise DatasetError(
+                    "split.newest needs a ledger: what is newest today is not so for ever"
+                )
             return None
         ledger = Ledger(Path(settings.ledger))
         columns = [self._table.column(name)[self._kept] for name in ("group", "at", "tool")]
@@ -325,8 +327,10 @@ class _Build:
         """Write the sides, the fates and, last, the manifest."""
         counts, used = self._write_sides(), self._settle()
         if not any(counts.values()):
-            raise DatasetError(f"no row is left of {self._funnel.read}; see what the filters drop: "
-                               + ", ".join(f"{n} {reason}" for reason, n in self._funnel.dropped().items()))
+            raise DatasetError(
+                f"no row is left of {self._funnel.read}; see what the filters drop: "
+                + ", ".join(f"{n} {reason}" for reason, n in self._funnel.dropped().items())
+            )
         self._fates.write(self._directory / dataset.FATES)
         manifest = Manifest(
             fingerprint=dataset.fingerprint(self._written()),
@@ -360,10 +364,10 @@ class _Build:
             counts[SEALED] = write(SEALED, parts[SEALED])
         return counts
 
-    def _write_side(self, side: str, rows: Iterable[Row]) -> int:
+    def _write_side(self, side: str, written: Iterable[Row]) -> int:
         count = 0
         with (self._directory / f"{side}.jsonl").open("wb") as file:
-            for count, row in enumerate(rows, start=1):
+            for count, row in enumerate(written, start=1):
                 file.write(msgspec.json.encode(row) + b"\n")
                 if count % _TOLD_EVERY == 0:
                     self._watch(f"write {side}", count, None)
@@ -385,4 +389,4 @@ class _Build:
     def _written(self) -> Iterator[Row]:
         sides = (*SIDES, SEALED) if self._recipe.split.sealed else SIDES
         for side in sides:
-            yield from dataset.rows.read(self._directory / f"{side}.jsonl")
+            yield from rows.read(self._directory / f"{side}.jsonl")

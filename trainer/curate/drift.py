@@ -44,7 +44,9 @@ class Drift:
         )
 
     def _rule(self, function: Function) -> Rename | None:
-        return next((r for r in self._rules if r.tool == function.name and _is_for(r, function)), None)
+        return next(
+            (r for r in self._rules if r.tool == function.name and _is_for(r, function)), None
+        )
 
 
 def _is_for(rule: Rename, function: Function) -> bool:

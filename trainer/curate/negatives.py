@@ -142,7 +142,8 @@ class _Maker:
             others = sorted(self._choices.get(name.lower(), set()) - allowed)
             foreign = [one for one in others if not _is_like(one, allowed)]
             if value in allowed and foreign and _times(row.question, value) == 1:
-                asked = _said(value).sub(lambda _: self._chance.choice(foreign), row.question)
+                wanted = self._chance.choice(foreign)
+                asked = wanted.join(_said(value).split(row.question))
                 return _nothing(row, ABSTAIN, question=asked)
         return None
 

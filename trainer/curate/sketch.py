@@ -6,6 +6,7 @@ done in one place. That keeps results the same, and memory at some 700 bytes a r
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from array import array
 from collections.abc import Sequence
@@ -32,6 +33,9 @@ class Sketch(msgspec.Struct, frozen=True, array_like=True):
 
     id: int
     """The row's id as a number."""
+    spelt: int
+    """Of what the row says, as its source spells it: what rows are sorted by, so that a dataset's
+    order is as good as drawn and its own rows alone decide it."""
     whole: int
     """Of all that the row holds, its source included."""
     same: int
@@ -72,6 +76,7 @@ def signatures(rows: Sequence[Row], near: NearSettings) -> list[bytes]:
 def _sketch(row: Row, signature: bytes) -> Sketch:
     return Sketch(
         id=int(row.id, 16),
+        spelt=_spelt(row),
         whole=words.digest(msgspec.json.encode(row).decode()),
         same=_same(row),
         group=words.digest(row.group),
@@ -82,6 +87,11 @@ def _sketch(row: Row, signature: bytes) -> Sketch:
         template=words.digest(words.template(row.question)),
         signature=signature,
     )
+
+
+def _spelt(row: Row) -> int:
+    said = (row.messages, row.functions, row.calls, row.text)
+    return int.from_bytes(hashlib.sha256(msgspec.json.encode(said)).digest()[:8])
 
 
 def _same(row: Row) -> int:

@@ -14,6 +14,7 @@ from trainer.curate.spool import Spool
 
 _COLUMNS = {
     "id": "Q",
+    "spelt": "Q",
     "whole": "Q",
     "same": "Q",
     "group": "Q",

@@ -11,7 +11,16 @@ from pathlib import Path
 from trainer.recipe import Recipe
 from trainer.sandbox import Limits, Sandbox
 
-_LIBRARIES = ("headrace", "jsonschema-rs", "msgspec", "numpy", "py3langid", "rensa", "ruff", "scipy")
+_LIBRARIES = (
+    "headrace",
+    "jsonschema-rs",
+    "msgspec",
+    "numpy",
+    "py3langid",
+    "rensa",
+    "ruff",
+    "scipy",
+)
 _CODE = ("curate", "sources", "sandbox", "dataset.py", "rows.py")
 
 

@@ -23,7 +23,7 @@ class _Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 # ---------------------------------------------------------------- where it comes from
 
 
-class Rename(_Settings):
+class Rename(_Settings, frozen=True, kw_only=True):
     """A tool that was called otherwise once, or whose parameters were."""
 
     tool: str
@@ -37,35 +37,35 @@ class Rename(_Settings):
     `dataset show --tools` lists the fingerprints of each tool."""
 
 
-class DriftSettings(_Settings):
+class DriftSettings(_Settings, frozen=True, kw_only=True):
     """Old names of tools and parameters become today's, in schemas, calls and history."""
 
     rules: tuple[Rename, ...]
 
 
-class OutcomeSettings(_Settings):
+class OutcomeSettings(_Settings, frozen=True, kw_only=True):
     """Drops steps of workflows that ended in an error."""
 
 
-class ToolResultSettings(_Settings):
+class ToolResultSettings(_Settings, frozen=True, kw_only=True):
     """Drops calls to which the tool answered with an error."""
 
     must_be_known: bool = False
     """Drop calls of which nothing is known, too. Off: imported rows never know."""
 
 
-class StudentSettings(_Settings):
+class StudentSettings(_Settings, frozen=True, kw_only=True):
     """Drops answers of our own adapters: a model that learns from itself forgets the rest.
 
     One is kept whose tool said ok, and with which a person, or most of a committee, agreed.
     """
 
 
-class FeedbackSettings(_Settings):
+class FeedbackSettings(_Settings, frozen=True, kw_only=True):
     """Drops what people disliked; a demonstration in its place stays."""
 
 
-class AgreementSettings(_Settings):
+class AgreementSettings(_Settings, frozen=True, kw_only=True):
     """Drops answers that a committee of teachers did not agree upon."""
 
     least: Share = 0.6
@@ -77,7 +77,7 @@ class AgreementSettings(_Settings):
 # ---------------------------------------------------------------- what it says
 
 
-class InstructionSettings(_Settings):
+class InstructionSettings(_Settings, frozen=True, kw_only=True):
     """Drops rows in which the user says nothing, or more than a person would write."""
 
     least: int = 1
@@ -86,7 +86,7 @@ class InstructionSettings(_Settings):
     """Characters. Chosen: far above questions, below pasted files."""
 
 
-class LanguageSettings(_Settings):
+class LanguageSettings(_Settings, frozen=True, kw_only=True):
     """Drops questions in other languages (py3langid; needs the extra `curate`)."""
 
     only: tuple[str, ...]
@@ -98,7 +98,7 @@ class LanguageSettings(_Settings):
     """Shorter questions are not judged. Chosen: below it, names of places decide."""
 
 
-class PrivacySettings(_Settings):
+class PrivacySettings(_Settings, frozen=True, kw_only=True):
     """Secrets and personal data, found by the recognisers that guard the record."""
 
     secrets: Literal["drop", "redact", "keep"] = "drop"
@@ -107,21 +107,21 @@ class PrivacySettings(_Settings):
     kinds: tuple[str, ...] = ("email", "iban", "card", "national_id", "phone")
 
 
-class SchemaSettings(_Settings):
+class SchemaSettings(_Settings, frozen=True, kw_only=True):
     """Drops calls that the row's own tools do not allow, and tools that nothing could satisfy."""
 
     most_calls: Count = 1
     """Calls in one answer; Llama 3.1's template allows one."""
 
 
-class LengthSettings(_Settings):
+class LengthSettings(_Settings, frozen=True, kw_only=True):
     """Drops rows that are too long once rendered; none is ever cut."""
 
     max_tokens: Count | None = None
     """Prompt and answer, in tokens of the base model; `~`: what `training.max_tokens` says."""
 
 
-class CompleteSettings(_Settings):
+class CompleteSettings(_Settings, frozen=True, kw_only=True):
     """Drops texts that stop in the middle, and ones too short or too long to be an answer."""
 
     least: int = 50
@@ -133,19 +133,19 @@ class CompleteSettings(_Settings):
 # ---------------------------------------------------------------- whether its code works
 
 
-class CodeBlockSettings(_Settings):
+class CodeBlockSettings(_Settings, frozen=True, kw_only=True):
     """Drops answers without a ```python block."""
 
 
-class CodeSyntaxSettings(_Settings):
+class CodeSyntaxSettings(_Settings, frozen=True, kw_only=True):
     """Drops answers whose Python does not compile."""
 
 
-class CodeImportsSettings(_Settings):
+class CodeImportsSettings(_Settings, frozen=True, kw_only=True):
     """Drops answers whose imports are not installed here."""
 
 
-class CodeRunsSettings(_Settings):
+class CodeRunsSettings(_Settings, frozen=True, kw_only=True):
     """Drops answers whose Python fails when it is run, in the sandbox."""
 
     seconds: Annotated[float, msgspec.Meta(gt=0, le=300)] = 5.0
@@ -158,7 +158,7 @@ class CodeRunsSettings(_Settings):
     """Drop code that a package warns of (DeprecationWarning, FutureWarning)."""
 
 
-class CodeDeprecatedSettings(_Settings):
+class CodeDeprecatedSettings(_Settings, frozen=True, kw_only=True):
     """Drops code that uses what is deprecated, by ruff's rules (needs the extra `curate`)."""
 
     rules: tuple[str, ...] = ("NPY001", "NPY003", "NPY201", "UP005", "UP019", "UP026", "UP035")
@@ -170,7 +170,7 @@ class CodeDeprecatedSettings(_Settings):
 # ---------------------------------------------------------------- what else there is
 
 
-class DecontaminateSettings(_Settings):
+class DecontaminateSettings(_Settings, frozen=True, kw_only=True):
     """Drops what would give away an evaluation."""
 
     sets: tuple[SourceSettings, ...] = ()
@@ -187,11 +187,11 @@ class DecontaminateSettings(_Settings):
     """Compare the questions of training rows with this dataset's own held-out rows, too."""
 
 
-class ExactSettings(_Settings):
+class ExactSettings(_Settings, frozen=True, kw_only=True):
     """Keeps one of rows that say the same, but for case, white space and the order of keys."""
 
 
-class NearSettings(_Settings):
+class NearSettings(_Settings, frozen=True, kw_only=True):
     """Keeps one of rows that say nearly the same (MinHash; needs the extra `curate`)."""
 
     threshold: Annotated[float, msgspec.Meta(ge=0.5, le=1)] = 0.85
@@ -200,7 +200,7 @@ class NearSettings(_Settings):
     """In a shingle."""
 
 
-class BalanceSettings(_Settings):
+class BalanceSettings(_Settings, frozen=True, kw_only=True):
     """Caps: no tool, library or template may outnumber the others. Who stays is drawn by hash."""
 
     tool: Count | None = None
@@ -211,7 +211,7 @@ class BalanceSettings(_Settings):
     """Rows whose question differs in names and numbers only, at most."""
 
 
-class FilterSettings(_Settings):
+class FilterSettings(_Settings, frozen=True, kw_only=True):
     """The filters, in the order in which a row passes them."""
 
     drift: DriftSettings | None = None
@@ -240,7 +240,7 @@ class FilterSettings(_Settings):
 # ---------------------------------------------------------------- which side it is on
 
 
-class SplitSettings(_Settings):
+class SplitSettings(_Settings, frozen=True, kw_only=True):
     """What is held out, by group: a conversation and all that nearly repeats it."""
 
     unseen_tools: Share = 0.2
@@ -258,7 +258,7 @@ class SplitSettings(_Settings):
     """File that remembers each group's side. Empty: the hash decides alone."""
 
 
-class VarietySettings(_Settings):
+class VarietySettings(_Settings, frozen=True, kw_only=True):
     """How one row becomes several examples that differ in what else is on offer."""
 
     copies: int = 2

@@ -1,7 +1,7 @@
 """The near end of the sandbox: starts the zygote, hands it snippets, and outlives it.
 
-    sandbox = Sandbox(Limits(seconds=5), preload=("numpy",))
-    sandbox.run("import numpy; numpy.zeros(3)").reason    # "ok"
+sandbox = Sandbox(Limits(seconds=5), preload=("numpy",))
+sandbox.run("import numpy; numpy.zeros(3)").reason    # "ok"
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _START = (
     "import sys; sys.path.insert(0, sys.argv[1]); from trainer.sandbox.zygote import main; "
     "del sys.path[0]; main()"
 )
-_THREADS = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+_THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 """A zygote with threads could not enter namespaces; forgotten once packages are loaded."""
 
 
@@ -109,7 +109,7 @@ class Sandbox:
         if self._process is not None and self._process.poll() is None:
             return self._process
         scratch = tempfile.TemporaryDirectory(prefix="headrace-sandbox-")
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: S603 - our own interpreter, and our own text
             [sys.executable, "-I", "-c", _START, str(_ROOT)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -221,7 +221,8 @@ def _executed(code: str) -> dict[str, Any]:
         warnings.simplefilter("always")
         with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
             try:
-                exec(compile(code, _NAME, "exec"), {"__name__": "__main__"})
+                # What this whole process is for.
+                exec(compile(code, _NAME, "exec"), {"__name__": "__main__"})  # noqa: S102
             except SystemExit as error:
                 reason, detail = ("ok", "") if not error.code else ("error", "SystemExit")
             except BaseException as error:
