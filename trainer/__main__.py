@@ -1,4 +1,4 @@
-"""`headrace-trainer`: dataset, train, evaluate, promote."""
+"""`headrace-trainer`: import, export, label, dataset, train, evaluate, promote."""
 
 from __future__ import annotations
 

@@ -45,8 +45,8 @@ class Label(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def is_trusted(self) -> bool:
-        """Whether it may be learnt. A student's own answer may only where the tool worked, and a
-        person or most of a committee agrees."""
+        """Whether it may be learnt. A student's own answer may only where the tools worked and a
+        person or a committee agrees."""
         agreed = self.approved is True or (self.agreement or 0.0) > 0.5
         return not self.student or (self.tool_outcome == "ok" and agreed)
 
@@ -137,10 +137,14 @@ def _call(call: FunctionCall) -> FunctionCall:
     return FunctionCall(call.name, canonical(call.arguments))
 
 
-def write(path: Path, rows: Iterable[Row]) -> None:
-    """One row a line, in JSON."""
+def write(path: Path, rows: Iterable[Row]) -> int:
+    """One row a line, in JSON; how many."""
+    count = 0
     with path.open("wb") as file:
-        file.writelines(msgspec.json.encode(row) + b"\n" for row in rows)
+        for row in rows:
+            file.write(msgspec.json.encode(row) + b"\n")
+            count += 1
+    return count
 
 
 def read(path: Path) -> Iterator[Row]:

@@ -9,9 +9,19 @@ from trainer.recipe.sources import SourceSettings
 from trainer.rows import Row
 from trainer.sources.base import Skips, Source
 from trainer.sources.bfcl import BfclSource
+from trainer.sources.exchanges import ExchangesSource
+from trainer.sources.github import GithubSource
+from trainer.sources.jsonl import JsonlSource
+from trainer.sources.python_docs import PythonDocsSource
+from trainer.sources.stackexchange import StackExchangeSource
 
 SOURCES: dict[str, Callable[[Any, Skips], Source]] = {
     "bfcl": BfclSource,
+    "exchanges": ExchangesSource,
+    "github": GithubSource,
+    "jsonl": JsonlSource,
+    "python_docs": PythonDocsSource,
+    "stackexchange": StackExchangeSource,
 }
 """Kind → the source's class."""
 

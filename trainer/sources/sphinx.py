@@ -183,9 +183,8 @@ def _heading(heading: Element) -> str:
 
 def _is_text(child: Element) -> bool:
     """Paragraphs, lists, code and notes: what belongs to a section itself, not to one inside."""
-    classes = child.get("class", "").split()
     if child.tag == "div":
-        return "section" not in classes
+        return "section" not in child.get("class", "").split()
     return child.tag in ("p", "ul", "ol", "pre", "blockquote")
 
 
