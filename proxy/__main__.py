@@ -1,6 +1,7 @@
-"""headrace: serve, check, record, plan-gpu.
+"""headrace: serve, check, record, report, plan-gpu.
 
 Exit codes: 0 done · 1 something is broken · 2 the command line or the settings cannot be followed.
+`report ab` says with others what it found (report.verdict).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import msgspec
 import structlog
 import uvloop
 
-from proxy import config, logs, model_memory, plan_gpu, record_commands
+from proxy import config, logs, model_memory, plan_gpu, record_commands, report_commands
 from proxy.app import running
 from proxy.auth import is_loopback
 from proxy.backends.settings import CloudSettings
@@ -63,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     _add(commands, "check", _check, "validate the settings and print the route table")
     _add_plan_gpu(commands)
     record_commands.add_to(commands, _add)
+    report_commands.add_to(commands, _add)
     return parser
 
 

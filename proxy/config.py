@@ -27,6 +27,7 @@ from proxy.backends.settings import (
 from proxy.errors import BadConfig
 from proxy.limits import LimitSettings
 from proxy.record.settings import RecordSettings
+from proxy.report.settings import CostSettings
 from proxy.routing import Defaults, Domain, clashes
 
 
@@ -51,6 +52,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Whether responses say in `x-headrace-…` headers who answered and why. Default true."""
     limits: LimitSettings = LimitSettings()
     """What the proxy takes on."""
+    costs: CostSettings | None = None
+    """What own hardware costs, for `headrace report costs`. Default none: it is not known."""
 
 
 def load(path: Path) -> Config:

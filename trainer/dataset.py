@@ -237,7 +237,18 @@ def fates(directory: Path) -> Iterator[Fate]:
 
 def why(directory: Path, name: str) -> list[Fate]:
     """The fates of a row, by its id, its exchange's id or its source."""
-    return [fate for fate in fates(directory) if name in (fate.row, fate.exchange, fate.source)]
+    found = [fate for fate in fates(directory) if name in (fate.row, fate.exchange, fate.source)]
+    if found:
+        return found
+    named = _source(directory, name)
+    return [fate for fate in fates(directory) if fate.source in named]
+
+
+def _source(directory: Path, row: str) -> set[str]:
+    """Where the row with this id comes from: on its side it offers other tools than when read."""
+    paths = [directory / f"{side}.jsonl" for side in (*SIDES, SEALED)]
+    written = (one for path in paths if path.exists() for one in rows.read(path))
+    return {one.source for one in written if one.id == row}
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ to it.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -100,13 +100,15 @@ _CONFIG = {
 }
 
 
-def run(connection: duckdb.DuckDBPyConnection, sql: str) -> Result:
-    """What one SELECT finds; raises BadQuery for anything else."""
+def run(
+    connection: duckdb.DuckDBPyConnection, sql: str, values: Mapping[str, object] | None = None
+) -> Result:
+    """What one SELECT finds, with these values for its `$names`; raises BadQuery for all else."""
     with _translated():
         statements = connection.extract_statements(sql)
         if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
             raise BadQuery("one SELECT, please: the record is only read here")
-        return Result(connection.sql(sql).to_arrow_reader(_BATCH))
+        return Result(connection.sql(sql, params=values).to_arrow_reader(_BATCH))
 
 
 def _from_segments(shelf: Shelf, scratch: Path) -> list[str]:

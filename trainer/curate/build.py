@@ -340,7 +340,7 @@ class _Build:
             sources=msgspec.Raw(msgspec.json.encode(self._recipe.sources)),
             recipe=msgspec.Raw(msgspec.json.encode(self._recipe)),
             versions=versions(self._recipe),
-            skipped=dict(skips.counts),
+            skipped=dict(skips.counts + skips.left_out),
             steps=self._funnel.reports(),
             tools=self._funnel.slices("tool"),
             tenants=self._funnel.slices("tenant"),

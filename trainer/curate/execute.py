@@ -104,7 +104,7 @@ def ray(plan: Plan, batches: Iterable[Batch]) -> Iterator[tuple[Batch, list[Judg
         import ray.data
     except ImportError as error:
         raise TrainerError(
-            f"--on ray needs the extra `ray` ({error}); run `make ray-setup`"
+            f"--on ray needs the extra `ray` ({error}); pip install 'headrace[ray]'"
         ) from error
     if not cluster.is_initialized():
         cluster.init(include_dashboard=False, log_to_driver=False, configure_logging=False)

@@ -87,7 +87,7 @@ class InstructionSettings(_Settings, frozen=True, kw_only=True):
 
 
 class LanguageSettings(_Settings, frozen=True, kw_only=True):
-    """Drops questions in other languages (py3langid; needs the extra `curate`)."""
+    """Drops questions in other languages (by py3langid)."""
 
     only: tuple[str, ...]
     """ISO 639-1 codes, `en`."""
@@ -159,7 +159,7 @@ class CodeRunsSettings(_Settings, frozen=True, kw_only=True):
 
 
 class CodeDeprecatedSettings(_Settings, frozen=True, kw_only=True):
-    """Drops code that uses what is deprecated, by ruff's rules (needs the extra `curate`)."""
+    """Drops code that uses what is deprecated, by ruff's rules."""
 
     rules: tuple[str, ...] = ("NPY001", "NPY003", "NPY201", "UP005", "UP019", "UP026", "UP035")
     """What NumPy 2 took out, and what the standard library has a newer name for."""
@@ -192,7 +192,7 @@ class ExactSettings(_Settings, frozen=True, kw_only=True):
 
 
 class NearSettings(_Settings, frozen=True, kw_only=True):
-    """Keeps one of rows that say nearly the same (MinHash; needs the extra `curate`)."""
+    """Keeps one of rows that say nearly the same (MinHash)."""
 
     threshold: Annotated[float, msgspec.Meta(ge=0.5, le=1)] = 0.85
     """Jaccard similarity of the sets of shingles. Chosen: one word in forty, no less."""

@@ -17,6 +17,9 @@ from proxy.protocol.evidence.intervals import Interval
 RESAMPLES = 2000
 """Chosen: the ends of a 95 % interval then rest on 50 resamples each."""
 
+_LEAST = 1e-300
+"""In the place of a sum that is nothing."""
+
 Floats = NDArray[np.float64]
 
 
@@ -59,16 +62,38 @@ def mean(
     return _interval(lambda weights: float(weights @ sums / (weights @ sizes)), owners, certainty)
 
 
+def ratio(
+    above: Sequence[float],
+    below: Sequence[float],
+    clusters: Sequence[Hashable] | None = None,
+    certainty: float = 0.95,
+) -> Interval:
+    """Interval of the sum of one thing over the sum of another, from observations of both."""
+    owners = _owners(len(above), clusters)
+    if not len(owners):
+        return Interval(float("nan"), float("nan"))
+    tops, bottoms = np.bincount(owners, weights=above), np.bincount(owners, weights=below)
+    return _interval(
+        lambda weights: float(weights @ tops) / max(float(weights @ bottoms), _LEAST),
+        owners,
+        certainty,
+    )
+
+
 def _sorted(
     values: Sequence[float], clusters: Sequence[Hashable] | None
 ) -> tuple[Floats, NDArray[np.intp]]:
     """Observations in rising order, and the number of each one's cluster."""
-    numbers: dict[Hashable, int] = {}
-    named = range(len(values)) if clusters is None else clusters
-    owners = np.array([numbers.setdefault(one, len(numbers)) for one in named], dtype=np.intp)
+    owners = _owners(len(values), clusters)
     array = np.asarray(values, dtype=np.float64)
     order = np.argsort(array, kind="stable")
     return array[order], owners[order]
+
+
+def _owners(n: int, clusters: Sequence[Hashable] | None) -> NDArray[np.intp]:
+    numbers: dict[Hashable, int] = {}
+    named = range(n) if clusters is None else clusters
+    return np.array([numbers.setdefault(one, len(numbers)) for one in named], dtype=np.intp)
 
 
 def _interval(

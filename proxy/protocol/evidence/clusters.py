@@ -58,9 +58,11 @@ def effective(of: Clustered, certainty: float = 0.95) -> float:
     k = len(of.sizes)
     if k == of.n or k < 2:
         return float(k)
-    between = _variance_of_mean(of)
-    if of.variance == 0 or between == 0:
+    if of.variance == 0:
         return float(k)
+    between = _variance_of_mean(of)
+    if between == 0:
+        return float(of.n)
     tails = (1 + certainty) / 2
     freedom = (t.ppf(tails, of.n - 1) / t.ppf(tails, k - 1)) ** 2
     return float(min(of.n, max(1.0, of.variance / between * freedom)))

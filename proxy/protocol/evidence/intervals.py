@@ -36,11 +36,11 @@ def wilson(hits: float, n: float, certainty: float = 0.95) -> Interval:
     return Interval(max(0.0, (middle - reach) / width), min(1.0, (middle + reach) / width))
 
 
-def upper(hits: int, n: int, certainty: float = 0.95) -> float:
+def upper(hits: float, n: float, certainty: float = 0.95) -> float:
     """Exact one-sided upper bound of a share: about 3 / n where nothing was hit; 1 where n is 0."""
     return 1.0 if hits >= n else float(beta.ppf(certainty, hits + 1, n - hits))
 
 
-def lower(hits: int, n: int, certainty: float = 0.95) -> float:
+def lower(hits: float, n: float, certainty: float = 0.95) -> float:
     """Exact one-sided lower bound of a share; 0 where n is 0."""
     return 0.0 if hits <= 0 else float(beta.ppf(1 - certainty, hits, n - hits + 1))
