@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCKS := scripts/locks
 VLLM := .venv-vllm
 
-.PHONY: serve test test-long test-engines test-litellm test-clients bench-record check demo setup train-setup test-setup clients-setup train lock clean
+.PHONY: serve test test-long test-engines test-litellm test-clients bench-record bench-dedupe check demo setup train-setup test-setup clients-setup train lock clean
 
 serve: setup
 	@$(BIN)/headrace serve --port $(PORT)
@@ -39,6 +39,10 @@ test-engines: test-setup $(VLLM)/.ready
 COUNT ?= 1000000
 bench-record: test-setup
 	@$(BIN)/python bench/record.py --count $(COUNT)
+
+# A million rows through exact and near duplicate removal, beside datasketch. Some ten minutes.
+bench-dedupe: test-setup
+	@$(BIN)/python bench/dedupe.py --count $(COUNT)
 
 check: train-setup
 	@scripts/check

@@ -247,15 +247,15 @@ class _Build:
                 )
             return None
         ledger = Ledger(Path(settings.ledger))
-        columns = [self._table.column(name)[self._kept] for name in ("group", "at", "tool")]
+        columns = [self._table.column(name)[self._kept] for name in ("group", "at", "abstains")]
         rows = zip(*columns, self._clusters[self._kept], strict=True)
-        members = (Member(f"{g:016x}", int(c), float(at), bool(tool)) for g, at, tool, c in rows)
+        members = (Member(f"{g:016x}", int(c), float(at), bool(no)) for g, at, no, c in rows)
         ledger.settle(members, settings)
         return ledger
 
     def _place(self, row: Row, index: int, ledger: Ledger | None) -> sides.Place:
         if ledger is None:
-            return sides.place(row.group, bool(row.calls), self._recipe.split)
+            return sides.place(row.group, bool(row.functions) and not row.calls, self._recipe.split)
         return ledger.places[f"{self._table.column('group')[index]:016x}"]
 
     def _part_sides(self) -> None:

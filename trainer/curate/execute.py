@@ -32,7 +32,9 @@ Batch: TypeAlias = list[Row]
 Executor: TypeAlias = Callable[[Plan, Iterable[Batch]], Iterator[tuple[Batch, list[Judged]]]]
 
 _plan = msgspec.msgpack.Decoder(Plan)
-_rows = msgspec.msgpack.Decoder(list[Row])
+# In JSON: rows hold schemas and accepted values as raw JSON, which no other encoding can carry.
+_rows = msgspec.json.Decoder(list[Row])
+_encode_rows = msgspec.json.encode
 _judged = msgspec.msgpack.Decoder(list[Judged])
 _encode = msgspec.msgpack.encode
 
@@ -69,7 +71,7 @@ def processes(
     waiting: deque[tuple[Batch, Future[bytes]]] = deque()
     with ProcessPoolExecutor(cores, multiprocessing.get_context("spawn")) as pool:
         for batch in batches:
-            waiting.append((batch, pool.submit(judge_packed, packed, _encode(batch))))
+            waiting.append((batch, pool.submit(judge_packed, packed, _encode_rows(batch))))
             if len(waiting) > _WAITING * cores:
                 yield _done(waiting.popleft())
         while waiting:
@@ -120,7 +122,7 @@ def ray(plan: Plan, batches: Iterable[Batch]) -> Iterator[tuple[Batch, list[Judg
 def _on_ray(window: list[Batch], plan: Any) -> Iterator[list[Judged]]:
     import ray.data
 
-    items = [{"number": n, "rows": _encode(batch)} for n, batch in enumerate(window)]
+    items = [{"number": n, "rows": _encode_rows(batch)} for n, batch in enumerate(window)]
     done = ray.data.from_items(items).map(_judged_on_ray, fn_args=[plan]).take_all()
     for one in sorted(done, key=lambda one: int(one["number"])):
         yield _judged.decode(one["judged"])

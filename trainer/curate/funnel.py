@@ -45,7 +45,8 @@ class Funnel:
         self._kept["tenant"][row.tenant] += 1
 
     def drop(self, step: str, reason: str, times: int = 1) -> None:
-        self._steps[step].dropped[reason] += times
+        if times:
+            self._steps[step].dropped[reason] += times
 
     def show(
         self, step: str, reason: str, row: Row, after: Row | None = None, detail: str = ""

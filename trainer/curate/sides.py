@@ -55,12 +55,12 @@ def is_new(name: str, settings: SplitSettings) -> bool:
     return share("tool:" + name) < settings.unseen_tools
 
 
-def place(group: str, has_call: bool, settings: SplitSettings) -> Place:
-    """Where the hash puts a group. Where nothing is called, all of `unseen` is drawn by group."""
+def place(group: str, abstains: bool, settings: SplitSettings) -> Place:
+    """Where the hash puts a group. Where no tool fits, those of `unseen` are drawn by group."""
     drawn = share("question:" + group)
     if drawn >= 1 - settings.sealed:
         return "sealed"
-    held_out = settings.seen if has_call else settings.seen + settings.unseen_tools
+    held_out = settings.seen + settings.unseen_tools if abstains else settings.seen
     return "test" if drawn < held_out else "train"
 
 
@@ -116,7 +116,8 @@ class Member(NamedTuple):
     cluster: int
     at: float
     """Infinity where the row has no time."""
-    has_call: bool
+    abstains: bool
+    """Whether it offers tools and calls none."""
 
 
 class Ledger:
@@ -164,7 +165,7 @@ def _placed(found: list[list[Member]], settings: SplitSettings) -> dict[str, Pla
     places: dict[str, Place] = {}
     for cluster in found:
         first = min(member.group for member in cluster)
-        drawn = place(first, any(m.has_call for m in cluster), settings)
+        drawn = place(first, all(m.abstains for m in cluster), settings)
         if newest is not None and drawn != "sealed" and _newest_of(cluster) is not None:
             drawn = "test" if first in newest else "train"
         places |= {member.group: drawn for member in cluster}

@@ -48,6 +48,8 @@ class Sketch(msgspec.Struct, frozen=True, array_like=True):
     """Of duplicates the one with the lowest stays: people before models before imports."""
     tool: int
     """Of the first tool called; 0 without a call."""
+    abstains: int
+    """1 where the row offers tools and calls none."""
     library: int
     """Of the first library that the code imports; 0 without one."""
     template: int
@@ -83,6 +85,7 @@ def _sketch(row: Row, signature: bytes) -> Sketch:
         at=row.at if row.at is not None else float("inf"),
         rank=_rank(row),
         tool=words.digest(row.calls[0].name) if row.calls else 0,
+        abstains=int(bool(row.functions) and not row.calls),
         library=_library(row),
         template=words.digest(words.template(row.question)),
         signature=signature,

@@ -21,6 +21,7 @@ _COLUMNS = {
     "at": "d",
     "rank": "B",
     "tool": "Q",
+    "abstains": "B",
     "library": "Q",
     "template": "Q",
 }
