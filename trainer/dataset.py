@@ -92,6 +92,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     layout: int = 2
     fingerprint: str
+    """Of the four sides; what a bundle says that it was trained on."""
+    sealed: str = ""
+    """Of the sealed rows; empty where there are none."""
     rows: dict[str, int]
     """Side → rows in it; examples, on the training side."""
     dropped: dict[str, int]
@@ -206,10 +209,14 @@ def unseal(directory: Path, candidate: str) -> list[Row]:
     Whoever looks twice, or tries candidates until one passes, measures their own patience: the
     openings are kept, and `dataset show` counts them.
     """
-    manifest(directory)
+    said = manifest(directory)
+    if not said.sealed:
+        raise DatasetError(f"{directory} has no sealed rows; set `split.sealed` and build it again")
     if any(opening.candidate == candidate for opening in openings(directory)):
         raise DatasetError(f"{directory}: {candidate} has had its look at the sealed rows")
     sealed = list(rows.read(directory / f"{SEALED}.jsonl"))
+    if fingerprint(sealed) != said.sealed:
+        raise DatasetError(f"{directory}: the sealed rows are not those of its manifest")
     with (directory / OPENINGS).open("ab") as file:
         file.write(msgspec.json.encode(Opening(candidate, time.time())) + b"\n")
     return sealed

@@ -60,7 +60,9 @@ def build(
     """
     directory.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(".build", dir=directory)))
+        folder = Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix=".build-", dir=directory))
+        )
         run = _Build(recipe, folder, directory, watch, stack)
         run.judge(source, on, erased)
         run.deduplicate()
@@ -333,7 +335,8 @@ class _Build:
             )
         self._fates.write(self._directory / dataset.FATES)
         manifest = Manifest(
-            fingerprint=dataset.fingerprint(self._written()),
+            fingerprint=dataset.fingerprint(self._written(*SIDES)),
+            sealed=dataset.fingerprint(self._written(SEALED)) if SEALED in counts else "",
             rows=counts,
             dropped=self._funnel.dropped(),
             domain=self._recipe.domain,
@@ -386,7 +389,6 @@ class _Build:
                     exchanges.add(row.exchange)
         return len(exchanges - {""})
 
-    def _written(self) -> Iterator[Row]:
-        sides = (*SIDES, SEALED) if self._recipe.split.sealed else SIDES
+    def _written(self, *sides: str) -> Iterator[Row]:
         for side in sides:
             yield from rows.read(self._directory / f"{side}.jsonl")

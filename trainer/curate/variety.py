@@ -74,7 +74,7 @@ def offered_more(
     """Every other row that offers one tool gets three more, so that choosing is tested too."""
     for number, row in enumerate(tested):
         if row.calls and len(row.functions) == 1 and number % 2:
-            yield _shuffled(_with_distractors(row, pool, 3, chance, exactly=True), chance)
+            yield _shuffled(_beside_three(row, pool, chance), chance)
         else:
             yield row
 
@@ -93,15 +93,25 @@ def _crowded(row: Row, pool: Sequence[Function], most: int, chance: random.Rando
     return msgspec.structs.replace(row, functions=functions)
 
 
-def _with_distractors(
-    row: Row, pool: Sequence[Function], most: int, chance: random.Random, exactly: bool = False
-) -> Row:
+def _beside_three(row: Row, pool: Sequence[Function], chance: random.Random) -> Row:
+    """The row's tool beside three unrelated ones; fewer, where there are no more."""
+    functions = list(row.functions)
+    try:
+        while len(functions) < 4:
+            functions.append(unlike(functions, pool, chance))
+    except DatasetError:
+        # A small test side: few tools to choose among are better than none.
+        pass
+    return msgspec.structs.replace(row, functions=functions)
+
+
+def _with_distractors(row: Row, pool: Sequence[Function], most: int, chance: random.Random) -> Row:
     """The row with at most `most` tools beside the right one: its own, then unrelated ones."""
     right = [f for f in row.functions if any(f.name == call.name for call in row.calls)]
     own = [f for f in row.functions if f not in right]
     if not right:
         return row
-    wanted = most if exactly else chance.randint(0, most)
+    wanted = chance.randint(0, most)
     others = chance.sample(own, min(len(own), max(wanted, min(most, 1))))
     while len(others) < wanted:
         others.append(unlike([*right, *others], pool, chance))

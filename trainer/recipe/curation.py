@@ -149,7 +149,7 @@ class CodeRunsSettings(_Settings, frozen=True, kw_only=True):
     """Drops answers whose Python fails when it is run, in the sandbox."""
 
     seconds: Annotated[float, msgspec.Meta(gt=0, le=300)] = 5.0
-    """Of the clock, for one snippet."""
+    """Of the processor, for one snippet; of the clock six times as many."""
     memory_mb: Annotated[int, msgspec.Meta(ge=16)] = 512
     """Beyond what the interpreter and the preloaded packages take. MiB."""
     preload: tuple[str, ...] = ()

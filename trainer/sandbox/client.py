@@ -20,6 +20,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from trainer.errors import SandboxError
+from trainer.sandbox.zygote import PATIENCE
 
 Reason: TypeAlias = Literal[
     "ok",
@@ -52,7 +53,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """What one snippet may take."""
 
     seconds: float = 5.0
-    """Of the clock."""
+    """Of the processor, rounded up; of the clock six times as many."""
     memory: int = 512 * 2**20
     """Bytes of address space, beyond the zygote's own."""
 
@@ -94,7 +95,7 @@ class Sandbox:
         process = self._started()
         try:
             _write(process, {"code": code})
-            return msgspec.convert(_read(process, self._limits.seconds + _GRACE_S), Run)
+            return msgspec.convert(_read(process, PATIENCE * self._limits.seconds + _GRACE_S), Run)
         except (OSError, ValueError) as error:
             self.close()
             return Run(reason="crash", detail=f"the sandbox died ({type(error).__name__})")

@@ -19,6 +19,7 @@ import errno
 import importlib
 import io
 import json
+import math
 import os
 import resource
 import select
@@ -36,6 +37,8 @@ from trainer.sandbox import landlock, namespaces, seccomp
 
 SCRATCH = 16 * 2**20
 """Bytes. Chosen: examples write a small file, no data set."""
+PATIENCE = 6
+"""Seconds of the clock for each of the processor: a busy machine must not fail what would run."""
 _FILE = 2**20
 _OPEN_FILES = 64
 _OUTPUT = 4096
@@ -123,7 +126,7 @@ def _run(code: str, seconds: float, memory: int, scratch: str) -> dict[str, Any]
     if child == 0:
         _child(code, seconds, memory, scratch, theirs)
     os.close(theirs)
-    said = _until(ours, began + seconds)
+    said = _until(ours, began + PATIENCE * seconds)
     if said is None:
         os.kill(child, signal.SIGKILL)
     os.close(ours)
@@ -196,7 +199,7 @@ def _confine(seconds: float, memory: int, scratch: str, pipe: int) -> int:
 def _limit(seconds: float, memory: int) -> None:
     with open("/proc/self/statm") as sizes:
         own = int(sizes.read().split()[0]) * resource.getpagesize()
-    cpu = int(seconds) + 1
+    cpu = math.ceil(seconds)
     for what, most in (
         (resource.RLIMIT_AS, own + memory),
         (resource.RLIMIT_CPU, cpu),
