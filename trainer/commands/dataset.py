@@ -97,7 +97,9 @@ def _told(directory: Path, page: Path | None) -> None:
         *(dataset.manifest(directory), dataset.taint(directory)),
         dataset.openings(directory),
     )
-    console.print(report.terminal(*shown))
+    console.print(report.tables(shown[0]))
+    for line in report.facts(*shown):
+        console.print(line, soft_wrap=True, highlight=False)
     if page is not None:
         page.write_text(report.html(*shown))
         console.print(f"page: {page}")
@@ -120,7 +122,7 @@ def _diff(options: argparse.Namespace) -> None:
 def _list(named: Mapping[str, list[str]]) -> None:
     for name, lines in named.items():
         for line in lines:
-            console.print(f"{name}: {line}", highlight=False)
+            console.print(f"{name}: {line}", soft_wrap=True, highlight=False)
 
 
 def _why(options: argparse.Namespace) -> None:
@@ -130,7 +132,7 @@ def _why(options: argparse.Namespace) -> None:
             f"{options.dataset}: no row, exchange or source {options.row!r} was read"
         )
     for fate in found:
-        console.print(_sentence(fate), highlight=False)
+        console.print(_sentence(fate), soft_wrap=True, highlight=False)
 
 
 def _sentence(fate: Fate) -> str:

@@ -145,7 +145,7 @@ class CodeDeprecated:
         return Drop("deprecated_api", ", ".join(found)) if found else row
 
     def _found(self, code: str) -> list[str]:
-        """Codes of the rules that the code breaks; raises RecipeError for a rule ruff lacks."""
+        """Codes of the rules that the code breaks; raises RecipeError where ruff fails."""
         done = subprocess.run(  # noqa: S603 - ruff, with options from the recipe
             self._command,
             input=code.encode("utf-8", "replace"),

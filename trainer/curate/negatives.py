@@ -24,7 +24,28 @@ from trainer.rows import ABSTAIN, Label, Row
 _PREPOSITIONS = "in|at|for|from|to|on|of|with|by|named|called|about|near|into|as|than|is|are"
 _MOST_TOOLS = 4
 _LEAST_WORDS = 3
-_STOP = frozenset({"get", "the", "find", "for", "and", "with", "from", "set", "new"})
+_STOP = frozenset(
+    [
+        "get",
+        "the",
+        "find",
+        "for",
+        "and",
+        "with",
+        "from",
+        "set",
+        "new",
+        "does",
+        "this",
+        "that",
+        "returns",
+        "given",
+        "using",
+        "based",
+        "which",
+    ]
+)
+"""Words that make no two tools alike."""
 
 
 def hard(

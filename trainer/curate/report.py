@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 
 from rich.console import Group, RenderableType
 from rich.table import Table
-from rich.text import Text
 
 from proxy.protocol.page.frame import page
 from trainer.dataset import Manifest, Opening, Slice, StepReport, Taint
@@ -25,18 +24,14 @@ def read(manifest: Manifest) -> int:
     return manifest.steps[0].entered if manifest.steps else 0
 
 
-def terminal(manifest: Manifest, taint: Taint | None, openings: list[Opening]) -> RenderableType:
-    """What `dataset show` prints."""
+def tables(manifest: Manifest) -> RenderableType:
+    """The funnel, the sides, and what was kept of each tool and tenant."""
     parts: list[RenderableType] = [_funnel(manifest), _sides(manifest)]
     parts += [
         _slices(name, slices)
         for name, slices in (("tool", manifest.tools), ("tenant", manifest.tenants))
         if len(slices) > 1
     ]
-    parts += [Text(line, no_wrap=True, overflow="fold") for line in _facts(manifest, openings)]
-    if taint is not None:
-        words = f"TAINTED: {taint.exchanges} of its exchanges were erased; build it again"
-        parts.append(Text(words, style="bold red"))
     return Group(*parts)
 
 
@@ -69,7 +64,10 @@ def _slices(name: str, slices: Mapping[str, Slice]) -> Table:
     return table
 
 
-def _facts(manifest: Manifest, openings: list[Opening]) -> Iterator[str]:
+def facts(manifest: Manifest, taint: Taint | None, openings: list[Opening]) -> Iterator[str]:
+    """What else there is to say, one line each."""
+    if taint is not None:
+        yield f"TAINTED: {taint.exchanges} of its exchanges were erased; build it again"
     yield f"fingerprint {manifest.fingerprint}"
     if manifest.skipped:
         yield "not read: " + ", ".join(f"{n} {name}" for name, n in manifest.skipped.items())
@@ -91,6 +89,6 @@ def html(manifest: Manifest, taint: Taint | None, openings: list[Opening]) -> st
         manifest=manifest,
         steps=list(steps(manifest)),
         widest=max(1, read(manifest)),
-        facts=list(_facts(manifest, openings)),
+        facts=list(facts(manifest, None, openings)),
         taint=taint,
     )

@@ -20,7 +20,7 @@ from trainer.curate.build import build
 from trainer.curate.sides import share
 from trainer.dataset import SIDES, Dataset
 from trainer.errors import DatasetError, TrainerError
-from trainer.recipe import FilterSettings, Recipe, SplitSettings, VarietySettings
+from trainer.recipe import BfclSettings, FilterSettings, Recipe, SplitSettings, VarietySettings
 from trainer.recipe.curation import BalanceSettings, DecontaminateSettings, SchemaSettings
 from trainer.recipe.sources import JsonlSettings
 from trainer.rows import Label, Row
@@ -32,7 +32,7 @@ RECIPE = Recipe(
     domain="test",
     format="structured",
     template="structured",
-    sources=[],
+    sources=[BfclSettings(categories=[])],
     filters=PLAIN,
     split=SplitSettings(unseen_tools=0.3, seen=0.3, validation=6),
     variety=VarietySettings(copies=2, distractors=3, unrelated=0.1, negatives=0.3, hard=0),
