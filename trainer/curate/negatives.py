@@ -24,27 +24,10 @@ from trainer.rows import ABSTAIN, Label, Row
 _PREPOSITIONS = "in|at|for|from|to|on|of|with|by|named|called|about|near|into|as|than|is|are"
 _MOST_TOOLS = 4
 _LEAST_WORDS = 3
-_STOP = frozenset(
-    [
-        "get",
-        "the",
-        "find",
-        "for",
-        "and",
-        "with",
-        "from",
-        "set",
-        "new",
-        "does",
-        "this",
-        "that",
-        "returns",
-        "given",
-        "using",
-        "based",
-        "which",
-    ]
-)
+_STOP = frozenset({
+    "get", "the", "find", "for", "and", "with", "from", "set", "new", "does", "this", "that",
+    "returns", "given", "using", "based", "which",
+})  # fmt: skip
 """Words that make no two tools alike."""
 
 
@@ -90,7 +73,7 @@ def fits(function: Function, right: Function, call: FunctionCall) -> bool:
     if schema.get("properties") == other.get("properties"):
         return True
     given = set(_arguments(call))
-    taken, required = set(_properties(schema)), set(schema.get("required") or ())
+    taken, required = set(_properties(schema)), set(_required(schema))
     return bool(given) and required <= given <= taken
 
 
@@ -146,7 +129,7 @@ class _Maker:
     def _missing_parameter(self, row: Row, right: Function) -> Row | None:
         """The question without the one place where a required value is said."""
         arguments = _arguments(row.calls[0])
-        required = [name for name in _schema(right).get("required") or () if name in arguments]
+        required = [name for name in _required(_schema(right)) if name in arguments]
         for name in self._chance.sample(required, len(required)):
             asked = _without(row.question, arguments[name])
             if asked is not None:
@@ -162,7 +145,8 @@ class _Maker:
             allowed = _strings(properties.get(name))
             others = sorted(self._choices.get(name.lower(), set()) - allowed)
             foreign = [one for one in others if not _is_like(one, allowed)]
-            if value in allowed and foreign and _times(row.question, value) == 1:
+            is_choice = isinstance(value, str) and value in allowed
+            if is_choice and foreign and _times(row.question, value) == 1:
                 wanted = self._chance.choice(foreign)
                 asked = wanted.join(_said(value).split(row.question))
                 return _nothing(row, ABSTAIN, question=asked)
@@ -227,6 +211,11 @@ def _schema(function: Function) -> dict[str, Any]:
 def _properties(schema: dict[str, Any]) -> dict[str, Any]:
     properties = schema.get("properties")
     return properties if isinstance(properties, dict) else {}
+
+
+def _required(schema: dict[str, Any]) -> list[str]:
+    required = schema.get("required")
+    return [n for n in required if isinstance(n, str)] if isinstance(required, list) else []
 
 
 def _strings(schema: Any) -> set[str]:

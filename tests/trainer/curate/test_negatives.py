@@ -94,3 +94,13 @@ def test_no_more_are_made_than_wanted():
     rows = [ASKED] * 10
 
     assert len(list(hard(rows, range(10), (ROOM, SIMILAR), ["similar_tool"], 3, 0))) == 3
+
+
+@pytest.mark.parametrize("kind", ["similar_tool", "missing_parameter", "unsupported_value"])
+def test_arguments_that_are_no_texts_are_no_trouble(kind):
+    odd = row(
+        FunctionCall("find_room", '{"city": ["Oslo", {"a": 1}], "guests": null, "on": true}'),
+        functions=(ROOM,),
+    )
+
+    assert len(made(kind, odd)) <= 1
