@@ -31,7 +31,7 @@ from trainer.curate.sketch import PERMUTATIONS, signatures
 from trainer.curate.spool import Part, Spool
 from trainer.curate.table import Table
 from trainer.curate.versions import isolation, versions
-from trainer.dataset import SEALED, SIDES, Manifest
+from trainer.dataset import SEALED, SIDES, Dataset, Manifest
 from trainer.errors import DatasetError
 from trainer.recipe import Recipe
 from trainer.rows import Row
@@ -70,6 +70,13 @@ def build(
         run.split()
         run.vary()
         return run.write(skips or Skips())
+
+
+def passing(source: Iterable[Row], recipe: Recipe) -> Dataset:
+    """The dataset of a recipe, for who does not keep it."""
+    with tempfile.TemporaryDirectory() as directory:
+        build(source, recipe, Path(directory))
+        return dataset.read(Path(directory))
 
 
 class _Build:
