@@ -211,7 +211,7 @@ def test_the_proxy_sends_the_ids_that_were_trained_on_for_every_held_out_row(bas
     frozen = adapter(read.format, template(read.template))
     rows = getattr(made, side)
 
-    assert len(rows) >= 20
+    assert len(rows) >= 15
     assert [served(backend(), frozen, row) for row in rows] == list(map(encoder.prompt, rows))
 
 

@@ -42,7 +42,7 @@ def question_of(instruction: str, input: str = "") -> Message:
 
 
 def write(row: Row) -> bytes:
-    refuse(row, tools=row.functions, calls=row.calls, weights=row.unlearnt, workflow=row.cep)
+    refuse(row, tools=row.functions, calls=row.calls, weights=row.unlearnt)
     messages = list(row.messages)
     system = messages.pop(0).text if messages and messages[0].role == "system" else ""
     if [m.role for m in messages] != [*("user", "assistant") * (len(messages) // 2), "user"]:

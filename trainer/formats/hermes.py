@@ -97,7 +97,7 @@ def _parted(system: str) -> tuple[str, list[Function]]:
 
 
 def write(row: Row) -> bytes:
-    refuse(row, weights=row.unlearnt, workflow=row.cep)
+    refuse(row, weights=row.unlearnt)
     messages, system = list(row.messages), ""
     if messages and messages[0].role == "system":
         system = messages.pop(0).text

@@ -89,7 +89,7 @@ def _function(written: bytes) -> Function:
 
 
 def write(row: Row) -> bytes:
-    refuse(row, weights=row.unlearnt, workflow=row.cep)
+    refuse(row, weights=row.unlearnt)
     messages, system = list(row.messages), ""
     if messages and messages[0].role == "system":
         system = messages.pop(0).text

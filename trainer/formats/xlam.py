@@ -66,7 +66,7 @@ def write(row: Row) -> bytes:
     talked = len(row.messages) != 1 or (
         row.text not in ("", ABSTAIN) if not row.calls else row.text
     )
-    refuse(row, conversations=talked, weights=row.unlearnt, workflow=row.cep)
+    refuse(row, conversations=talked, weights=row.unlearnt)
     tools = [
         {"name": f.name, "description": f.description or "", "parameters": _flat(f)}
         for f in row.functions

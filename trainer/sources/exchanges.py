@@ -227,8 +227,10 @@ class _Told:
         return "ok" if told and None not in told else None
 
     def _about(self, exchange: Exchange, heard: dict[_Key, Feedback]) -> Feedback | None:
+        """The latest of what names the exchange by its own id or by its request's."""
         ids = (exchange.id, exchange.request_id)
-        return next((heard[key] for id in ids if (key := (exchange.tenant, id)) in heard), None)
+        found = [heard[exchange.tenant, id] for id in ids if (exchange.tenant, id) in heard]
+        return max(found, key=lambda feedback: feedback.given_at, default=None)
 
 
 def _differ(one: Answer, other: Answer) -> bool:
