@@ -150,7 +150,8 @@ def _until(pipe: int, deadline: float) -> bytes | None:
 
 
 def _verdict(said: bytes | None, exit_code: int) -> dict[str, Any]:
-    if said is None or exit_code == -signal.SIGXCPU:
+    # SIGKILL: it held off SIGXCPU, and came to the hard limit a second later.
+    if said is None or exit_code in (-signal.SIGXCPU, -signal.SIGKILL):
         return _told("time", "did not end in time")
     if exit_code < 0:
         return _told("crash", signal.Signals(-exit_code).name)
@@ -200,9 +201,9 @@ def _limit(seconds: float, memory: int) -> None:
     with open("/proc/self/statm") as sizes:
         own = int(sizes.read().split()[0]) * resource.getpagesize()
     cpu = math.ceil(seconds)
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu + 1))
     for what, most in (
         (resource.RLIMIT_AS, own + memory),
-        (resource.RLIMIT_CPU, cpu),
         (resource.RLIMIT_FSIZE, _FILE),
         (resource.RLIMIT_NOFILE, _OPEN_FILES),
         (resource.RLIMIT_CORE, 0),

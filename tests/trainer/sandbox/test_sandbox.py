@@ -24,6 +24,10 @@ HELD = {
     ),
     "10 GB": ("x = bytearray(10 * 2**30)", "memory"),
     "an endless loop": ("while True: pass", "time"),
+    "an endless loop that holds off signals": (
+        "import signal\nsignal.signal(signal.SIGXCPU, signal.SIG_IGN)\nwhile True: pass",
+        "time",
+    ),
     "a long sleep": ("import time; time.sleep(1000)", "time"),
     "a file outside": ("open('/tmp/headrace-outside', 'w').write('x')", "file"),
     "a file of the machine": ("open('/etc/passwd').read()", "file"),
