@@ -8,7 +8,9 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCKS := scripts/locks
 VLLM := .venv-vllm
 
-.PHONY: serve test test-long test-engines test-litellm test-clients test-deploy test-statistics test-report test-pages bench-record bench-shadow check demo setup train-setup test-setup clients-setup train lock clean
+.PHONY: serve test check demo setup train-setup test-setup clients-setup train lock clean
+.PHONY: test-long test-engines test-litellm test-clients test-deploy test-statistics test-report test-pages
+.PHONY: bench-record bench-shadow bench-dedupe
 
 serve: setup
 	@$(BIN)/headrace serve --port $(PORT)
@@ -67,6 +69,10 @@ bench-record: test-setup
 # What a shadow costs the clients, whatever becomes of it. Some 6 minutes.
 bench-shadow: test-setup
 	@$(BIN)/python bench/shadow.py
+
+# A million rows through exact and near duplicate removal, beside datasketch. Some ten minutes.
+bench-dedupe: test-setup
+	@$(BIN)/python bench/dedupe.py --count $(COUNT)
 
 check: train-setup
 	@scripts/check

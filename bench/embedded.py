@@ -22,8 +22,9 @@ from openai import APIStatusError, AsyncOpenAI
 from rich.console import Console
 from rich.table import Table
 
-from trainer import dataset, recipe, sources
+from trainer import recipe, sources
 from trainer.commands.shared import RECIPES
+from trainer.curate.build import passing
 from trainer.rows import Row
 from trainer.sources.base import Skips
 
@@ -43,7 +44,7 @@ def questions() -> list[Row]:
     for name in ("api", "bookings"):
         read = recipe.read(RECIPES / f"{name}.yaml")
         rows = sources.rows(read.sources, Skips())
-        sides.append(dataset.build(rows, read).unseen)
+        sides.append(passing(rows, read).unseen)
     return [row for pair in zip(*sides, strict=False) for row in pair]
 
 

@@ -54,11 +54,11 @@ from proxy.middleware import ErrorAnswers, RequestLog
 from proxy.outcomes import OutcomeRules
 from proxy.passage import Passage
 from proxy.protocol.prices import PRICES
+from proxy.protocol.redact import Redactor, own_key
 from proxy.quotas.memory import MemoryLedger
 from proxy.record.keys import keyring
 from proxy.record.settings import RecordSettings
 from proxy.recorder import Recorder
-from proxy.redact import Redactor, own_key
 from proxy.reload import Live
 from proxy.responding import Responder
 from proxy.restart import restarter

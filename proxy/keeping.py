@@ -13,10 +13,10 @@ from proxy.counting import Counting
 from proxy.outcomes import OutcomeRules
 from proxy.protocol.exchange import Answer, Exchange
 from proxy.protocol.feedback import Feedback
+from proxy.protocol.redact import Redactor
 from proxy.protocol.segments import Record
 from proxy.protocol.shadowed import Shadowed
 from proxy.recording import Recording
-from proxy.redact import Redactor
 
 _exchange = msgspec.json.Decoder(Exchange)
 _feedback = msgspec.json.Decoder(Feedback)

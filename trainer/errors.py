@@ -5,6 +5,7 @@ TrainerError
 ├── SourceError        rows that cannot be read
 ├── LabellingError     a teacher that cannot be asked
 ├── DatasetError       a dataset that cannot be made or is not what its manifest says
+├── SandboxError       code that cannot be run safely here
 ├── PreflightError     rows that would train something else than what is meant
 └── TrainingError      a run that went wrong
 """
@@ -29,6 +30,10 @@ class LabellingError(TrainerError):
 
 
 class DatasetError(TrainerError):
+    pass
+
+
+class SandboxError(TrainerError):
     pass
 
 

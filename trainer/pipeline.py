@@ -11,15 +11,19 @@ from pathlib import Path
 
 import msgspec
 
+from proxy.protocol import tombstones
 from proxy.protocol.adapter import Canary, Manifest
 from proxy.protocol.base_model import BaseModel
 from proxy.protocol.formats.base import template
 from proxy.protocol.toolcheck import fingerprint
 from trainer import card, dataset, registry, sources
+from trainer.curate.build import Watch
+from trainer.curate.build import build as curate
 from trainer.dataset import SIDES, Dataset
 from trainer.engines.base import Engine, Trained
 from trainer.errors import TrainingError
 from trainer.recipe import Recipe
+from trainer.recipe.sources import ExchangesSettings
 from trainer.rows import Row
 from trainer.sources.base import Skips
 from trainer.tokens import Encoder, Example
@@ -28,17 +32,30 @@ CANARY_TOKENS = 24
 """Greedy tokens that a canary holds: enough to tell the adapter from the base."""
 
 
-def build(recipe: Recipe, directory: Path, skips: Skips) -> Dataset:
+def build(
+    recipe: Recipe,
+    directory: Path,
+    skips: Skips,
+    on: str = "1",
+    watch: Watch = lambda step, done, total: None,
+) -> dataset.Manifest:
     """Read the recipe's sources and write the dataset to `directory`; `skips` gets what cannot be
-    read."""
-    built = dataset.build(sources.rows(recipe.sources, skips), recipe)
-    dataset.write(built, directory)
-    return built
+    read. `on`: where the filters run, see `trainer/curate/execute.py`."""
+    read = sources.rows(recipe.sources, skips)
+    gone = erased(recipe)
+    return curate(read, recipe, directory, on=on, skips=skips, erased=gone, watch=watch)
+
+
+def erased(recipe: Recipe) -> frozenset[str]:
+    """Exchanges that were erased from the records that the recipe reads."""
+    records = [Path(s.directory) for s in recipe.sources if isinstance(s, ExchangesSettings)]
+    return frozenset().union(*map(tombstones.erased, records))
 
 
 def train(recipe: Recipe, engine: Engine, run: Path, adapters: Path, skips: Skips) -> Path:
     """Build, train, write a new bundle in `adapters`; returns its path. `run` keeps the rest."""
-    built = build(recipe, run / "dataset", skips)
+    build(recipe, run / "dataset", skips)
+    built = dataset.read(run / "dataset")
     base = BaseModel.find(recipe.base_model)
     encoder = Encoder(base, template(recipe.template), recipe.format)
     encoder.preflight([row for side in SIDES for row in getattr(built, side)])

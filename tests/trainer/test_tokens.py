@@ -21,8 +21,9 @@ from proxy.protocol.base_model import BaseModel
 from proxy.protocol.formats.base import END, dumps, template
 from proxy.protocol.openai import FunctionCall, Message, parse_request
 from tests.trainer.examples import WEATHER, function, row, weather
-from trainer import dataset, recipe, sources
+from trainer import recipe, sources
 from trainer.commands.shared import RECIPES
+from trainer.curate.build import passing
 from trainer.dataset import Dataset
 from trainer.errors import PreflightError
 from trainer.recipe import Recipe
@@ -191,7 +192,7 @@ def adapter(format: str, source: str) -> Adapter:
 def shipped(name: str) -> tuple[Recipe, Dataset]:
     """A recipe that ships, and its dataset."""
     read = recipe.read(RECIPES / f"{name}.yaml")
-    return read, dataset.build(sources.rows(read.sources, Skips()), read)
+    return read, passing(sources.rows(read.sources, Skips()), read)
 
 
 @pytest.mark.parametrize("name", ROWS)

@@ -9,12 +9,13 @@ import msgspec
 import yaml
 
 from trainer.errors import RecipeError
-from trainer.recipe.curation import SplitSettings, VarietySettings
+from trainer.recipe.curation import FilterSettings, SplitSettings, VarietySettings
 from trainer.recipe.sources import BfclSettings, SourceSettings
 from trainer.recipe.training import LoraSettings, TrainingSettings
 
 __all__ = [
     "BfclSettings",
+    "FilterSettings",
     "LoraSettings",
     "Recipe",
     "SourceSettings",
@@ -35,6 +36,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Template to freeze into the bundle, one of proxy/protocol/formats/templates."""
     sources: Annotated[list[SourceSettings], msgspec.Meta(min_length=1)]
     """Read one after the other."""
+    filters: FilterSettings = FilterSettings()
     split: SplitSettings = SplitSettings()
     variety: VarietySettings = VarietySettings()
     lora: LoraSettings = LoraSettings()

@@ -14,9 +14,9 @@ import pytest
 from proxy.protocol.formats.base import Parsed, call
 from proxy.protocol.openai import ChatRequest, Tool
 from proxy.protocol.toolcheck import check
-from trainer import dataset
+from trainer.curate.build import passing
 from trainer.errors import SourceError
-from trainer.recipe import BfclSettings, Recipe, SplitSettings, VarietySettings
+from trainer.recipe import BfclSettings, FilterSettings, Recipe, SplitSettings, VarietySettings
 from trainer.rows import ABSTAIN, Row
 from trainer.scorers.toolcall import score
 from trainer.sources.base import Skips
@@ -67,7 +67,7 @@ def test_in_any_other_category_one_tool_is_called(category):
 
 @needs_bfcl
 def test_every_sound_label_passes_the_proxys_verification_and_is_its_own_right_answer():
-    made = dataset.build(rows_of(*FLOORS), EVERYTHING)
+    made = passing(rows_of(*FLOORS), EVERYTHING)
     sound = [row for row in made.train if row.calls]
 
     assert len(sound) > 1800
@@ -85,7 +85,7 @@ def test_nearly_every_label_is_accepted_by_bfcls_own_values():
 
 @needs_bfcl
 def test_few_labels_break_their_schema():
-    made = dataset.build(rows_of(*FLOORS), EVERYTHING)
+    made = passing(rows_of(*FLOORS), EVERYTHING)
 
     assert sum(made.dropped.values()) < 50
 
@@ -102,8 +102,9 @@ EVERYTHING = Recipe(
     format="structured",
     template="structured",
     sources=[],
+    filters=FilterSettings(privacy=None, length=None, exact=None, near=None),
     split=SplitSettings(unseen_tools=0.0, seen=0.0, validation=0),
-    variety=VarietySettings(copies=1, distractors=1, unrelated=0.0, negatives=0.9),
+    variety=VarietySettings(copies=1, distractors=1, unrelated=0.0, negatives=0.9, hard=0),
 )
 
 
