@@ -13,10 +13,10 @@ import structlog
 
 from proxy.protocol import tombstones
 from proxy.protocol.exchange import Exchange
-from proxy.protocol.feedback import Feedback
-from proxy.protocol.parquet import EXCHANGES, SCHEMAS, Rows
+from proxy.protocol.parquet import EXCHANGES, SCHEMAS, SHADOWS, Rows
 from proxy.protocol.sealing import Keyring
 from proxy.protocol.segments import Record, read_segment
+from proxy.protocol.shadowed import Shadowed
 from proxy.record import journal
 from proxy.record.archive import Archive
 
@@ -45,7 +45,7 @@ class Shelf:
     def records(self, path: Path) -> Iterator[Record]:
         """What a segment holds."""
         for record in read_segment(path, _tell, self.keyring):
-            about = record.exchange if isinstance(record, Feedback) else record.id
+            about = record.id if isinstance(record, Exchange) else record.exchange
             if about not in self.erased:
                 yield record
 
@@ -75,6 +75,16 @@ class Shelf:
                     yield exchange
         for path in journal.counting(self.directory):
             yield from (one for one in self.records(path) if isinstance(one, Exchange))
+
+    def shadows(self) -> Iterator[Shadowed]:
+        """All shadows whose exchange was not erased, as `exchanges`."""
+        dataset = self.dataset(SHADOWS)
+        for batch in dataset.to_batches(columns=["shadow", "sealed"], batch_size=_BATCH):
+            for shadowed in self.rows.shadows(batch):
+                if shadowed.exchange not in self.erased:
+                    yield shadowed
+        for path in journal.counting(self.directory):
+            yield from (one for one in self.records(path) if isinstance(one, Shadowed))
 
     def find(self, id: str) -> Exchange | None:
         """The exchange with this id, or of the request with this id."""
