@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,8 +17,11 @@ from trainer.calibration import calibrate
 from trainer.commands.shared import Commands, console
 from trainer.dataset import SIDES
 from trainer.errors import TrainerError
-from trainer.evaluate import Report, Subject, balanced, evaluate, judged, write
+from trainer.evaluate import Asker, Report, balanced, disagreeing, evaluate, judged, write
+from trainer.in_process import of_bundle
 from trainer.rows import Row
+from trainer.served import Served
+from trainer.subject import Subject
 
 
 def add(commands: Commands) -> None:
@@ -28,7 +32,12 @@ def add(commands: Commands) -> None:
     judge.add_argument(
         "--subject",
         action="append",
-        help="adapter id or `base`, with `!` for tool_choice required; may be repeated",
+        help="adapter id or `base`, with `!` for tool_choice required; `cloud,backend=NAME`,"
+        " `cloud,url=URL,model=NAME`; `,votes=5` and `,prompt=FILE` after any; may be repeated",
+    )
+    judge.add_argument("--key-env", default="", help="environment variable with the endpoint's key")
+    judge.add_argument(
+        "--in-process", type=Path, help="bundle to ask in this process too, to compare the answers"
     )
     judge.add_argument("--side", action="append", choices=("validation", "seen", "unseen"))
     judge.add_argument("--most", type=int, default=150, help="rows of a side, at most")
@@ -42,39 +51,68 @@ def add(commands: Commands) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    heldconsole = dataset.read(options.dataset)
+    held_out = dataset.read(options.dataset)
     reports = []
     for side in options.side or ["seen", "unseen"]:
-        rows = balanced(getattr(heldconsole, side), options.most)
+        rows = balanced(getattr(held_out, side), options.most)
         for subject in map(Subject.parse, options.subject or ["base!", "base"]):
-            reports.append(_asked(rows, subject, side, options))
+            key = os.environ.get(options.key_env, "none")
+            asker = Served(options.base_url, subject, key)
+            reports.append(_asked(rows, asker, subject, side, held_out, options))
+        if options.in_process:
+            reports.append(_in_process(rows, side, held_out, options))
+            _compare(reports)
     console.print(_table(reports))
     if options.out:
         for report in reports:
             write(report, options.out / f"{_file_name(report)}.json")
     if options.calibrate:
-        _calibrate(options.calibrate, heldconsole, reports)
+        _calibrate(options.calibrate, held_out, reports)
     if options.describe:
-        _describe(options.describe, heldconsole, reports)
+        _describe(options.describe, held_out, reports)
 
 
 def _file_name(report: Report) -> str:
     return f"{report.subject}-{report.side}".replace(", ", "-").replace(" ", "-")
 
 
-def _asked(rows: list[Row], subject: Subject, side: str, options: argparse.Namespace) -> Report:
+def _asked(
+    rows: list[Row],
+    asker: Asker,
+    subject: Subject,
+    side: str,
+    held_out: dataset.Dataset,
+    options: argparse.Namespace,
+) -> Report:
     with Progress(console=console, transient=True) as progress:
         bar = progress.add_task(f"{subject}, {side}", total=len(rows))
         return asyncio.run(
             evaluate(
                 rows,
-                base_url=options.base_url,
+                asker=asker,
                 subject=subject,
                 side=side,
                 concurrency=options.concurrency,
+                dataset=held_out.fingerprint,
                 progress=lambda: progress.advance(bar),
             )
         )
+
+
+def _in_process(
+    rows: list[Row], side: str, held_out: dataset.Dataset, options: argparse.Namespace
+) -> Report:
+    subject = Subject(options.in_process.name, url="in-process")
+    return _asked(rows, of_bundle(options.in_process), subject, side, held_out, options)
+
+
+def _compare(reports: Sequence[Report]) -> None:
+    """Say on how many rows the last report, asked in this process, differs from the served one."""
+    *before, inside = reports
+    for served in before:
+        if served.subject.adapter == inside.subject.adapter and served.side == inside.side:
+            apart, of = len(disagreeing(served, inside)), len(inside.answers)
+            console.print(f"{inside.side}: served and in-process answers differ on {apart} of {of}")
 
 
 def _table(reports: Sequence[Report]) -> Table:
@@ -84,9 +122,9 @@ def _table(reports: Sequence[Report]) -> Table:
     return table
 
 
-def _describe(bundle: Path, heldconsole: dataset.Dataset, reports: Sequence[Report]) -> None:
+def _describe(bundle: Path, held_out: dataset.Dataset, reports: Sequence[Report]) -> None:
     manifest = adapter.read(bundle).manifest
-    if manifest.dataset_fingerprint != heldconsole.fingerprint:
+    if manifest.dataset_fingerprint != held_out.fingerprint:
         raise TrainerError(f"{bundle} was trained on another dataset; its figures would mislead")
     metrics = {
         f"{report.side}/{name}": figure.share
@@ -95,13 +133,13 @@ def _describe(bundle: Path, heldconsole: dataset.Dataset, reports: Sequence[Repo
         for name, figure in report.figures.items()
         if figure.n
     }
-    counts = {side: len(getattr(heldconsole, side)) for side in SIDES}
+    counts = {side: len(getattr(held_out, side)) for side in SIDES}
     registry.describe(bundle, metrics, card.card(manifest, counts, reports))
 
 
-def _calibrate(bundle: Path, heldconsole: dataset.Dataset, reports: Sequence[Report]) -> None:
+def _calibrate(bundle: Path, held_out: dataset.Dataset, reports: Sequence[Report]) -> None:
     own = [report for report in reports if report.subject == Subject(bundle.name)]
-    measured = calibrate(judged(own), "labels", heldconsole.fingerprint)
+    measured = calibrate(judged(own), "labels", held_out.fingerprint)
     adapter.write_calibration(bundle, measured)
     table = Table("confidence at least", "calls", "wrong", "at most, with 95 %")
     for step in measured.steps:

@@ -9,8 +9,8 @@
 
 Two leniencies are kept although they look odd, since figures are compared with the leaderboard's:
 a value of another type is right where the first right value has that type (BFCL: it is the name of
-a variable), and inside lists and objects 1, 1.0 and true are equal. Whether a call satisfies its tool's own schema
-is another question: `scorers.toolcall`, `json_valid`.
+a variable), and inside lists and objects 1, 1.0 and true are equal. Whether a call satisfies its
+tool's own schema is another question: `scorers.toolcall`, `json_valid`.
 Source: Berkeley Function Calling Leaderboard v4, `ast_checker`; the tests compare all verdicts with
 those of the installed package, over its own data and their mutations.
 """
@@ -173,12 +173,11 @@ def _value_fault(typed: _Typed, value: Json, right: Sequence[Json]) -> Fault | N
 def _is_typed(typed: _Typed, value: Json, right: Sequence[Json]) -> bool:
     if type(value) is not typed.kind:
         return type(value) is _first_kind(right)
-    if typed.items is None:
-        return True
-    return any(_are_items(typed.items, value, one) for one in right)
+    items = typed.items
+    return items is None or any(_are_items(items, value, one) for one in right)
 
 
-def _are_items(kind: type, values: Sequence[Json], right: Json) -> bool:
+def _are_items(kind: type, values: Json, right: Json) -> bool:
     """Whether a list's items have a type that the right list allows; any, where it is no list."""
     if not isinstance(right, list):
         return True

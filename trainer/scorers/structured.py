@@ -22,8 +22,8 @@ from typing import Any
 
 import msgspec
 
+from proxy.protocol.equality import leaves, same
 from trainer.rows import Row
-from trainer.scorers.leaves import same, shared
 
 _SCANNED = 64
 """Braces tried as the beginning of an object: bounds the time that a hostile text costs."""
@@ -52,22 +52,32 @@ def five(row: Row, text: str) -> Five:
     arguments, expected = found.get("arguments"), msgspec.json.decode(right.arguments)
     name, query = found.get("tool_name"), found.get("query")
     query = query if isinstance(query, str) else ""
-    all_right = isinstance(arguments, dict) and same(arguments, expected, loose=False)
+    is_object = isinstance(arguments, dict)
+    agreeing = _shared(arguments, expected) if is_object else 0.0
     return Five(
         json_strict=strict is not None,
         json_lenient=lenient is not None,
         tool_name=name == right.name,
         tool_name_normal=isinstance(name, str)
         and name.replace(".", "_") == right.name.replace(".", "_"),
-        arguments=shared(arguments, expected) if isinstance(arguments, dict) else 0.0,
-        arguments_all=isinstance(arguments, dict) and shared(arguments, expected) == 1.0,
+        arguments=agreeing,
+        arguments_all=is_object and agreeing == 1.0,
         query=token_f1(query, row.question),
         query_exact=query == row.question,
         exact=name == right.name
-        and all_right
+        and is_object
+        and same(arguments, expected)
         and query == row.question
         and found.keys() == {"arguments", "query", "tool_name"},
     )
+
+
+def _shared(given: Any, right: Any) -> float:
+    """Matched leaves ÷ union of both sides' leaf paths; 1.0 where both have none."""
+    mine, theirs = leaves(given, "bfcl"), leaves(right, "bfcl")
+    paths = mine.keys() | theirs.keys()
+    hits = sum(path in mine and path in theirs and mine[path] == theirs[path] for path in paths)
+    return hits / len(paths) if paths else 1.0
 
 
 def token_f1(given: str, right: str) -> float:

@@ -6,6 +6,7 @@
     bfcl         the leaderboard's own verdict (`scorers.bfcl`)
     tool_name    the right tools were called
     arguments    matched leaves ÷ union of leaf paths, the mean over the calls
+                 in their best matching
     json_valid   every call parses and satisfies its tool's schema; plain text is valid too
 
 Several calls are right in any order. Where nothing must be called, an answer is right when it calls
@@ -20,11 +21,12 @@ from typing import Any, TypeAlias
 import jsonschema_rs
 import msgspec
 
+from proxy.protocol import agreement
+from proxy.protocol.equality import same
 from proxy.protocol.formats.base import Parsed
 from proxy.protocol.openai import Function, FunctionCall
 from trainer.rows import Row
 from trainer.scorers import bfcl
-from trainer.scorers.leaves import same, shared
 
 Accepted: TypeAlias = Mapping[str, list[Any]]
 """Argument → decoded values that are right."""
@@ -71,7 +73,7 @@ def score(row: Row, answer: Parsed) -> Score:
         call_match=not answer.broken and _paired(given, _acceptable(row)),
         call_exact=not answer.broken and _paired(given, _equal(row)),
         bfcl=fault is None,
-        arguments=_agreeing(row.calls, given),
+        arguments=agreement.matched(given, row.calls, "bfcl"),
         fault=(fault or "") if called else "missed_call",
     )
 
@@ -166,7 +168,7 @@ def _equal(row: Row) -> list[Fits]:
 
 
 def _is_exactly(given: Any, expected: Any) -> bool:
-    return isinstance(given, dict) and same(given, expected, loose=False)
+    return isinstance(given, dict) and same(given, expected)
 
 
 def _acceptable(row: Row) -> list[Fits]:
@@ -174,21 +176,6 @@ def _acceptable(row: Row) -> list[Fits]:
         return lambda call: call.name == name and _accepted(_decoded(call), accepted)
 
     return [fits(call.name, a) for call, a in zip(row.calls, _accepted_values(row), strict=True)]
-
-
-def _agreeing(right: Sequence[FunctionCall], given: Sequence[FunctionCall]) -> float:
-    """Mean share of agreeing leaves, each right call beside the best one left of its tool."""
-    left, total = list(given), 0.0
-    for one in right:
-        named = [call for call in left if call.name == one.name]
-        if not named:
-            continue
-        expected = msgspec.json.decode(one.arguments)
-        shares = [shared(_decoded(call), expected) for call in named]
-        best = max(range(len(named)), key=shares.__getitem__)
-        total += shares[best]
-        left.remove(named[best])
-    return total / max(len(right), len(given))
 
 
 # ------------------------------------------------------------------ values
@@ -211,4 +198,4 @@ def _is_one(given: Any, value: Any) -> bool:
         return _accepted(given, {k: v if isinstance(v, list) else [v] for k, v in value.items()})
     if isinstance(given, list) and isinstance(value, list):
         return len(given) == len(value) and all(map(_is_one, given, value))
-    return same(given, value, loose=True)
+    return same(given, value, "bfcl")
