@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCKS := scripts/locks
 VLLM := .venv-vllm
 
-.PHONY: serve test test-long test-engines test-litellm test-clients bench-record check demo setup train-setup test-setup clients-setup train lock clean
+.PHONY: serve test test-long test-gate test-engines test-litellm test-clients bench-record check demo setup train-setup test-setup clients-setup train lock clean
 
 serve: setup
 	@$(BIN)/headrace serve --port $(PORT)
@@ -30,6 +30,10 @@ test-clients: clients-setup
 test-long: test-setup
 	@HEADRACE_EXAMPLES=10000 HEADRACE_KILLS=20 PATH="$(CURDIR)/$(BIN):$$PATH" \
 		$(BIN)/python -m pytest tests/test_any_request.py tests/e2e/test_killed.py
+
+# The gate over 2,000 candidates of known truth instead of 200.
+test-gate: test-setup
+	@HEADRACE_GATES=2000 $(BIN)/python -m pytest tests/trainer/test_gate.py
 
 # A real vLLM on this machine's processor; a 3.4 GB environment of its own. Some minutes.
 test-engines: test-setup $(VLLM)/.ready

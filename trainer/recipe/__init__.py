@@ -10,10 +10,12 @@ import yaml
 
 from trainer.errors import RecipeError
 from trainer.recipe.curation import SplitSettings, VarietySettings
+from trainer.recipe.gate import GateSettings
 from trainer.recipe.sources import SourceSettings
 from trainer.recipe.training import LoraSettings, TrainingSettings
 
 __all__ = [
+    "GateSettings",
     "LoraSettings",
     "Recipe",
     "SourceSettings",
@@ -37,6 +39,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     variety: VarietySettings = VarietySettings()
     lora: LoraSettings = LoraSettings()
     training: TrainingSettings = TrainingSettings()
+    gate: GateSettings = GateSettings()
     seed: int = 0
 
 
