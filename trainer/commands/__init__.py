@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trainer.commands import dataset, evaluate, promote, train
+from trainer.commands import dataset, evaluate, gate, promote, train
 
-COMMANDS = (dataset, train, evaluate, promote)
+COMMANDS = (dataset, train, evaluate, gate, promote)
 """In the order of their use, as the help shows them."""

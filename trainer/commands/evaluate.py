@@ -12,11 +12,11 @@ from rich.progress import Progress
 from rich.table import Table
 
 from proxy.protocol import adapter
-from trainer import card, dataset, registry
+from trainer import card, dataset, gate, registry, sealed
 from trainer.calibration import calibrate
 from trainer.commands.shared import Commands, console
 from trainer.dataset import SIDES
-from trainer.errors import TrainerError
+from trainer.errors import GateError, TrainerError
 from trainer.evaluate import Asker, Report, balanced, disagreeing, evaluate, judged, write
 from trainer.in_process import of_bundle
 from trainer.rows import Row
@@ -39,7 +39,10 @@ def add(commands: Commands) -> None:
     judge.add_argument(
         "--in-process", type=Path, help="bundle to ask in this process too, to compare the answers"
     )
-    judge.add_argument("--side", action="append", choices=("validation", "seen", "unseen"))
+    judge.add_argument("--side", action="append", choices=(*SIDES[1:], "sealed"))
+    judge.add_argument(
+        "--verdict", type=Path, help="that the open sides were passed: opens the sealed side, once"
+    )
     judge.add_argument("--most", type=int, default=150, help="rows of a side, at most")
     judge.add_argument("--concurrency", type=int, default=4)
     judge.add_argument("--out", type=Path, help="directory for the reports in JSON")
@@ -54,7 +57,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     held_out = dataset.read(options.dataset)
     reports = []
     for side in options.side or ["seen", "unseen"]:
-        rows = balanced(getattr(held_out, side), options.most)
+        rows = balanced(_rows(held_out, side, options), options.most)
         for subject in map(Subject.parse, options.subject or ["base!", "base"]):
             key = os.environ.get(options.key_env, "none")
             asker = Served(options.base_url, subject, key)
@@ -70,6 +73,18 @@ def _evaluate(options: argparse.Namespace) -> None:
         _calibrate(options.calibrate, held_out, reports)
     if options.describe:
         _describe(options.describe, held_out, reports)
+
+
+def _rows(held_out: dataset.Dataset, side: str, options: argparse.Namespace) -> list[Row]:
+    """The rows of a side; the sealed one is opened here, and that is entered into its ledger."""
+    found: list[Row] | None = getattr(held_out, side, None)
+    if found is None:
+        raise GateError(f"{options.dataset} has no side {side!r}; build it with one")
+    if side == "sealed":
+        if options.verdict is None:
+            raise GateError("the sealed side opens for a candidate that passed: --verdict FILE")
+        sealed.unseal(options.dataset, held_out.fingerprint, gate.read(options.verdict))
+    return found
 
 
 def _file_name(report: Report) -> str:
