@@ -34,10 +34,10 @@ from proxy.keeping import Keeping
 from proxy.limits import Limits
 from proxy.logs import Facts
 from proxy.protocol.openai import ChatRequest, FunctionCall, ToolCall, Usage, parse_request
+from proxy.protocol.redact import Redactor
 from proxy.protocol.segments import Record, segments
 from proxy.recorder import Recorder
 from proxy.recording import Recording
-from proxy.redact import Redactor
 from proxy.routing import Defaults, Domain, RouteTable
 from proxy.sinks.segments import SegmentSink
 

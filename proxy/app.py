@@ -47,10 +47,10 @@ from proxy.middleware import ErrorAnswers, RequestLog
 from proxy.outcomes import OutcomeRules
 from proxy.passage import Passage
 from proxy.protocol.prices import PRICES
+from proxy.protocol.redact import Redactor, own_key
 from proxy.record.keys import keyring
 from proxy.record.settings import RecordSettings
 from proxy.recorder import Recorder
-from proxy.redact import Redactor, own_key
 from proxy.responding import Responder
 from proxy.restart import restarter
 from proxy.rollout import LocalRollout, PoolRollout, Rollouts, Source, stamp

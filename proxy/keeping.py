@@ -16,9 +16,9 @@ from proxy.protocol.exchange import Answer, Attempt, Exchange
 from proxy.protocol.feedback import Feedback
 from proxy.protocol.openai import Usage
 from proxy.protocol.prices import PRICES, PriceTable, price_at
+from proxy.protocol.redact import Redactor
 from proxy.protocol.segments import Record
 from proxy.recording import Recording
-from proxy.redact import Redactor
 
 _CHARACTERS = 4
 """Characters of a token, where nobody counted: about right for English (OpenAI, "What are tokens

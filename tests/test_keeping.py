@@ -12,8 +12,8 @@ from proxy.protocol.exchange import Exchange, Level
 from proxy.protocol.feedback import Feedback
 from proxy.protocol.openai import FunctionCall, ToolCall, Usage, parse_request
 from proxy.protocol.prices import Price
+from proxy.protocol.redact import Redactor
 from proxy.recording import Recording, Tape
-from proxy.redact import Redactor
 from tests.scripted import chunk, completion, usage_chunk
 
 BODY = {

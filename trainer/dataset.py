@@ -1,33 +1,36 @@
-"""Rows → a dataset: split so that nothing leaks, varied so that choosing is learnt, and named.
+"""A dataset on disk: rows on four sides, and a manifest that says what made them.
 
-    train       what is trained on, in all its variations
-    validation  rows of the training side, to watch progress
-    seen        questions held out, about tools that training shows
-    unseen      questions about tools that training never shows
+train       what is trained on, in all its variations
+validation  rows of the training side, to watch progress
+seen        questions held out, about tools that training shows
+unseen      questions about tools that training never shows
+sealed      held out too, and opened once for each candidate, by the gate
 
-Sides are chosen by hash of a tool's name or of the question, so that a row stays on its side when
-rows are added or re-ordered.
+train.jsonl …    one row a line; a row's id is the hash of its content
+manifest.json    written last: it marks a whole dataset
+fates.jsonl      what became of every row that was read, for `dataset why`
+openings.jsonl   who opened the sealed rows, and when
+tainted.json     there when rows of it were erased from the record since
 """
 
 from __future__ import annotations
 
 import hashlib
-import random
-from collections import Counter
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-import jsonschema_rs
 import msgspec
 
-from proxy.protocol.openai import Function, FunctionCall
 from trainer import rows
 from trainer.errors import DatasetError
-from trainer.recipe import Recipe, SplitSettings, VarietySettings
 from trainer.rows import Row
-from trainer.sources.bfcl import ABSTAIN
 
 SIDES = ("train", "validation", "seen", "unseen")
+SEALED = "sealed"
+MANIFEST, FATES, OPENINGS, TAINTED = (
+    *("manifest.json", "fates.jsonl", "openings.jsonl", "tainted.json"),
+)
 
 
 class Dataset(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,262 +46,274 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def fingerprint(self) -> str:
         """Hash over all rows and what they accept, in order."""
-        whole = hashlib.sha256()
-        for side in SIDES:
-            for row in getattr(self, side):
-                whole.update(row.id.encode() + msgspec.json.encode(row.accepted))
-        return f"sha256:{whole.hexdigest()}"
+        return fingerprint(row for side in SIDES for row in getattr(self, side))
 
 
-class _Manifest(msgspec.Struct):
-    """What is read of the file that marks a whole dataset."""
+class Example(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A row that a step dropped or changed, as it was before and after."""
 
-    fingerprint: str
+    place: str
+    """Where the row comes from."""
+    before: str
+    after: str = ""
+    """Empty where it fell."""
+    detail: str = ""
+
+
+class StepReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One step of the funnel."""
+
+    name: str
+    version: int = 0
+    """Of the filter; 0 for steps that are none."""
+    settings: msgspec.Raw = msgspec.Raw(b"{}")
+    entered: int
     dropped: dict[str, int]
+    """Reason → rows."""
+    changed: int = 0
+    """Rows that left otherwise than they came."""
+    examples: dict[str, list[Example]] = {}
+    """Reason, or `changed` → some rows of it."""
+
+    @property
+    def left(self) -> int:
+        return self.entered - sum(self.dropped.values())
 
 
-def build(source: Iterable[Row], recipe: Recipe) -> Dataset:
-    """The dataset of a recipe; the same rows and recipe give the same one."""
-    dropped: Counter[str] = Counter()
-    sound = [row for row in source if _is_sound(row, dropped)]
-    train, seen, unseen = _split(sound, recipe.split, dropped)
-    watched, train = train[: recipe.split.validation], train[recipe.split.validation :]
-    chance = random.Random(recipe.seed)
-    varied = _varied(train, recipe.variety, chance)
-    dropped["too_many_negatives"] += len({r.source for r in train} - {r.source for r in varied})
-    seen, unseen = _by_what_was_shown(seen, unseen, varied, dropped)
-    return Dataset(
-        train=varied,
-        validation=_apart(watched, train, dropped),
-        seen=_offered_more(_apart(seen, unseen, dropped), chance),
-        unseen=_offered_more(unseen, chance),
-        dropped=dict(dropped),
-    )
+class Slice(msgspec.Struct, frozen=True):
+    """Rows of one tool or tenant: how many were read, how many are on a side."""
+
+    read: int
+    kept: int
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """What made a dataset, and what became of the rows. `show` prints it."""
+
+    layout: int = 2
+    fingerprint: str
+    rows: dict[str, int]
+    """Side → rows in it; examples, on the training side."""
+    dropped: dict[str, int]
+    """Reason → rows left out."""
+    domain: str = ""
+    sources: msgspec.Raw = msgspec.Raw(b"[]")
+    recipe: msgspec.Raw = msgspec.Raw(b"null")
+    versions: dict[str, str] = {}
+    """Of Headrace's curation code (a hash) and of the libraries that have a say."""
+    skipped: dict[str, int] = {}
+    """Reason → rows that could not be read."""
+    steps: list[StepReport] = []
+    """The funnel."""
+    tools: dict[str, Slice] = {}
+    tenants: dict[str, Slice] = {}
+    largest_cluster: int = 0
+    """Rows in the largest set of groups that are linked."""
+    exchanges: int = 0
+    """Recorded exchanges that rows of it are made of."""
+    isolation: str = ""
+    """What held the code that was run; empty where none was."""
+
+
+class Fate(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What became of one row that was read."""
+
+    row: str
+    source: str
+    exchange: str = ""
+    step: str = ""
+    """Where it fell, or the side that it is on."""
+    reason: str = ""
+    """Empty where it is on a side."""
+    detail: str = ""
+
+
+class Opening(msgspec.Struct, frozen=True):
+    """Somebody looked at the sealed rows."""
+
+    candidate: str
+    at: float
+    """Seconds since the epoch."""
+
+
+class Taint(msgspec.Struct, frozen=True):
+    """Rows of the dataset are made of exchanges that were erased since."""
+
+    exchanges: int
+    rows: dict[str, int]
+    """Side → rows, examples counted."""
+    found_at: float
+
+
+# ---------------------------------------------------------------- writing and reading
+
+
+def fingerprint(of: Iterable[Row]) -> str:
+    """Hash over rows and what they accept, in order."""
+    whole = hashlib.sha256()
+    for row in of:
+        whole.update(row.id.encode() + msgspec.json.encode(row.accepted))
+    return f"sha256:{whole.hexdigest()}"
 
 
 def write(dataset: Dataset, directory: Path) -> None:
-    """One file a side; the manifest last, so that it marks a whole dataset."""
+    """A dataset made by hand: one file a side, and the manifest last."""
     directory.mkdir(parents=True, exist_ok=True)
     for side in SIDES:
         rows.write(directory / f"{side}.jsonl", getattr(dataset, side))
-    manifest = {
-        "fingerprint": dataset.fingerprint,
-        "rows": {side: len(getattr(dataset, side)) for side in SIDES},
-        "dropped": dataset.dropped,
-    }
-    (directory / "manifest.json").write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
+    counts = {side: len(getattr(dataset, side)) for side in SIDES}
+    manifest = Manifest(fingerprint=dataset.fingerprint, rows=counts, dropped=dataset.dropped)
+    write_manifest(manifest, directory)
+
+
+def write_manifest(manifest: Manifest, directory: Path) -> None:
+    """Mark the dataset as whole."""
+    encoded = msgspec.json.format(msgspec.json.encode(manifest))
+    (directory / MANIFEST).write_bytes(encoded + b"\n")
+
+
+def manifest(directory: Path) -> Manifest:
+    """What the manifest says; raises DatasetError where there is none."""
+    try:
+        written = (directory / MANIFEST).read_bytes()
+        return msgspec.json.decode(written, type=Manifest)
+    except (OSError, ValueError) as error:
+        raise DatasetError(
+            f"{directory} holds no dataset ({error}); run `headrace-trainer dataset build`"
+        ) from error
 
 
 def read(directory: Path) -> Dataset:
-    """The dataset in a directory; raises DatasetError when it is not what its manifest says."""
-    try:
-        written = (directory / "manifest.json").read_bytes()
-        manifest = msgspec.json.decode(written, type=_Manifest)
-    except (OSError, ValueError) as error:
+    """The dataset in a directory; raises DatasetError when it is not what its manifest says,
+    and when it is tainted."""
+    said = manifest(directory)
+    tainted = taint(directory)
+    if tainted is not None:
         raise DatasetError(
-            f"{directory} holds no dataset ({error}); run `headrace-trainer dataset`"
-        ) from error
+            f"{directory} is tainted: {tainted.exchanges} of its exchanges were erased; "
+            "build it again"
+        )
     sides = {side: list(rows.read(directory / f"{side}.jsonl")) for side in SIDES}
-    dataset = Dataset(**sides, dropped=manifest.dropped)
-    if dataset.fingerprint != manifest.fingerprint:
+    dataset = Dataset(**sides, dropped=said.dropped)
+    if dataset.fingerprint != said.fingerprint:
         raise DatasetError(f"{directory}: the rows are not those of its manifest; build it again")
     return dataset
 
 
-# ------------------------------------------------------------------ which rows
+def unseal(directory: Path, candidate: str) -> list[Row]:
+    """The sealed rows, for one candidate, once; raises DatasetError the second time.
 
-
-def _is_sound(row: Row, dropped: Counter[str]) -> bool:
-    reason = _fault(row)
-    if reason is not None:
-        dropped[reason] += 1
-    return reason is None
-
-
-def _fault(row: Row) -> str | None:
-    """Why a row would teach something wrong; None for a good one."""
-    if len(row.calls) > 1:
-        return "several_calls"
-    names = [function.name for function in row.functions]
-    if len(set(names)) != len(names):
-        return "tool_offered_twice"
-    for call in row.calls:
-        if call.name not in names:
-            return "calls_a_tool_not_offered"
-        if not _is_valid(row.functions[names.index(call.name)], call):
-            return "label_breaks_the_schema"
-    return None
-
-
-def _is_valid(function: Function, call: FunctionCall) -> bool:
-    """Whether the call satisfies the function's schema; no, where either cannot be read."""
-    try:
-        schema = msgspec.json.decode(function.schema)
-        return jsonschema_rs.is_valid(schema, msgspec.json.decode(call.arguments))
-    except (ValueError, jsonschema_rs.ValidationError):
-        return False
-
-
-# ------------------------------------------------------------------ which side
-
-
-def _share(text: str) -> float:
-    """A number in [0, 1) that a text always gets."""
-    return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) / 2**32
-
-
-def _split(
-    sound: Sequence[Row], settings: SplitSettings, dropped: Counter[str]
-) -> tuple[list[Row], list[Row], list[Row]]:
-    sides: dict[str, list[Row]] = {"train": [], "seen": [], "unseen": []}
-    for row in sorted(sound, key=lambda row: row.id):
-        side = _side(row, settings)
-        kept = _without(row, settings, keep_new=side == "unseen")
-        if kept is None:
-            dropped["no_tool_left"] += 1
-            continue
-        sides[side].append(kept)
-    clean = _apart(sides["train"], [*sides["seen"], *sides["unseen"]], dropped)
-    return clean, sides["seen"], sides["unseen"]
-
-
-def _by_what_was_shown(
-    seen: Sequence[Row], unseen: Sequence[Row], train: Sequence[Row], dropped: Counter[str]
-) -> tuple[list[Row], list[Row]]:
-    """The held-out rows sorted by what training really shows of the tool that they call.
-
-    A tool that training only shows as one not to call belongs to neither side.
+    Whoever looks twice, or tries candidates until one passes, measures their own patience: the
+    openings are kept, and `dataset show` counts them.
     """
-    called = {call.name for row in train for call in row.calls}
-    shown = {function.name for row in train for function in row.functions}
-    known = [row for row in seen if all(call.name in called for call in row.calls)]
-    new = [row for row in seen if any(call.name not in shown for call in row.calls)]
-    dropped["tool_only_a_distractor"] += len(seen) - len(known) - len(new)
-    return known, [*unseen, *new]
+    manifest(directory)
+    if any(opening.candidate == candidate for opening in openings(directory)):
+        raise DatasetError(f"{directory}: {candidate} has had its look at the sealed rows")
+    sealed = list(rows.read(directory / f"{SEALED}.jsonl"))
+    with (directory / OPENINGS).open("ab") as file:
+        file.write(msgspec.json.encode(Opening(candidate, time.time())) + b"\n")
+    return sealed
 
 
-def _apart(rows: Sequence[Row], others: Sequence[Row], dropped: Counter[str]) -> list[Row]:
-    """The rows whose question no other row asks."""
-    taken = {row.group for row in others}
-    apart = [row for row in rows if row.group not in taken]
-    dropped["question_on_two_sides"] += len(rows) - len(apart)
-    return apart
+def openings(directory: Path) -> list[Opening]:
+    """Who looked at the sealed rows, in order."""
+    path = directory / OPENINGS
+    content = path.read_bytes() if path.exists() else b""
+    return msgspec.json.Decoder(Opening).decode_lines(content)
 
 
-def _is_new(name: str, settings: SplitSettings) -> bool:
-    return _share("tool:" + name) < settings.unseen_tools
+# ---------------------------------------------------------------- lineage
 
 
-def _side(row: Row, settings: SplitSettings) -> str:
-    names = [call.name for call in row.calls] or [function.name for function in row.functions]
-    held_out = _share("question:" + row.group) < settings.seen
-    if row.calls:
-        return "unseen" if _is_new(names[0], settings) else "seen" if held_out else "train"
-    if _share("question:" + row.group) >= settings.seen + settings.unseen_tools:
-        return "train"
-    return "unseen" if any(_is_new(name, settings) for name in names) else "seen"
+def fates(directory: Path) -> Iterator[Fate]:
+    """What became of every row that was read; raises DatasetError where nobody kept it."""
+    decoder = msgspec.json.Decoder(Fate)
+    try:
+        with (directory / FATES).open("rb") as lines:
+            yield from map(decoder.decode, lines)
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{directory / FATES}: {error}; build the dataset again") from error
 
 
-def _without(row: Row, settings: SplitSettings, keep_new: bool) -> Row | None:
-    """The row without new tools; on the unseen side, where nothing fits, without the known ones."""
-    if keep_new and row.calls:
-        return row
-    functions = [f for f in row.functions if _is_new(f.name, settings) == keep_new]
-    return msgspec.structs.replace(row, functions=functions) if functions else None
+def why(directory: Path, name: str) -> list[Fate]:
+    """The fates of a row, by its id, its exchange's id or its source."""
+    return [fate for fate in fates(directory) if name in (fate.row, fate.exchange, fate.source)]
 
 
-# ------------------------------------------------------------------ what else is on offer
+class Difference(msgspec.Struct, frozen=True, kw_only=True):
+    """What changed from one dataset to another."""
+
+    added: dict[str, int]
+    """Side → rows, by id, that only the second has."""
+    removed: dict[str, int]
+    moved: dict[str, int]
+    """`train → seen` → rows that both have, on other sides."""
+    recipe: list[str]
+    """`filters.near.threshold: 0.85 → 0.9`"""
+    versions: list[str]
+    steps: list[str]
+    """`near: 120 → 95 dropped`"""
 
 
-def _varied(train: Sequence[Row], settings: VarietySettings, chance: random.Random) -> list[Row]:
-    pool = _pool(train)
-    called = [row for row in train if row.calls]
-    examples = [
-        _shuffled(_with_distractors(row, pool, settings.distractors, chance), chance)
-        for _ in range(settings.copies)
-        for row in called
-    ]
-    unrelated = chance.sample(called, round(settings.unrelated * len(called)))
-    examples += [_unanswerable(row, pool, chance) for row in unrelated]
-    examples += _negatives(train, settings, len(examples), chance)
-    chance.shuffle(examples)
-    return examples
-
-
-def _negatives(
-    train: Sequence[Row], settings: VarietySettings, others: int, chance: random.Random
-) -> list[Row]:
-    """As many copies of the rows that call nothing as the recipe's share allows."""
-    given = [row for row in train if not row.calls] * settings.copies
-    most = round(others * settings.negatives / (1 - settings.negatives))
-    pool = _pool(train)
-    return [
-        _shuffled(_crowded(row, pool, settings.negative_distractors, chance), chance)
-        for row in chance.sample(given, min(len(given), most))
-    ]
-
-
-def _crowded(row: Row, pool: Sequence[Function], most: int, chance: random.Random) -> Row:
-    """The row with at most `most` unrelated tools beside its own."""
-    functions = list(row.functions)
-    for _ in range(chance.randint(0, most) if most else 0):
-        functions.append(_unlike(functions, pool, chance))
-    return msgspec.structs.replace(row, functions=functions)
-
-
-def _offered_more(tested: Sequence[Row], chance: random.Random) -> list[Row]:
-    """Every other row that offers one tool gets three more, so that choosing is tested too."""
-    pool = _pool(tested)
-    return [
-        _shuffled(_with_distractors(row, pool, 3, chance, exactly=True), chance)
-        if row.calls and len(row.functions) == 1 and number % 2
-        else row
-        for number, row in enumerate(tested)
-    ]
-
-
-def _pool(of: Sequence[Row]) -> list[Function]:
-    return list({f.name: f for row in of for f in row.functions}.values())
-
-
-def _with_distractors(
-    row: Row, pool: Sequence[Function], most: int, chance: random.Random, exactly: bool = False
-) -> Row:
-    """The row with at most `most` tools beside the right one: its own, then unrelated ones."""
-    right = [f for f in row.functions if any(f.name == call.name for call in row.calls)]
-    own = [f for f in row.functions if f not in right]
-    if not right:
-        return row
-    wanted = most if exactly else chance.randint(0, most)
-    others = chance.sample(own, min(len(own), max(wanted, min(most, 1))))
-    while len(others) < wanted:
-        others.append(_unlike([*right, *others], pool, chance))
-    return msgspec.structs.replace(row, functions=[*right, *others])
-
-
-def _unanswerable(row: Row, pool: Sequence[Function], chance: random.Random) -> Row:
-    others: list[Function] = []
-    for _ in range(chance.randint(1, 4)):
-        others.append(_unlike([*row.functions, *others], pool, chance))
-    return msgspec.structs.replace(row, functions=others, calls=[], accepted=[], text=ABSTAIN)
-
-
-def _unlike(taken: Sequence[Function], pool: Sequence[Function], chance: random.Random) -> Function:
-    """A tool whose name shares no word with the taken ones', so that it cannot do the same."""
-    words = {word for f in taken for word in _words(f.name)}
-    for _ in range(100):
-        other = chance.choice(pool)
-        if not words & _words(other.name):
-            return other
-    raise DatasetError(
-        "too few different tools to offer unrelated ones; add rows or lower `distractors`"
+def diff(first: Path, second: Path) -> Difference:
+    """What changed from the first dataset to the second."""
+    one, other = manifest(first), manifest(second)
+    before, after = _sides(first), _sides(second)
+    moves = ((before[r], after[r]) for r in before.keys() & after.keys())
+    return Difference(
+        added=_counted(after[row] for row in after.keys() - before.keys()),
+        removed=_counted(before[row] for row in before.keys() - after.keys()),
+        moved=_counted(f"{a} → {b}" for a, b in moves if a != b),
+        recipe=list(_changes(msgspec.json.decode(one.recipe), msgspec.json.decode(other.recipe))),
+        versions=list(_changes(one.versions, other.versions)),
+        steps=list(_changes(_drops(one), _drops(other))),
     )
 
 
-def _words(name: str) -> set[str]:
-    spaced = "".join(f" {c}" if c.isupper() else c for c in name.replace("_", " "))
-    return {word for word in spaced.lower().split() if len(word) > 2 and word not in ("get", "the")}
+def _sides(directory: Path) -> dict[str, str]:
+    """Row id → the side that it is on, before it is varied."""
+    return {fate.row: fate.step for fate in fates(directory) if not fate.reason}
 
 
-def _shuffled(row: Row, chance: random.Random) -> Row:
-    return msgspec.structs.replace(row, functions=chance.sample(row.functions, len(row.functions)))
+def _counted(of: Iterable[str]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for one in of:
+        counts[one] = counts.get(one, 0) + 1
+    return dict(sorted(counts.items()))
+
+
+def _drops(of: Manifest) -> dict[str, str]:
+    return {step.name: f"{sum(step.dropped.values())} dropped" for step in of.steps}
+
+
+def _changes(one: object, other: object, path: str = "") -> Iterator[str]:
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        for key in sorted({*one, *other}):
+            yield from _changes(one.get(key), other.get(key), f"{path}.{key}" if path else key)
+    elif one != other:
+        yield f"{path}: {one} → {other}"
+
+
+def find_taint(directory: Path, erased: frozenset[str]) -> Taint | None:
+    """Mark the dataset where rows of it are made of erased exchanges; returns what was found."""
+    manifest(directory)
+    sides = (*SIDES, SEALED)
+    paths = [(side, directory / f"{side}.jsonl") for side in sides]
+    counts: dict[str, int] = {}
+    found: set[str] = set()
+    for side, path in paths:
+        for row in rows.read(path) if path.exists() else ():
+            if row.exchange in erased:
+                found.add(row.exchange)
+                counts[side] = counts.get(side, 0) + 1
+    if not found:
+        return None
+    tainted = Taint(len(found), counts, time.time())
+    (directory / TAINTED).write_bytes(msgspec.json.encode(tainted))
+    return tainted
+
+
+def taint(directory: Path) -> Taint | None:
+    """What `find_taint` found, once."""
+    path = directory / TAINTED
+    return msgspec.json.decode(path.read_bytes(), type=Taint) if path.exists() else None

@@ -3,7 +3,9 @@
 TrainerError
 ├── RecipeError        a recipe that cannot be run
 ├── SourceError        rows that cannot be read
+├── LabellingError     a teacher that cannot be asked
 ├── DatasetError       a dataset that cannot be made or is not what its manifest says
+├── SandboxError       code that cannot be run safely here
 ├── PreflightError     rows that would train something else than what is meant
 ├── TrainingError      a run that went wrong
 ├── GateError          a verdict that cannot be given, or is not one to act upon
@@ -25,7 +27,15 @@ class SourceError(TrainerError):
     pass
 
 
+class LabellingError(TrainerError):
+    pass
+
+
 class DatasetError(TrainerError):
+    pass
+
+
+class SandboxError(TrainerError):
     pass
 
 

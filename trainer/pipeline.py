@@ -1,6 +1,6 @@
 """From a recipe to a bundle, on one screen.
 
-source ─rows→ dataset ─encode, preflight→ examples ─train→ weights ─canary, card→ bundle
+sources ─rows→ dataset ─encode, preflight→ examples ─train→ weights ─canary, card→ bundle
 """
 
 from __future__ import annotations
@@ -15,32 +15,30 @@ from proxy.protocol.adapter import Canary, Manifest
 from proxy.protocol.base_model import BaseModel
 from proxy.protocol.formats.base import template
 from proxy.protocol.toolcheck import fingerprint
-from trainer import card, dataset, registry
+from trainer import card, dataset, registry, sources
+from trainer.curate.build import build as curate
 from trainer.dataset import SIDES, Dataset
 from trainer.engines.base import Engine, Trained
 from trainer.errors import TrainingError
 from trainer.recipe import Recipe
 from trainer.rows import Row
-from trainer.sources.bfcl import BfclSource
+from trainer.sources.base import Skips
 from trainer.tokens import Encoder, Example
 
 CANARY_TOKENS = 24
 """Greedy tokens that a canary holds: enough to tell the adapter from the base."""
 
 
-def build(recipe: Recipe, directory: Path) -> Dataset:
-    """Read the recipe's source and write the dataset to `directory`."""
-    source = recipe.source
-    built = dataset.build(
-        BfclSource(source.categories, source.tools, source.without).rows(), recipe
-    )
-    dataset.write(built, directory)
-    return built
+def build(recipe: Recipe, directory: Path, skips: Skips) -> Dataset:
+    """Read the recipe's sources and write the dataset to `directory`; `skips` gets what cannot be
+    read."""
+    curate(sources.rows(recipe.sources, skips), recipe, directory, skips=skips)
+    return dataset.read(directory)
 
 
-def train(recipe: Recipe, engine: Engine, run: Path, adapters: Path) -> Path:
+def train(recipe: Recipe, engine: Engine, run: Path, adapters: Path, skips: Skips) -> Path:
     """Build, train, write a new bundle in `adapters`; returns its path. `run` keeps the rest."""
-    built = build(recipe, run / "dataset")
+    built = build(recipe, run / "dataset", skips)
     base = BaseModel.find(recipe.base_model)
     encoder = Encoder(base, template(recipe.template), recipe.format)
     encoder.preflight([row for side in SIDES for row in getattr(built, side)])

@@ -2,55 +2,59 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from trainer.errors import GateError
+pytest.importorskip("scipy", reason="needs the train extra")
+
+from tests.trainer.examples import row, weather
+from trainer import dataset, rows
+from trainer.dataset import Dataset
+from trainer.errors import DatasetError, GateError
 from trainer.gate import Decision, Verdict
-from trainer.sealed import LEDGER, openings, unseal
+from trainer.sealed import unseal
+
+SEALED = [row(weather("Bergen"), question="Rain in Bergen?")]
 
 
-def verdict(decision: Decision = "promote", candidate: str = "api-v2", **more) -> Verdict:
-    return Verdict(
-        candidate=candidate,
-        decision=decision,
-        sentence="",
-        rules=[],
-        power="",
-        at="2026-11-22T00:00:00+00:00",
-        dataset="sha256:1",
-        **more,
-    )
+@pytest.fixture
+def kept(tmp_path) -> Path:
+    """A dataset with a sealed row."""
+    some = [row(weather())]
+    dataset.write(Dataset(train=some, validation=[], seen=some, unseen=some, dropped={}), tmp_path)
+    rows.write(tmp_path / "sealed.jsonl", SEALED)
+    return tmp_path
 
 
-def test_an_opening_is_entered(tmp_path):
-    unseal(tmp_path, "sha256:1", verdict())
-    unseal(tmp_path, "sha256:1", verdict(candidate="api-v3"))
-
-    assert [one.candidate for one in openings(tmp_path)] == ["api-v2", "api-v3"]
+def verdict(kept: Path, decision: Decision = "promote", **more) -> Verdict:
+    about = {"candidate": "api-v2", "dataset": dataset.read(kept).fingerprint} | more
+    return Verdict(decision=decision, sentence="", rules=[], power="", at="", **about)
 
 
-def test_it_is_not_opened_twice_for_one_candidate(tmp_path):
-    unseal(tmp_path, "sha256:1", verdict())
-
-    with pytest.raises(GateError, match="was opened for api-v2"):
-        unseal(tmp_path, "sha256:1", verdict())
+def test_it_opens_for_who_passed_and_that_is_kept(kept):
+    assert unseal(kept, verdict(kept)) == SEALED
+    assert [one.candidate for one in dataset.openings(kept)] == ["api-v2"]
 
 
-@pytest.mark.parametrize("decision", ["hold", "not decidable", "refuse"])
-def test_it_stays_shut_for_who_did_not_pass(tmp_path, decision):
+def test_it_does_not_open_twice_for_one_candidate(kept):
+    unseal(kept, verdict(kept))
+
+    with pytest.raises(DatasetError, match="has had its look"):
+        unseal(kept, verdict(kept))
+
+
+@pytest.mark.parametrize(
+    ("decision", "more"),
+    [("hold", {}), ("not decidable", {}), ("refuse", {}), ("promote", {"sealed": True})],
+)
+def test_it_stays_shut_for_who_did_not_pass_the_rest(kept, decision, more):
     with pytest.raises(GateError, match="has not passed"):
-        unseal(tmp_path, "sha256:1", verdict(decision))
+        unseal(kept, verdict(kept, decision, **more))
 
-    assert openings(tmp_path) == []
+    assert dataset.openings(kept) == []
 
 
-def test_it_stays_shut_for_a_verdict_on_another_dataset(tmp_path):
+def test_it_stays_shut_for_a_verdict_on_another_dataset(kept):
     with pytest.raises(GateError, match="another dataset"):
-        unseal(tmp_path, "sha256:2", verdict())
-
-
-def test_it_stays_shut_where_the_ledger_is_torn(tmp_path):
-    (tmp_path / LEDGER).write_text('{"candidate": ')
-
-    with pytest.raises(GateError, match="ledger"):
-        unseal(tmp_path, "sha256:1", verdict())
+        unseal(kept, verdict(kept, dataset="sha256:2"))

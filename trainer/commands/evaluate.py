@@ -39,7 +39,7 @@ def add(commands: Commands) -> None:
     judge.add_argument(
         "--in-process", type=Path, help="bundle to ask in this process too, to compare the answers"
     )
-    judge.add_argument("--side", action="append", choices=(*SIDES[1:], "sealed"))
+    judge.add_argument("--side", action="append", choices=(*SIDES[1:], dataset.SEALED))
     judge.add_argument(
         "--verdict", type=Path, help="that the open sides were passed: opens the sealed side, once"
     )
@@ -76,15 +76,13 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _rows(held_out: dataset.Dataset, side: str, options: argparse.Namespace) -> list[Row]:
-    """The rows of a side; the sealed one is opened here, and that is entered into its ledger."""
-    found: list[Row] | None = getattr(held_out, side, None)
-    if found is None:
-        raise GateError(f"{options.dataset} has no side {side!r}; build it with one")
-    if side == "sealed":
-        if options.verdict is None:
-            raise GateError("the sealed side opens for a candidate that passed: --verdict FILE")
-        sealed.unseal(options.dataset, held_out.fingerprint, gate.read(options.verdict))
-    return found
+    """The rows of a side; the sealed one is opened here, and that is kept in its ledger."""
+    if side != dataset.SEALED:
+        found: list[Row] = getattr(held_out, side)
+        return found
+    if options.verdict is None:
+        raise GateError("the sealed side opens for a candidate that passed: --verdict FILE")
+    return sealed.unseal(options.dataset, gate.read(options.verdict))
 
 
 def _file_name(report: Report) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.table import Table
 
 from proxy.protocol import adapter
-from trainer import dataset, gate, sealed
+from trainer import dataset, gate
 from trainer.commands.shared import Commands, console, find_recipe
 from trainer.errors import GateError
 from trainer.evaluate import Report, read
@@ -86,7 +86,7 @@ def _show(verdict: gate.Verdict) -> None:
 def _tell_of_the_sealed_side(
     verdict: gate.Verdict, directory: Path, settings: GateSettings
 ) -> None:
-    opened = len(sealed.openings(directory))
+    opened = len(dataset.openings(directory))
     if verdict.decision == "promote" and not verdict.sealed:
         console.print(f"The sealed side may be opened for {verdict.candidate}, once.")
     if opened >= settings.sealed_openings:

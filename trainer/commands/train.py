@@ -6,8 +6,9 @@ import argparse
 from pathlib import Path
 
 from trainer import pipeline
-from trainer.commands.shared import Commands, console, find_recipe
+from trainer.commands.shared import Commands, console, find_recipe, tell
 from trainer.errors import TrainerError
+from trainer.sources.base import Skips
 
 
 def add(commands: Commands) -> None:
@@ -23,7 +24,7 @@ def add(commands: Commands) -> None:
     train.set_defaults(run=_train)
 
 
-def _train(options: argparse.Namespace) -> None:
+def _train(options: argparse.Namespace) -> int:
     read = find_recipe(options.recipe)
     try:
         from trainer.engines.peft import PeftEngine
@@ -33,5 +34,7 @@ def _train(options: argparse.Namespace) -> None:
         ) from error
     options.out.mkdir(parents=True, exist_ok=True)
     options.adapters.mkdir(parents=True, exist_ok=True)
-    bundle = pipeline.train(read, PeftEngine(), options.out, options.adapters)
+    skips = Skips()
+    bundle = pipeline.train(read, PeftEngine(), options.out, options.adapters, skips)
     console.print(f"{bundle}: evaluate it, then `headrace-trainer promote {bundle.name}`")
+    return tell(skips)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 import yaml
 
 from trainer.errors import RecipeError
-from trainer.recipe.curation import SplitSettings, VarietySettings
+from trainer.recipe.curation import FilterSettings, SplitSettings, VarietySettings
 from trainer.recipe.gate import GateSettings
-from trainer.recipe.sources import SourceSettings
+from trainer.recipe.sources import BfclSettings, SourceSettings
 from trainer.recipe.training import LoraSettings, TrainingSettings
 
 __all__ = [
+    "BfclSettings",
+    "FilterSettings",
     "GateSettings",
     "LoraSettings",
     "Recipe",
@@ -34,7 +36,9 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     format: Literal["structured", "hermes"]
     template: str
     """Template to freeze into the bundle, one of proxy/protocol/formats/templates."""
-    source: SourceSettings
+    sources: Annotated[list[SourceSettings], msgspec.Meta(min_length=1)]
+    """Read one after the other."""
+    filters: FilterSettings = FilterSettings()
     split: SplitSettings = SplitSettings()
     variety: VarietySettings = VarietySettings()
     lora: LoraSettings = LoraSettings()

@@ -1,8 +1,8 @@
 """A model as the judge of two answers: blind, in both orders, beside a reference answer.
 
 It sees the question, a reference, and two answers without names, and grades each from 1 to 5 on
-four aspects, by levels that are written out. Then the same with the answers exchanged: where the two
-orders disagree about the better one, it is a tie. What it says is kept by its snapshot and the
+four aspects, by levels that are written out. Then the same with the answers exchanged: where the
+two orders disagree about the better one, it is a tie. What it says is kept by its snapshot and the
 prompt's hash, so that the same question is never paid twice and another snapshot never mistaken for
 it. Whether its word counts is decided in `trainer.trust`.
 Source of the controls: Zheng et al., "Judging LLM-as-a-judge with MT-Bench" (2023).

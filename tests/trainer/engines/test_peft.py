@@ -25,7 +25,7 @@ from tests.trainer.examples import row, weather
 from trainer.engines import base_weights, peft
 from trainer.engines.peft import PeftEngine, PeftTrained
 from trainer.errors import TrainingError
-from trainer.recipe import LoraSettings, Recipe, SourceSettings, TrainingSettings
+from trainer.recipe import LoraSettings, Recipe, TrainingSettings
 from trainer.tokens import Encoder, Example
 
 CITIES = ("Oslo", "Rome", "Lima", "Kyiv")
@@ -33,7 +33,7 @@ RECIPE = Recipe(
     domain="test",
     format="structured",
     template="structured",
-    source=SourceSettings("bfcl", []),
+    sources=[],
     lora=LoraSettings(rank=8, alpha=16),
     training=TrainingSettings(
         learning_rate=2e-3, warmup=0.0, batch_tokens=100, micro_tokens=500, max_tokens=200

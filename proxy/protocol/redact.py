@@ -19,11 +19,11 @@ import re
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import msgspec
 
-from proxy.recognise import HINTS, PERSONAL, SECRETS, Finder, known
+from proxy.protocol.recognise import HINTS, PERSONAL, SECRETS, Finder, known
 
 MAX_DEPTH = 8
 """JSON within JSON is followed so deep; deeper it is treated as text. Chosen: agents nest two."""
@@ -39,6 +39,13 @@ _SECRET_FIELDS = re.compile(
     r"|(proxy_)?authorization|(private|secret|access)_key|(set_)?cookie"
 )
 """Fields whose text is a secret whatever it looks like; `-` counts as `_`."""
+
+
+class Names(Protocol):
+    """What stands in a value's place."""
+
+    def name(self, kind: str, value: str) -> str:
+        """`<kind:…>`, eight hexadecimal digits; the same for the same value."""
 
 
 class Pseudonyms(NamedTuple):
@@ -83,13 +90,17 @@ class Redactor:
 
     def redact(self, value: object, conversation: str) -> object:
         """The same plain value (dict, list, str, …) without what must not be kept."""
-        return _Walk(self, Pseudonyms(self._key, conversation)).value(value, 0)
+        return self.renamed(value, Pseudonyms(self._key, conversation))
+
+    def renamed(self, value: object, names: Names) -> object:
+        """The same, with names of the caller's."""
+        return _Walk(self, names).value(value, 0)
 
     def redact_json(self, content: bytes, conversation: str) -> bytes:
         """The same for a JSON document. Written anew: a field that occurs twice occurs once."""
         return msgspec.json.encode(self.redact(msgspec.json.decode(content), conversation))
 
-    def text(self, text: str, names: Pseudonyms) -> str:
+    def text(self, text: str, names: Names) -> str:
         """A text without what must not be kept."""
         if self._is_clean(text) if len(text) < _SHORT else self._has_no_hint(text):
             return text
@@ -104,7 +115,7 @@ class Redactor:
 
 
 class _Walk:
-    def __init__(self, redactor: Redactor, names: Pseudonyms) -> None:
+    def __init__(self, redactor: Redactor, names: Names) -> None:
         self._redactor = redactor
         self._names = names
 
@@ -169,7 +180,7 @@ def _hides(text: str, value: object) -> bool:
     return fewer or "\\u003a" in text.lower()
 
 
-def _replaced(text: str, finders: Mapping[str, Finder], names: Pseudonyms) -> str:
+def _replaced(text: str, finders: Mapping[str, Finder], names: Names) -> str:
     for kind, find in finders.items():
         text = find(text, lambda value, kind=kind: names.name(kind, value))  # type: ignore[misc]
     return text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.recognise import PERSONAL, SECRETS, known
+from proxy.protocol.recognise import PERSONAL, SECRETS, known
 
 KINDS = {**PERSONAL, **SECRETS}
 

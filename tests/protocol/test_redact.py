@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.redact import Redactor, own_key
+from proxy.protocol.redact import Redactor, own_key
 
 KEY = b"k" * 32
 REDACTOR = Redactor(KEY)
