@@ -6,13 +6,15 @@ import argparse
 import asyncio
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from rich.progress import Progress
 from rich.table import Table
 
 from proxy.protocol import adapter
-from trainer import card, dataset, gate, registry, sealed
+from trainer import card, dataset, docs_benchmark, gate, registry, sealed
+from trainer.benchmarks import python_docs
 from trainer.calibration import calibrate
 from trainer.commands.shared import Commands, console
 from trainer.dataset import SIDES
@@ -20,6 +22,8 @@ from trainer.errors import GateError, TrainerError
 from trainer.evaluate import Asker, Report, balanced, disagreeing, evaluate, judged, write
 from trainer.in_process import of_bundle
 from trainer.rows import Row
+from trainer.sandbox import Limits, Sandbox
+from trainer.scorers.docs import MARKS
 from trainer.served import Served
 from trainer.subject import Subject
 
@@ -27,7 +31,9 @@ from trainer.subject import Subject
 def add(commands: Commands) -> None:
     """Add the command."""
     judge = commands.add_parser("evaluate", help="ask a server a dataset's held-out rows")
-    judge.add_argument("--dataset", type=Path, required=True)
+    asked = judge.add_mutually_exclusive_group(required=True)
+    asked.add_argument("--dataset", type=Path)
+    asked.add_argument("--benchmark", choices=("python-docs",), help="ask its questions instead")
     judge.add_argument("--base-url", default="http://127.0.0.1:8080/v1")
     judge.add_argument(
         "--subject",
@@ -54,6 +60,9 @@ def add(commands: Commands) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
+    if options.benchmark:
+        _ask_about_docs(options)
+        return
     held_out = dataset.read(options.dataset)
     reports = []
     for side in options.side or ["seen", "unseen"]:
@@ -73,6 +82,34 @@ def _evaluate(options: argparse.Namespace) -> None:
         _calibrate(options.calibrate, held_out, reports)
     if options.describe:
         _describe(options.describe, held_out, reports)
+
+
+def _ask_about_docs(options: argparse.Namespace) -> None:
+    """Ask the documentation benchmark's questions, and run the answers in the sandbox."""
+    questions = python_docs()
+    place = Sandbox(Limits(seconds=20), preload=("numpy", "pandas", "requests"))
+    reports = []
+    for subject in map(Subject.parse, options.subject or ["base"]):
+        key = os.environ.get(options.key_env, "none")
+        with Progress(console=console, transient=True) as progress:
+            bar = progress.add_task(str(subject), total=len(questions))
+            asked = docs_benchmark.ask(
+                questions,
+                place,
+                base_url=options.base_url,
+                subject=subject,
+                key=key,
+                concurrency=options.concurrency,
+                progress=partial(progress.advance, bar),
+            )
+            reports.append(asyncio.run(asked))
+    place.close()
+    table = Table("", *(str(report.subject) for report in reports))
+    for name in (*MARKS, "good"):
+        table.add_row(name, *(str(report.figures()[name]) for report in reports))
+    console.print(table)
+    for report in reports if options.out else ():
+        docs_benchmark.write(report, options.out / f"{report.subject}-python-docs.json")
 
 
 def _rows(held_out: dataset.Dataset, side: str, options: argparse.Namespace) -> list[Row]:
