@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trainer.commands import dataset, evaluate, gate, judge, label, promote, rows, train
+from trainer.commands import dataset, evaluate, gate, judge, label, promote, report, rows, train
 
-COMMANDS = (rows, label, dataset, train, evaluate, judge, gate, promote)
+COMMANDS = (rows, label, dataset, train, evaluate, judge, gate, report, promote)
 """In the order of their use, as the help shows them."""
