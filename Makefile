@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCKS := scripts/locks
 VLLM := .venv-vllm
 
-.PHONY: serve test test-long test-gate test-engines test-litellm test-clients bench-record check demo setup train-setup test-setup clients-setup train lock clean
+.PHONY: serve test test-long test-gate test-engines test-litellm test-clients bench-record check demo setup train-setup test-setup clients-setup train result-docs lock clean
 
 serve: setup
 	@$(BIN)/headrace serve --port $(PORT)
@@ -56,6 +56,11 @@ demo: train-setup
 train: train-setup
 	$(BIN)/headrace-trainer train --recipe api --out runs/api
 	$(BIN)/headrace-trainer train --recipe bookings --out runs/bookings
+
+# The documentation expert, from rows to a page of results. `make result-docs MINUTES=60` of training.
+MINUTES ?= 60
+result-docs: train-setup
+	$(BIN)/python scripts/docs_expert.py --minutes $(MINUTES)
 
 # ---------------------------------------------------------------- set-up
 

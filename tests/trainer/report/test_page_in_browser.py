@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
-playwright = pytest.importorskip("playwright.sync_api", reason="needs the extra browser")
+pytest.importorskip("playwright.sync_api", reason="needs the extra browser")
 pytest.importorskip("matplotlib", reason="needs the train extra")
+
+from playwright import sync_api as playwright
 
 from tests.trainer.report.test_evaluation import twin
 from trainer.figures import Figure
