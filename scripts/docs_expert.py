@@ -43,8 +43,8 @@ def main() -> None:
         where = ("--out", str(run_directory / "train"), "--adapters", str(adapters))
         run(TRAINER, "train", "--recipe", str(recipe), *where)
     bundle = sorted(adapters.glob("docs-v*"))[-1]
-    base, expert = _asked(bundle, run_directory)
-    page = ROOT / "docs" / "results" / f"{datetime.date.today()}-docs-expert.md"
+    base, expert = _asked(bundle, run_directory, options.questions)
+    page = options.results / f"{datetime.date.today()}-docs-expert.md"
     page.write_text(_page(base, expert, bundle.name, read, kept, options))
     print(page)
 
@@ -54,6 +54,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "docs")
     parser.add_argument("--recipe", default="docs")
     parser.add_argument("--minutes", type=float, default=60, help="of training; cuts the rows")
+    parser.add_argument("--questions", type=int, default=100)
+    parser.add_argument("--results", type=Path, default=ROOT / "docs" / "results")
     parser.add_argument("--tokens-per-second", type=float, default=400, help="of this machine")
     return parser.parse_args()
 
@@ -123,7 +125,7 @@ def _benchmark() -> list[Row]:
 # ------------------------------------------------------------------ answers
 
 
-def _asked(bundle: Path, directory: Path) -> tuple[DocsReport, DocsReport]:
+def _asked(bundle: Path, directory: Path, questions: int) -> tuple[DocsReport, DocsReport]:
     """The base's and the adapter's answers, through the proxy."""
     champions = bundle.parent / "champions.json"
     champions.write_bytes(msgspec.json.encode({"docs": bundle.name}))
@@ -136,6 +138,7 @@ def _asked(bundle: Path, directory: Path) -> tuple[DocsReport, DocsReport]:
     with server(directory, changes) as base_url:
         subjects = ("--subject", "base", "--subject", bundle.name)
         where = ("--base-url", base_url, "--concurrency", "2", "--out", str(answers))
+        where += ("--most", str(questions))
         run(TRAINER, "evaluate", "--benchmark", "python-docs", *subjects, *where)
     base, expert = (
         docs_benchmark.read(answers / f"{name}-python-docs.json") for name in ("base", bundle.name)
@@ -158,8 +161,9 @@ def _page(
     made = (
         f"{datetime.date.today()}. SmolLM2-135M-Instruct, LoRA, trained on {kept} of {read} rows of"
         f" documentation (what {options.minutes:g} minutes allow at"
-        f" {options.tokens_per_second:g} tokens/s), served by the embedded engine, and asked the"
-        " hundred questions of `trainer/benchmarks/python_docs_100.yaml`, greedily. Judged by"
+        f" {options.tokens_per_second:g} tokens/s), served by the embedded engine, and asked"
+        f" {len(base.answers)} questions of `trainer/benchmarks/python_docs_100.yaml`, greedily."
+        " Judged by"
         " execution alone ([evaluation](../evaluation.md)). 95 % intervals: Wilson for shares,"
         " Tango for differences; exact paired p.\n"
     )

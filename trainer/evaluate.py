@@ -117,6 +117,11 @@ def rejudged(report: Report, rows: Iterable[Row]) -> Report:
     return _report(answers, report.subject, report.side, report.refused, report.dataset)
 
 
+def recounted(report: Report, answers: list[Answered]) -> Report:
+    """The report with other answers in place of its own, and the figures that they come to."""
+    return _report(answers, report.subject, report.side, report.refused, report.dataset)
+
+
 def _report(
     answers: list[Answered], subject: Subject, side: str, refused: int, dataset: str
 ) -> Report:

@@ -13,13 +13,14 @@ from rich.progress import Progress
 from rich.table import Table
 
 from proxy.protocol import adapter
-from trainer import card, dataset, docs_benchmark, gate, registry, sealed
+from trainer import card, dataset, docs_benchmark, gate, registry, regressions, sealed
 from trainer.benchmarks import python_docs
 from trainer.calibration import calibrate
 from trainer.commands.shared import Commands, console
 from trainer.dataset import SIDES
 from trainer.errors import GateError, TrainerError
 from trainer.evaluate import Asker, Report, balanced, disagreeing, evaluate, judged, write
+from trainer.figures import Figure
 from trainer.in_process import of_bundle
 from trainer.rows import Row
 from trainer.sandbox import Limits, Sandbox
@@ -34,6 +35,9 @@ def add(commands: Commands) -> None:
     asked = judge.add_mutually_exclusive_group(required=True)
     asked.add_argument("--dataset", type=Path)
     asked.add_argument("--benchmark", choices=("python-docs",), help="ask its questions instead")
+    asked.add_argument(
+        "--probes", metavar="FILE", help="plain questions, or `general`: forgetting, canaries"
+    )
     judge.add_argument("--base-url", default="http://127.0.0.1:8080/v1")
     judge.add_argument(
         "--subject",
@@ -63,6 +67,9 @@ def _evaluate(options: argparse.Namespace) -> None:
     if options.benchmark:
         _ask_about_docs(options)
         return
+    if options.probes:
+        _ask_probes(options)
+        return
     held_out = dataset.read(options.dataset)
     reports = []
     for side in options.side or ["seen", "unseen"]:
@@ -86,7 +93,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 def _ask_about_docs(options: argparse.Namespace) -> None:
     """Ask the documentation benchmark's questions, and run the answers in the sandbox."""
-    questions = python_docs()
+    questions = python_docs()[: options.most]
     place = Sandbox(Limits(seconds=20), preload=("numpy", "pandas", "requests"))
     reports = []
     for subject in map(Subject.parse, options.subject or ["base"]):
@@ -110,6 +117,18 @@ def _ask_about_docs(options: argparse.Namespace) -> None:
     console.print(table)
     for report in reports if options.out else ():
         docs_benchmark.write(report, options.out / f"{report.subject}-python-docs.json")
+
+
+def _ask_probes(options: argparse.Namespace) -> None:
+    """Ask plain questions that training must not have spoilt."""
+    probes = regressions.read(options.probes)
+    for subject in map(Subject.parse, options.subject or ["base"]):
+        asker = Served(options.base_url, subject, os.environ.get(options.key_env, "none"))
+        report = asyncio.run(regressions.ask(probes, asker=asker, subject=subject))
+        right = Figure.of(sum(a.score.call_exact for a in report.answers), len(report.answers))
+        console.print(f"{subject}: right {right}", highlight=False)
+        if options.out:
+            write(report, options.out / f"{_file_name(report)}.json")
 
 
 def _rows(held_out: dataset.Dataset, side: str, options: argparse.Namespace) -> list[Row]:

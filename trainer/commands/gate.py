@@ -28,7 +28,7 @@ def add(commands: Commands) -> None:
     gate.add_argument("--recipe", help="whose section `gate` holds the rules")
     gate.add_argument("--dataset", type=Path, help="to compare prompts, and for the sealed side")
     gate.add_argument("--bundle", type=Path, help="the candidate's, to compare prompts")
-    gate.add_argument("--canaries", type=Path, help="what `evaluate --canaries` wrote")
+    gate.add_argument("--canaries", type=Path, help="what `evaluate --probes` wrote of them")
     gate.add_argument("--approved-by", default="", help="who approves what the rules promote")
     gate.add_argument("--out", type=Path, help="file for the verdict in JSON")
     gate.set_defaults(run=_gate)
