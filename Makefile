@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCKS := scripts/locks
 VLLM := .venv-vllm
 
-.PHONY: serve test test-long test-gate test-engines test-litellm test-clients bench-record check demo setup train-setup test-setup clients-setup train result-docs lock clean
+.PHONY: serve test test-long test-gate test-bfcl test-engines test-litellm test-clients bench-record check demo setup train-setup test-setup clients-setup train result-docs lock clean
 
 serve: setup
 	@$(BIN)/headrace serve --port $(PORT)
@@ -34,6 +34,19 @@ test-long: test-setup
 # The gate over 2,000 candidates of known truth instead of 200.
 test-gate: test-setup
 	@HEADRACE_GATES=2000 $(BIN)/python -m pytest tests/trainer/test_gate.py
+
+# The leaderboard's own command, in an environment of its own, asks a running Headrace; its score must
+# be ours. Some ten minutes: `make test-bfcl CATEGORIES=live_relevance`
+CATEGORIES ?= live_relevance,live_parallel,live_simple
+test-bfcl: train-setup .venv-bfcl/.ready
+	@$(BIN)/python scripts/bfcl_command.py --categories $(CATEGORIES)
+
+.venv-bfcl/.ready: scripts/bfcl-command.txt $(LOCKS)/bfcl.txt
+	@echo "installing bfcl-eval's command …"
+	@$(PYTHON) -m venv .venv-bfcl
+	@.venv-bfcl/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@.venv-bfcl/bin/python -m pip install --quiet --require-hashes --no-deps -r $(LOCKS)/bfcl.txt
+	@touch $@
 
 # A real vLLM on this machine's processor; a 3.4 GB environment of its own. Some minutes.
 test-engines: test-setup $(VLLM)/.ready
@@ -134,4 +147,4 @@ lock: train-setup
 	@scripts/lock
 
 clean:
-	rm -rf $(VENV) .venv-litellm .venv-clients .venv-clients-openai2 $(NODE)/node_modules build *.egg-info
+	rm -rf $(VENV) .venv-litellm .venv-bfcl .venv-clients .venv-clients-openai2 $(NODE)/node_modules build *.egg-info

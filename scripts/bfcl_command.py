@@ -44,7 +44,7 @@ def main() -> int:
     categories = options.categories.split(",")
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
-        changes = {"models: [": f"models: [{MODEL}, "}
+        changes = {"models: [": f"models: [{MODEL}, ", "preload: true ": "preload: false "}
         with server(root, changes) as base_url:
             _run(options, root, base_url, categories)
         scores = [_compared(root, category) for category in categories]

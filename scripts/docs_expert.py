@@ -134,6 +134,7 @@ def _asked(bundle: Path, directory: Path, questions: int) -> tuple[DocsReport, D
         "adapters: adapters ": f"adapters: {bundle.parent} ",
         "\n  chat:\n    plan:": "\n  docs:\n    plan:",
         "chat: chat ": "chat: docs ",
+        "preload: true ": "preload: false ",
     }
     with server(directory, changes) as base_url:
         subjects = ("--subject", "base", "--subject", bundle.name)
