@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from proxy.protocol.openai import Function, FunctionCall
+from trainer.recipe.sources import BfclSettings
 from trainer.scorers import bfcl
+from trainer.sources.base import Skips
 from trainer.sources.bfcl import BfclSource, _folder
 
 PYTHON = (
@@ -83,7 +85,9 @@ def ours(item: Item, calls: list[Call]) -> str:
 
 
 def items(category: str) -> Iterator[Item]:
-    rows = {row.source: row for row in BfclSource([category]).rows()}
+    rows = {
+        row.source: row for row in BfclSource(BfclSettings(categories=[category]), Skips()).rows()
+    }
     questions = _read(_folder() / f"BFCL_v4_{category}.json")
     truths = {t["id"]: t for t in _read(_folder() / "possible_answer" / f"BFCL_v4_{category}.json")}
     for question in questions:
