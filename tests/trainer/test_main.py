@@ -50,7 +50,7 @@ def told(capsys, *arguments: str) -> str:
 def test_an_unknown_recipe_is_told_with_those_that_ship(capsys, tmp_path, command):
     line = told(capsys, command, "--recipe", "apy", "--out", str(tmp_path / "run"))
 
-    assert line == "headrace-trainer: no recipe 'apy'; shipped ones: api, bookings"
+    assert line == "headrace-trainer: no recipe 'apy'; shipped ones: api, bookings, docs"
 
 
 @pytest.mark.parametrize("command", ["dataset", "train"])
