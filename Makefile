@@ -10,7 +10,7 @@ VLLM := .venv-vllm
 
 .PHONY: serve test check demo setup train-setup test-setup clients-setup train lock clean
 .PHONY: test-long test-engines test-litellm test-clients test-deploy test-statistics test-report test-pages
-.PHONY: bench-record bench-shadow bench-dedupe
+.PHONY: test-gate test-bfcl bench-record bench-shadow bench-dedupe result-docs
 
 serve: setup
 	@$(BIN)/headrace serve --port $(PORT)
@@ -49,6 +49,23 @@ test-pages: test-setup
 	@$(PIP) 'playwright>=1.65'
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m browser -rs
 
+# The gate over 2,000 candidates of known truth instead of 200.
+test-gate: test-setup
+	@HEADRACE_GATES=2000 $(BIN)/python -m pytest tests/trainer/test_gate.py
+
+# The leaderboard's own command, in an environment of its own, asks a running Headrace; its score must
+# be ours. Some ten minutes: `make test-bfcl CATEGORIES=live_relevance`
+CATEGORIES ?= live_relevance,live_parallel,live_simple
+test-bfcl: train-setup .venv-bfcl/.ready
+	@$(BIN)/python scripts/bfcl_command.py --categories $(CATEGORIES)
+
+.venv-bfcl/.ready: scripts/bfcl-command.txt $(LOCKS)/bfcl.txt
+	@echo "installing bfcl-eval's command …"
+	@$(PYTHON) -m venv .venv-bfcl
+	@.venv-bfcl/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@.venv-bfcl/bin/python -m pip install --quiet --require-hashes --no-deps -r $(LOCKS)/bfcl.txt
+	@touch $@
+
 # A real vLLM on this machine's processor; a 3.4 GB environment of its own. Some minutes.
 test-engines: test-setup $(VLLM)/.ready
 	@HEADRACE_VLLM="$(CURDIR)/$(VLLM)/bin/python" PATH="$(CURDIR)/$(BIN):$$PATH" \
@@ -86,6 +103,11 @@ demo: train-setup
 train: train-setup
 	$(BIN)/headrace-trainer train --recipe api --out runs/api
 	$(BIN)/headrace-trainer train --recipe bookings --out runs/bookings
+
+# The documentation expert, from rows to a page of results. `make result-docs MINUTES=60` of training.
+MINUTES ?= 60
+result-docs: train-setup
+	$(BIN)/python scripts/docs_expert.py --minutes $(MINUTES)
 
 # ---------------------------------------------------------------- set-up
 
@@ -159,4 +181,4 @@ lock: train-setup
 	@scripts/lock
 
 clean:
-	rm -rf $(VENV) .venv-litellm .venv-clients .venv-clients-openai2 $(NODE)/node_modules build *.egg-info
+	rm -rf $(VENV) .venv-litellm .venv-bfcl .venv-clients .venv-clients-openai2 $(NODE)/node_modules build *.egg-info

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from proxy.protocol import adapter
@@ -48,9 +48,14 @@ def compare(base_url: str, domain: str, champion: str, scratch: Path) -> None:
 
 
 @contextlib.contextmanager
-def server(scratch: Path) -> Iterator[str]:
-    """A fresh server on a free port, with a record of its own; yields its base_url."""
+def server(scratch: Path, changes: Mapping[str, str] | None = None) -> Iterator[str]:
+    """A fresh server on a free port, with a record of its own; yields its base_url.
+
+    `changes` replace texts of routes.yaml.
+    """
     settings = (ROOT / "routes.yaml").read_text()
+    for before, after in (changes or {}).items():
+        settings = settings.replace(before, after)
     settings = settings.replace("adapters: adapters ", f"adapters: {ROOT / 'adapters'} ")
     settings = settings.replace("~/.local/state/headrace/record", str(scratch / "record"))
     (scratch / "routes.yaml").write_text(settings)

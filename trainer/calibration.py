@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from scipy.stats import beta
-
 from proxy.protocol.calibration import Calibration, Step
+from proxy.protocol.evidence.intervals import upper
 from trainer.errors import TrainerError
 
 STEPS = 20
 """Floors that are tried, at equal shares of the answers. Chosen: fewer waste answers, more leave
 too few in the first step to show anything."""
-_CERTAINTY = 0.95
 
 
 class Judged(NamedTuple):
@@ -35,11 +33,6 @@ def calibrate(judged: Sequence[Judged], reference: str, dataset_fingerprint: str
     floors = sorted({surest[count - 1].confidence for count in counts}, reverse=True)
     steps = [_step([one for one in surest if one.confidence >= floor], floor) for floor in floors]
     return Calibration(reference=reference, dataset_fingerprint=dataset_fingerprint, steps=steps)
-
-
-def upper(wrong: int, served: int) -> float:
-    """Upper end of the one-sided 95 % Clopper-Pearson interval of wrong / served."""
-    return 1.0 if wrong == served else float(beta.ppf(_CERTAINTY, wrong + 1, served - wrong))
 
 
 def _step(served: Sequence[Judged], floor: float) -> Step:

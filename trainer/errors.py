@@ -7,7 +7,9 @@ TrainerError
 ├── DatasetError       a dataset that cannot be made or is not what its manifest says
 ├── SandboxError       code that cannot be run safely here
 ├── PreflightError     rows that would train something else than what is meant
-└── TrainingError      a run that went wrong
+├── TrainingError      a run that went wrong
+├── GateError          a verdict that cannot be given, or is not one to act upon
+└── JudgeError         a judge that cannot be asked, or does not count
 """
 
 from __future__ import annotations
@@ -42,4 +44,12 @@ class PreflightError(TrainerError):
 
 
 class TrainingError(TrainerError):
+    pass
+
+
+class GateError(TrainerError):
+    pass
+
+
+class JudgeError(TrainerError):
     pass

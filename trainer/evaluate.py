@@ -1,96 +1,55 @@
-"""Evaluating what is served: a dataset's held-out rows, asked over HTTP, judged, counted.
+"""Evaluating what is served: a dataset's held-out rows, asked, judged, counted, and kept.
 
 The items go through the proxy (or any other OpenAI endpoint), so that templates, quantisation,
-constraints and parsing are part of what is measured.
+constraints and parsing are part of what is measured. Every answer is kept, with who gave it and
+when, so that a report can be judged anew (`rejudged`) after a rule has changed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import msgspec
-from openai import APIError, AsyncOpenAI
-from openai.types.chat import ChatCompletion
-from scipy.stats import binomtest
 
-from proxy.protocol.formats.base import Parsed, call
+from proxy.protocol.formats.base import Parsed, call, dumps
+from proxy.protocol.formats.structured import with_query
 from trainer.calibration import Judged
 from trainer.errors import TrainerError
+from trainer.figures import Answered, Figure, by_category, by_tool, category, figures, means
 from trainer.rows import Row
-from trainer.scorers.toolcall import Score, score
-
-SLICES: dict[str, tuple[str, Callable[[Score], bool]]] = {
-    "call exact": ("call_exact", lambda s: s.must_call),
-    "call match": ("call_match", lambda s: s.must_call),
-    "tool name": ("tool_name", lambda s: s.must_call),
-    "valid JSON": ("json_valid", lambda s: True),
-    "missed calls": ("missed", lambda s: s.must_call),
-    "false calls": ("called", lambda s: not s.must_call),
-}
-"""Figure → (field of Score that counts, which scores it is counted over)."""
+from trainer.scorers.structured import Five, five
+from trainer.scorers.toolcall import refused, score
+from trainer.subject import Subject
 
 
-class Subject(msgspec.Struct, frozen=True):
-    """Who is asked: an adapter, or the base model, and whether it is made to call a tool."""
+class Said(msgspec.Struct, frozen=True, kw_only=True):
+    """What came back for one row."""
 
-    adapter: str
-    """Id of an adapter, or `base`."""
-    must_call: bool = False
-    """Ask with `tool_choice: required`, and only what has to be answered by a call: the fair
-    comparison for a base model that would rather talk."""
-
-    @classmethod
-    def parse(cls, text: str) -> Subject:
-        """`api-v1`, `base`, or with the choice taken away `base!`."""
-        return cls(text.removesuffix("!"), text.endswith("!"))
-
-    def __str__(self) -> str:
-        return f"{self.adapter}, call required" if self.must_call else self.adapter
-
-
-class Figure(msgspec.Struct, frozen=True):
-    """A share: `hits` of `n`, with its 95 % Wilson interval."""
-
-    hits: int
-    n: int
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, hits: int, n: int) -> Figure:
-        if n == 0:
-            return cls(0, 0, 0.0, 1.0)
-        interval = binomtest(hits, n).proportion_ci(method="wilson")
-        return cls(hits, n, float(interval.low), float(interval.high))
-
-    @property
-    def share(self) -> float:
-        return self.hits / self.n if self.n else float("nan")
-
-    def __str__(self) -> str:
-        if not self.n:
-            return "–"
-        return f"{self.share:4.0%} [{self.low:.0%}, {self.high:.0%}] n={self.n}"
-
-
-class Answered(msgspec.Struct, frozen=True, kw_only=True):
-    """One row, its answer and what that is worth."""
-
-    row: str
-    text: str
-    calls: list[tuple[str, str]]
-    """(tool, arguments) of each call."""
-    score: Score
-    offered: int
-    """Tools that the row offers."""
+    parsed: Parsed
+    raw: str | None = None
+    """The text of the model itself, where it is known; None: what a server made of it."""
     seconds: float
     confidence: float | None = None
-    """That the engine had in its calls, where it told."""
+    model: str = ""
+    at: float = 0.0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class Asker(Protocol):
+    """A way to ask a subject; one for each evaluation."""
+
+    place: str
+    """Where it asks, for people."""
+
+    async def ask(self, row: Row) -> Said | None:
+        """The answer; None for an error in its place."""
+
+    async def close(self) -> None: ...
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,116 +61,135 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     answers: list[Answered]
     refused: int
     """Requests that got an error instead of an answer; they count as wrong."""
+    means: dict[str, float] = {}
+    """Figures that are means of shares."""
+    tools: dict[str, Figure] = {}
+    """call_exact by the right tool; `` where nothing must be called."""
+    categories: dict[str, Figure] = {}
+    dataset: str = ""
+    """Fingerprint of the dataset that the rows are of."""
 
 
 async def evaluate(
     rows: Sequence[Row],
     *,
-    base_url: str,
+    asker: Asker,
     subject: Subject,
     side: str,
     concurrency: int = 4,
+    dataset: str = "",
     progress: Callable[[], None] = lambda: None,
 ) -> Report:
     """Ask every row that `subject` is for, `concurrency` at a time.
 
-    Raises TrainerError when nothing answers at `base_url`.
+    Raises TrainerError when not one is answered.
     """
-    client = AsyncOpenAI(base_url=base_url, api_key="none", max_retries=0, timeout=120)
     gate = asyncio.Semaphore(concurrency)
 
-    async def one(row: Row) -> Answered | None:
+    async def one(row: Row) -> Said | None:
         async with gate:
-            answered = await _ask(client, row, subject)
+            said = await asker.ask(row)
             progress()
-            return answered
+            return said
 
     asked = [row for row in rows if row.calls or not subject.must_call]
-    async with client:
-        answers = await asyncio.gather(*map(one, asked))
-    if not any(answers):
+    try:
+        said = await asyncio.gather(*map(one, asked))
+    finally:
+        await asker.close()
+    if not any(said):
         raise TrainerError(
-            f"{base_url} answered none of {len(asked)} requests; is the server running?"
+            f"{asker.place} answered none of {len(asked)} requests; is the server running?"
         )
-    judged = [a or _refused(row) for row, a in zip(asked, answers, strict=True)]
+    answers = [_answered(row, one) for row, one in zip(asked, said, strict=True)]
+    return _report(answers, subject, side, said.count(None), dataset)
+
+
+def rejudged(report: Report, rows: Iterable[Row]) -> Report:
+    """The same answers judged by today's rules; raises TrainerError for a row that is not there."""
+    known = {row.id: row for row in rows}
+    try:
+        answers = [_again(answer, known[answer.row]) for answer in report.answers]
+    except KeyError as error:
+        raise TrainerError(
+            f"row {error.args[0]} is not in the dataset; the report is of another one"
+        ) from error
+    return _report(answers, report.subject, report.side, report.refused, report.dataset)
+
+
+def recounted(report: Report, answers: list[Answered]) -> Report:
+    """The report with other answers in place of its own, and the figures that they come to."""
+    return _report(answers, report.subject, report.side, report.refused, report.dataset)
+
+
+def _report(
+    answers: list[Answered], subject: Subject, side: str, refused: int, dataset: str
+) -> Report:
     return Report(
         subject=subject,
         side=side,
-        figures=_figures(judged),
-        answers=judged,
-        refused=answers.count(None),
+        figures=figures(answers),
+        answers=answers,
+        refused=refused,
+        means=means(answers),
+        tools=by_tool(answers),
+        categories=by_category(answers),
+        dataset=dataset,
     )
 
 
-async def _ask(client: AsyncOpenAI, row: Row, subject: Subject) -> Answered | None:
-    began = time.monotonic()
-    try:
-        response = await client.chat.completions.with_raw_response.create(
-            model="headrace",
-            messages=_wire(row.messages),
-            tools=[{"type": "function", "function": f} for f in _wire(row.functions)],
-            tool_choice="required" if subject.must_call else "auto",
-            temperature=0,
-            max_tokens=256,
-            extra_headers={"x-headrace-adapter": subject.adapter},
-            # A row has one right call.
-            parallel_tool_calls=False,
-        )
-    except APIError:
-        return None
-    parsed = _parsed(response.parse())
-    told = response.headers.get("x-headrace-confidence")
+# ------------------------------------------------------------------ one answer
+
+
+def _answered(row: Row, said: Said | None) -> Answered:
+    """An answer judged; an error in its place is wrong, whatever was asked."""
+    parsed = said.parsed if said else Parsed("")
     return Answered(
         row=row.id,
         text=parsed.text,
         calls=[(c.function.name, c.function.arguments) for c in parsed.calls],
-        score=score(row, parsed),
+        broken=parsed.broken,
+        score=score(row, parsed) if said else refused(row),
+        five=_five(row, parsed, said.raw if said else ""),
         offered=len(row.functions),
-        seconds=time.monotonic() - began,
-        confidence=None if told is None else float(told),
+        seconds=said.seconds if said else 0,
+        confidence=said.confidence if said else None,
+        model=said.model if said else "",
+        at=said.at if said else 0.0,
+        prompt_tokens=said.prompt_tokens if said else 0,
+        completion_tokens=said.completion_tokens if said else 0,
+        tool=row.calls[0].name if row.calls else "",
+        category=category(row),
+        group=row.group,
     )
 
 
-def _refused(row: Row) -> Answered:
-    """What a row is worth that got an error instead of an answer: wrong, whatever it asked."""
-    wrong = Score(
-        must_call=bool(row.calls),
-        called=not row.calls,
-        json_valid=False,
-        tool_name=False,
-        call_match=False,
-        call_exact=False,
-    )
-    return Answered(
-        row=row.id, text="", calls=[], score=wrong, offered=len(row.functions), seconds=0
+def _again(answer: Answered, row: Row) -> Answered:
+    if answer.score.fault == "no_answer":
+        return answer
+    calls = tuple(call(name, arguments) for name, arguments in answer.calls)
+    parsed = Parsed(answer.text, calls, answer.broken)
+    return msgspec.structs.replace(
+        answer, score=score(row, parsed), five=_five(row, parsed, answer.broken or None)
     )
 
 
-def _wire(of: object) -> Any:
-    """As a client's JSON would hold it; raw parts, such as schemas, are decoded on the way."""
-    return msgspec.json.decode(msgspec.json.encode(of))
+def _five(row: Row, parsed: Parsed, raw: str | None) -> Five | None:
+    """The figures of structured generation. The query is filled in by code, as it is served."""
+    if len(row.calls) != 1:
+        return None
+    if len(parsed.calls) == 1 and not parsed.broken:
+        return five(row, with_query(parsed.calls[0].function, row.question))
+    return five(row, raw if raw is not None else _text(parsed))
 
 
-def _parsed(completion: ChatCompletion) -> Parsed:
-    message = completion.choices[0].message
-    calls = [c.function for c in message.tool_calls or () if c.type == "function"]
-    return Parsed(message.content or "", tuple(call(c.name, c.arguments) for c in calls))
+def _text(parsed: Parsed) -> str:
+    """What a client got that is not one call."""
+    calls = [c.function for c in parsed.calls]
+    return parsed.text or dumps([[one.name, one.arguments] for one in calls])
 
 
-def _figures(answers: Sequence[Answered]) -> dict[str, Figure]:
-    figures = {name: _figure(answers, name) for name in SLICES}
-    several = [answer for answer in answers if answer.offered > 1]
-    return figures | {"tool choice": _figure(several, "tool name")}
-
-
-def _figure(answers: Sequence[Answered], name: str) -> Figure:
-    field, counted = SLICES[name]
-    scores = [answer.score for answer in answers if counted(answer.score)]
-    return Figure.of(sum(_holds(s, field) for s in scores), len(scores))
-
-
-def _holds(score: Score, field: str) -> bool:
-    return not score.called if field == "missed" else bool(getattr(score, field))
+# ------------------------------------------------------------------ rows and reports
 
 
 def balanced(rows: Sequence[Row], most: int) -> list[Row]:
@@ -231,7 +209,39 @@ def judged(reports: Iterable[Report]) -> list[Judged]:
     ]
 
 
+def disagreeing(first: Report, second: Report) -> list[str]:
+    """Rows that two reports answer differently: served and in-process answers should not."""
+    theirs = {answer.row: answer for answer in second.answers}
+    return [
+        answer.row
+        for answer in first.answers
+        if answer.row in theirs and _said(answer) != _said(theirs[answer.row])
+    ]
+
+
+def _said(answer: Answered) -> tuple[object, ...]:
+    """What counts as the same answer: the calls by value; what is said instead counts not."""
+    return tuple((name, _value(arguments)) for name, arguments in answer.calls)
+
+
+def _value(arguments: str) -> str:
+    try:
+        return dumps(msgspec.json.decode(arguments))
+    except msgspec.DecodeError:
+        return arguments
+
+
 def write(report: Report, path: Path) -> None:
     """The report for machines, with every answer."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(msgspec.json.format(msgspec.json.encode(report)))
+
+
+def read(path: Path) -> Report:
+    """A report that was written; raises TrainerError for what is none."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Report)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise TrainerError(
+            f"{path}: {error}; `headrace-trainer evaluate --out` writes reports"
+        ) from error

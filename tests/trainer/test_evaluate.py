@@ -21,8 +21,11 @@ from tests.serving import listening
 from tests.trainer.examples import WEATHER, function, row, weather
 from trainer import evaluate as evaluation
 from trainer.errors import TrainerError
-from trainer.evaluate import Figure, Report, Subject, evaluate
+from trainer.evaluate import Report, evaluate
+from trainer.figures import Figure, by_category
 from trainer.rows import Row
+from trainer.served import Served
+from trainer.subject import Subject
 
 
 @dataclass
@@ -36,14 +39,20 @@ class Server:
     """Questions that get an error."""
     bodies: list[dict] = field(default_factory=list)
     subjects: set[str | None] = field(default_factory=set)
+    backends: set[str | None] = field(default_factory=set)
+    turns: dict[str, list[list[FunctionCall]]] = field(default_factory=dict)
+    """Question → the calls of its first answer, of its second, and so on."""
 
     async def answer(self, request: Request) -> Response:
         body = json.loads(await request.body())
         self.bodies.append(body)
         self.subjects.add(request.headers.get("x-headrace-adapter"))
+        self.backends.add(request.headers.get("x-headrace-backend"))
         question = body["messages"][-1]["content"]
         if question in self.refuses:
             return JSONResponse({"error": {"message": "no"}}, status_code=500)
+        if self.turns.get(question):
+            return JSONResponse(completion(self.turns[question].pop(0)))
         return JSONResponse(completion(self.calls.get(question, [])))
 
 
@@ -74,8 +83,11 @@ async def server() -> AsyncIterator[Server]:
         yield made
 
 
-async def asked(server: Server, *rows: Row) -> Report:
-    return await evaluate(rows, base_url=server.base_url, subject=Subject("api-v1"), side="seen")
+async def asked(server: Server, *rows: Row, who: str = "api-v1") -> Report:
+    subject = Subject.parse(who)
+    return await evaluate(
+        rows, asker=Served(server.base_url, subject), subject=subject, side="seen"
+    )
 
 
 # ---------------------------------------------------------------- intervals
@@ -130,12 +142,7 @@ async def test_answers_are_greedy_and_the_subjects_own(server):
 
 
 async def test_who_must_call_is_asked_only_what_a_call_answers(server):
-    await evaluate(
-        [row(weather()), row(question="nothing fits")],
-        base_url=server.base_url,
-        subject=Subject.parse("base!"),
-        side="seen",
-    )
+    await asked(server, row(weather()), row(question="nothing fits"), who="base!")
 
     (body,) = server.bodies
     assert body["tool_choice"] == "required"
@@ -177,6 +184,14 @@ COUNTED = {
     "valid JSON": (7, 8),
     "missed calls": (1, 6),
     "false calls": (1, 2),
+    "BFCL": (3, 8),
+    "exact match": (1, 6),
+    "JSON strict": (5, 6),
+    "JSON lenient": (5, 6),
+    "tool name (structured)": (4, 6),
+    "tool name, normal": (4, 6),
+    "all arguments": (2, 6),
+    "query exact": (5, 6),
     "tool choice": (1, 2),
 }
 
@@ -226,10 +241,11 @@ async def test_broken_arguments_are_counted_and_end_nothing(server):
 async def test_progress_is_told_once_a_row(server):
     told: list[int] = []
 
+    subject = Subject("base")
     await evaluate(
         ASKED,
-        base_url=server.base_url,
-        subject=Subject("base"),
+        asker=Served(server.base_url, subject),
+        subject=subject,
         side="seen",
         progress=lambda: told.append(1),
     )
@@ -239,9 +255,7 @@ async def test_progress_is_told_once_a_row(server):
 
 async def test_a_server_that_is_not_there_is_told():
     with pytest.raises(TrainerError, match=r"127\.0\.0\.1:9/v1 .*is the server running\?"):
-        await evaluate(
-            ASKED, base_url="http://127.0.0.1:9/v1", subject=Subject("base"), side="seen"
-        )
+        await asked(Server("http://127.0.0.1:9/v1"), *ASKED)
 
 
 async def test_a_server_that_refuses_everything_is_told(server):
@@ -259,3 +273,98 @@ async def test_a_report_is_written_for_machines(server, tmp_path):
 
     written = (tmp_path / "reports" / "api-v1-seen.json").read_bytes()
     assert msgspec.json.decode(written, type=Report) == report
+
+
+# ---------------------------------------------------------------- who, when, and again
+
+
+async def test_an_answer_says_who_gave_it_when_and_what_it_took(server):
+    (answer,) = (await asked(server, ASKED[0])).answers
+
+    assert (answer.model, answer.prompt_tokens, answer.completion_tokens) == ("m", 1, 1)
+    assert answer.at > 1.7e9
+
+
+async def test_figures_are_split_by_tool_and_category(server):
+    server.calls = ANSWERS
+
+    report = await asked(server, *ASKED)
+
+    assert {name: (f.hits, f.n) for name, f in report.tools.items()} == {
+        "": (1, 2),
+        "weather": (1, 6),
+    }
+    assert by_category(report.answers) == report.categories
+    assert report.means["arguments"] == pytest.approx(2 / 6)
+
+
+async def test_a_report_is_judged_anew_from_its_answers(server):
+    server.calls = ANSWERS
+    server.refuses = {"missed"}
+    report = await asked(server, *ASKED)
+    forgotten = msgspec.structs.replace(report, figures={}, tools={}, means={})
+
+    assert evaluation.rejudged(forgotten, ASKED) == report
+
+
+async def test_a_report_of_other_rows_is_not_judged(server):
+    report = await asked(server, ASKED[0])
+
+    with pytest.raises(TrainerError, match="not in the dataset"):
+        evaluation.rejudged(report, ASKED[1:])
+
+
+async def test_two_reports_disagree_where_the_calls_differ(server):
+    server.calls = ANSWERS
+    first = await asked(server, *ASKED)
+    server.calls = ANSWERS | {
+        "right": [FunctionCall("weather", '{ "city":"Oslo" }')],
+        "invalid": [],
+    }
+    second = await asked(server, *ASKED)
+
+    assert evaluation.disagreeing(first, second) == [ASKED[4].id]
+
+
+# ---------------------------------------------------------------- other subjects
+
+
+@pytest.mark.parametrize("text", ["api-v1,vote=3", "api-v1,votes=0", "api-v1,votes=x"])
+def test_a_subject_that_cannot_be_is_told(text):
+    with pytest.raises(TrainerError, match=r"option|votes"):
+        Subject.parse(text)
+
+
+async def test_the_majority_of_the_votes_answers_and_all_are_paid(server):
+    server.turns = {"right": [[weather("Rome")], [weather()], [weather()]]}
+
+    report = await asked(server, ASKED[0], who="api-v1,votes=3")
+
+    assert report.answers[0].calls == [("weather", '{"city": "Oslo"}')]
+    assert report.answers[0].prompt_tokens == 3
+    assert {body["temperature"] for body in server.bodies} == {0.7}
+
+
+async def test_a_prompt_of_ones_own_stands_first(server, tmp_path):
+    (tmp_path / "terse.txt").write_text("Be terse.")
+
+    await asked(server, ASKED[0], who=f"api-v1,prompt={tmp_path}/terse.txt")
+
+    assert server.bodies[0]["messages"][0] == {"role": "system", "content": "Be terse."}
+
+
+async def test_a_cloud_is_asked_by_its_backend_and_model(server):
+    await asked(server, ASKED[0], who="cloud,backend=azure,model=gpt-4o")
+
+    assert server.bodies[0]["model"] == "gpt-4o"
+    assert (server.subjects, server.backends) == ({None}, {"azure"})
+
+
+async def test_a_row_with_several_calls_may_be_answered_by_several(server):
+    several = row(weather(), weather("Rome"), question="both")
+    server.calls = {"both": [weather("Rome"), weather()]}
+
+    report = await asked(server, several)
+
+    assert server.bodies[0]["parallel_tool_calls"] is True
+    assert report.figures["call exact"].hits == 1

@@ -12,8 +12,10 @@ import pytest
 pytest.importorskip("gguf", reason="needs the train extra")
 
 from proxy.protocol.adapter import Canary, Manifest, read_champions
+from tests.trainer.answers import calls, none, report
 from tests.trainer.examples import corpus, row, weather
-from trainer import dataset, registry
+from trainer import dataset, gate, registry
+from trainer import evaluate as evaluation
 from trainer.__main__ import main
 from trainer.dataset import Dataset
 from trainer.sources.bfcl import BfclSource
@@ -48,7 +50,7 @@ def told(capsys, *arguments: str) -> str:
 def test_an_unknown_recipe_is_told_with_those_that_ship(capsys, tmp_path, command):
     line = told(capsys, *command, "--recipe", "apy", "--out", str(tmp_path / "run"))
 
-    assert line == "headrace-trainer: no recipe 'apy'; shipped ones: api, bookings"
+    assert line == "headrace-trainer: no recipe 'apy'; shipped ones: api, bookings, docs"
 
 
 @pytest.mark.parametrize("command", [("dataset", "build"), ("train",)])
@@ -194,3 +196,41 @@ def test_a_bundle_in_a_directory_of_another_name_is_not_promoted(capsys, adapter
 
     assert "api-v1" in line
     assert read_champions(adapters) == {}
+
+
+# ---------------------------------------------------------------- the gate
+
+
+def test_a_verdict_is_told_and_written(capsys, tmp_path):
+    good = [*calls([True] * 400), *none([True] * 60)]
+    for name in ("api-v2", "cloud"):
+        evaluation.write(report(name, good), tmp_path / f"{name}.json")
+    where = ("--candidate", f"{tmp_path}/api-v2.json", "--cloud", f"{tmp_path}/cloud.json")
+
+    code = main(["gate", *where, "--out", str(tmp_path / "verdict.json")])
+
+    shown = " ".join(capsys.readouterr().out.split())
+    assert code == 0
+    assert "not decidable" in shown and "was not measured" in shown
+    assert gate.read(tmp_path / "verdict.json").decision == "not decidable"
+
+
+def test_reports_of_different_datasets_are_not_compared(capsys, tmp_path):
+    evaluation.write(report("api-v2", calls([True])), tmp_path / "one.json")
+    other = msgspec.structs.replace(report("api-v2", calls([True])), dataset="sha256:2")
+    evaluation.write(other, tmp_path / "two.json")
+
+    line = told(
+        capsys, "gate", "--candidate", f"{tmp_path}/one.json", "--candidate", f"{tmp_path}/two.json"
+    )
+
+    assert line.endswith("the reports are of different datasets; evaluate all on one")
+
+
+def test_the_sealed_side_is_not_opened_without_a_verdict(capsys, tmp_path):
+    rows = [row(weather())]
+    dataset.write(Dataset(train=rows, validation=[], seen=rows, unseen=rows, dropped={}), tmp_path)
+
+    line = told(capsys, "evaluate", "--dataset", str(tmp_path), "--side", "sealed")
+
+    assert "sealed" in line

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from trainer.commands import dataset, evaluate, label, promote, router, rows, train
+from trainer.commands import (
+    dataset,
+    evaluate,
+    gate,
+    judge,
+    label,
+    promote,
+    report,
+    router,
+    rows,
+    train,
+)
 
-COMMANDS = (rows, label, dataset, train, evaluate, promote, router)
+COMMANDS = (rows, label, dataset, train, evaluate, judge, gate, report, promote, router)
 """In the order of their use, as the help shows them."""

@@ -4,33 +4,55 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from rich.progress import Progress
 from rich.table import Table
 
 from proxy.protocol import adapter
-from trainer import card, dataset, registry
+from trainer import card, dataset, docs_benchmark, gate, registry, regressions, sealed
+from trainer.benchmarks import python_docs
 from trainer.calibration import calibrate
 from trainer.commands.shared import Commands, console
 from trainer.dataset import SIDES
-from trainer.errors import TrainerError
-from trainer.evaluate import Report, Subject, balanced, evaluate, judged, write
+from trainer.errors import GateError, TrainerError
+from trainer.evaluate import Asker, Report, balanced, disagreeing, evaluate, judged, write
+from trainer.figures import Figure
+from trainer.in_process import of_bundle
 from trainer.rows import Row
+from trainer.sandbox import Limits, Sandbox
+from trainer.scorers.docs import MARKS
+from trainer.served import Served
+from trainer.subject import Subject
 
 
 def add(commands: Commands) -> None:
     """Add the command."""
     judge = commands.add_parser("evaluate", help="ask a server a dataset's held-out rows")
-    judge.add_argument("--dataset", type=Path, required=True)
+    asked = judge.add_mutually_exclusive_group(required=True)
+    asked.add_argument("--dataset", type=Path)
+    asked.add_argument("--benchmark", choices=("python-docs",), help="ask its questions instead")
+    asked.add_argument(
+        "--probes", metavar="FILE", help="plain questions, or `general`: forgetting, canaries"
+    )
     judge.add_argument("--base-url", default="http://127.0.0.1:8080/v1")
     judge.add_argument(
         "--subject",
         action="append",
-        help="adapter id or `base`, with `!` for tool_choice required; may be repeated",
+        help="adapter id or `base`, with `!` for tool_choice required; `cloud,backend=NAME`,"
+        " `cloud,url=URL,model=NAME`; `,votes=5` and `,prompt=FILE` after any; may be repeated",
     )
-    judge.add_argument("--side", action="append", choices=("validation", "seen", "unseen"))
+    judge.add_argument("--key-env", default="", help="environment variable with the endpoint's key")
+    judge.add_argument(
+        "--in-process", type=Path, help="bundle to ask in this process too, to compare the answers"
+    )
+    judge.add_argument("--side", action="append", choices=(*SIDES[1:], dataset.SEALED))
+    judge.add_argument(
+        "--verdict", type=Path, help="that the open sides were passed: opens the sealed side, once"
+    )
     judge.add_argument("--most", type=int, default=150, help="rows of a side, at most")
     judge.add_argument("--concurrency", type=int, default=4)
     judge.add_argument("--out", type=Path, help="directory for the reports in JSON")
@@ -42,39 +64,124 @@ def add(commands: Commands) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    heldconsole = dataset.read(options.dataset)
+    if options.benchmark:
+        _ask_about_docs(options)
+        return
+    if options.probes:
+        _ask_probes(options)
+        return
+    held_out = dataset.read(options.dataset)
     reports = []
     for side in options.side or ["seen", "unseen"]:
-        rows = balanced(getattr(heldconsole, side), options.most)
+        rows = balanced(_rows(held_out, side, options), options.most)
         for subject in map(Subject.parse, options.subject or ["base!", "base"]):
-            reports.append(_asked(rows, subject, side, options))
+            key = os.environ.get(options.key_env, "none")
+            asker = Served(options.base_url, subject, key)
+            reports.append(_asked(rows, asker, subject, side, held_out, options))
+        if options.in_process:
+            reports.append(_in_process(rows, side, held_out, options))
+            _compare(reports)
     console.print(_table(reports))
     if options.out:
         for report in reports:
             write(report, options.out / f"{_file_name(report)}.json")
     if options.calibrate:
-        _calibrate(options.calibrate, heldconsole, reports)
+        _calibrate(options.calibrate, held_out, reports)
     if options.describe:
-        _describe(options.describe, heldconsole, reports)
+        _describe(options.describe, held_out, reports)
+
+
+def _ask_about_docs(options: argparse.Namespace) -> None:
+    """Ask the documentation benchmark's questions, and run the answers in the sandbox."""
+    questions = python_docs()[: options.most]
+    place = Sandbox(Limits(seconds=20), preload=("numpy", "pandas", "requests"))
+    reports = []
+    for subject in map(Subject.parse, options.subject or ["base"]):
+        key = os.environ.get(options.key_env, "none")
+        with Progress(console=console, transient=True) as progress:
+            bar = progress.add_task(str(subject), total=len(questions))
+            asked = docs_benchmark.ask(
+                questions,
+                place,
+                base_url=options.base_url,
+                subject=subject,
+                key=key,
+                concurrency=options.concurrency,
+                progress=partial(progress.advance, bar),
+            )
+            reports.append(asyncio.run(asked))
+    place.close()
+    table = Table("", *(str(report.subject) for report in reports))
+    for name in (*MARKS, "good"):
+        table.add_row(name, *(str(report.figures()[name]) for report in reports))
+    console.print(table)
+    for report in reports if options.out else ():
+        docs_benchmark.write(report, options.out / f"{report.subject}-python-docs.json")
+
+
+def _ask_probes(options: argparse.Namespace) -> None:
+    """Ask plain questions that training must not have spoilt."""
+    probes = regressions.read(options.probes)
+    for subject in map(Subject.parse, options.subject or ["base"]):
+        asker = Served(options.base_url, subject, os.environ.get(options.key_env, "none"))
+        report = asyncio.run(regressions.ask(probes, asker=asker, subject=subject))
+        right = Figure.of(sum(a.score.call_exact for a in report.answers), len(report.answers))
+        console.print(f"{subject}: right {right}", highlight=False)
+        if options.out:
+            write(report, options.out / f"{_file_name(report)}.json")
+
+
+def _rows(held_out: dataset.Dataset, side: str, options: argparse.Namespace) -> list[Row]:
+    """The rows of a side; the sealed one is opened here, and that is kept in its ledger."""
+    if side != dataset.SEALED:
+        found: list[Row] = getattr(held_out, side)
+        return found
+    if options.verdict is None:
+        raise GateError("the sealed side opens for a candidate that passed: --verdict FILE")
+    return sealed.unseal(options.dataset, gate.read(options.verdict))
 
 
 def _file_name(report: Report) -> str:
     return f"{report.subject}-{report.side}".replace(", ", "-").replace(" ", "-")
 
 
-def _asked(rows: list[Row], subject: Subject, side: str, options: argparse.Namespace) -> Report:
+def _asked(
+    rows: list[Row],
+    asker: Asker,
+    subject: Subject,
+    side: str,
+    held_out: dataset.Dataset,
+    options: argparse.Namespace,
+) -> Report:
     with Progress(console=console, transient=True) as progress:
         bar = progress.add_task(f"{subject}, {side}", total=len(rows))
         return asyncio.run(
             evaluate(
                 rows,
-                base_url=options.base_url,
+                asker=asker,
                 subject=subject,
                 side=side,
                 concurrency=options.concurrency,
+                dataset=held_out.fingerprint,
                 progress=lambda: progress.advance(bar),
             )
         )
+
+
+def _in_process(
+    rows: list[Row], side: str, held_out: dataset.Dataset, options: argparse.Namespace
+) -> Report:
+    subject = Subject(options.in_process.name, url="in-process")
+    return _asked(rows, of_bundle(options.in_process), subject, side, held_out, options)
+
+
+def _compare(reports: Sequence[Report]) -> None:
+    """Say on how many rows the last report, asked in this process, differs from the served one."""
+    *before, inside = reports
+    for served in before:
+        if served.subject.adapter == inside.subject.adapter and served.side == inside.side:
+            apart, of = len(disagreeing(served, inside)), len(inside.answers)
+            console.print(f"{inside.side}: served and in-process answers differ on {apart} of {of}")
 
 
 def _table(reports: Sequence[Report]) -> Table:
@@ -84,9 +191,9 @@ def _table(reports: Sequence[Report]) -> Table:
     return table
 
 
-def _describe(bundle: Path, heldconsole: dataset.Dataset, reports: Sequence[Report]) -> None:
+def _describe(bundle: Path, held_out: dataset.Dataset, reports: Sequence[Report]) -> None:
     manifest = adapter.read(bundle).manifest
-    if manifest.dataset_fingerprint != heldconsole.fingerprint:
+    if manifest.dataset_fingerprint != held_out.fingerprint:
         raise TrainerError(f"{bundle} was trained on another dataset; its figures would mislead")
     metrics = {
         f"{report.side}/{name}": figure.share
@@ -95,13 +202,13 @@ def _describe(bundle: Path, heldconsole: dataset.Dataset, reports: Sequence[Repo
         for name, figure in report.figures.items()
         if figure.n
     }
-    counts = {side: len(getattr(heldconsole, side)) for side in SIDES}
+    counts = {side: len(getattr(held_out, side)) for side in SIDES}
     registry.describe(bundle, metrics, card.card(manifest, counts, reports))
 
 
-def _calibrate(bundle: Path, heldconsole: dataset.Dataset, reports: Sequence[Report]) -> None:
+def _calibrate(bundle: Path, held_out: dataset.Dataset, reports: Sequence[Report]) -> None:
     own = [report for report in reports if report.subject == Subject(bundle.name)]
-    measured = calibrate(judged(own), "labels", heldconsole.fingerprint)
+    measured = calibrate(judged(own), "labels", held_out.fingerprint)
     adapter.write_calibration(bundle, measured)
     table = Table("confidence at least", "calls", "wrong", "at most, with 95 %")
     for step in measured.steps:

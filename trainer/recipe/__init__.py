@@ -10,12 +10,14 @@ import yaml
 
 from trainer.errors import RecipeError
 from trainer.recipe.curation import FilterSettings, SplitSettings, VarietySettings
+from trainer.recipe.gate import GateSettings
 from trainer.recipe.sources import BfclSettings, SourceSettings
 from trainer.recipe.training import LoraSettings, TrainingSettings
 
 __all__ = [
     "BfclSettings",
     "FilterSettings",
+    "GateSettings",
     "LoraSettings",
     "Recipe",
     "SourceSettings",
@@ -41,6 +43,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     variety: VarietySettings = VarietySettings()
     lora: LoraSettings = LoraSettings()
     training: TrainingSettings = TrainingSettings()
+    gate: GateSettings = GateSettings()
     seed: int = 0
 
 

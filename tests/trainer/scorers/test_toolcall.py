@@ -10,7 +10,7 @@ from proxy.protocol.formats.base import Parsed, call, dumps
 from proxy.protocol.openai import Function, FunctionCall
 from tests.protocol.formats.calls import objects
 from tests.trainer.examples import function, row, weather
-from trainer.scorers.toolcall import Score, score
+from trainer.scorers.toolcall import Score, refused, score
 
 ANY = Function("f", "Takes anything.", msgspec.Raw(b'{"type": "object"}'))
 NOTHING = Parsed("Nothing fits.")
@@ -37,6 +37,8 @@ def test_the_right_call_is_right_in_every_way():
         tool_name=True,
         call_match=True,
         call_exact=True,
+        bfcl=True,
+        arguments=1.0,
     )
 
 
@@ -79,6 +81,7 @@ def test_a_missed_call_is_valid_text_and_nothing_else():
         tool_name=False,
         call_match=False,
         call_exact=False,
+        fault="missed_call",
     )
 
 
@@ -90,6 +93,8 @@ def test_where_nothing_must_be_called_nothing_is_right():
         tool_name=True,
         call_match=True,
         call_exact=True,
+        bfcl=True,
+        arguments=1.0,
     )
 
 
@@ -101,6 +106,7 @@ def test_where_nothing_must_be_called_a_call_is_false():
         tool_name=False,
         call_match=False,
         call_exact=False,
+        fault="false_call",
     )
 
 
@@ -300,3 +306,64 @@ def test_true_is_not_accepted_for_one():
 
 def test_one_and_one_point_nought_are_accepted_for_each_other():
     assert judged({"days": 1}, {"days": 1.0}, days=[1]).call_match
+
+
+# ---------------------------------------------------------------- several calls
+
+
+CITIES = ("Oslo", "Bergen", "Narvik")
+SEVERAL = row(*map(weather, CITIES))
+
+
+def test_several_calls_are_right_in_any_order():
+    found = score(SEVERAL, answer(*map(weather, CITIES[::-1])))
+
+    assert (found.tool_name, found.call_exact, found.call_match, found.bfcl) == (True,) * 4
+    assert found.arguments == 1.0
+
+
+@pytest.mark.parametrize("cities", [("Oslo", "Oslo", "Narvik"), CITIES[:2], (*CITIES, "Oslo")])
+def test_each_right_call_needs_one_of_its_own(cities):
+    found = score(SEVERAL, answer(*map(weather, cities)))
+
+    assert not (found.call_exact or found.call_match or found.bfcl)
+
+
+def test_arguments_agree_by_the_share_of_their_leaves():
+    right = {"a": 1, "b": {"c": "New York", "d": [1, 2]}}
+    given = {"a": 1, "b": {"c": "new york", "d": [1, 3]}, "e": None}
+
+    assert judged(right, given).arguments == 3 / 5
+
+
+@given(objects)
+def test_all_of_a_value_agrees_with_itself(right):
+    assert judged(right, right).arguments == 1.0
+
+
+@pytest.mark.parametrize(("right", "given"), [({"a": True}, {"a": 1}), ({"a": []}, {"a": {}})])
+def test_leaves_of_other_types_do_not_agree(right, given):
+    assert judged(right, given).arguments == 0.0
+
+
+def test_arguments_of_a_wrong_tool_do_not_count():
+    assert score(row(weather()), answer(FunctionCall("tides", '{"city": "Oslo"}'))).arguments == 0.0
+
+
+@pytest.mark.parametrize(
+    ("given", "fault"),
+    [
+        (weather("Bergen"), "wrong_value"),
+        (FunctionCall("tides", "{}"), "wrong_tool"),
+        (FunctionCall("weather", "{}"), "missing_argument"),
+    ],
+)
+def test_what_is_wrong_is_told_in_a_word(given, fault):
+    assert score(row(weather()), answer(given)).fault == fault
+
+
+def test_an_error_in_place_of_an_answer_is_wrong_whatever_was_asked():
+    must, none = refused(row(weather())), refused(row())
+
+    assert (must.called, none.called) == (False, True)
+    assert not (must.call_exact or none.call_exact or none.json_valid)

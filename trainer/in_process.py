@@ -1,0 +1,78 @@
+"""Asking a model in this process: as quick as training's own steps, and without a server.
+
+The prompt is the one that the proxy renders and the text is parsed by the same code; what is left
+out is the served engine itself: its quantisation, its constraint, its batching. How often the two
+differ is told by `evaluate --in-process`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from proxy.protocol import adapter
+from proxy.protocol.base_model import BaseModel
+from proxy.protocol.formats import FORMATS
+from trainer.errors import TrainerError
+from trainer.evaluate import Said
+from trainer.rows import Row
+from trainer.tokens import Encoder
+
+MOST_TOKENS = 256
+"""Of an answer."""
+
+
+class InProcess:
+    """A model's greedy answers. `greedy` gets a prompt's token ids and how many to add at most."""
+
+    place = "this process"
+
+    def __init__(
+        self, encoder: Encoder, format: str, greedy: Callable[[Sequence[int], int], list[int]]
+    ) -> None:
+        self._encoder = encoder
+        self._format = FORMATS[format]
+        self._greedy = greedy
+        self._one = asyncio.Lock()
+
+    async def ask(self, row: Row) -> Said | None:
+        prompt = self._encoder.prompt(row)
+        async with self._one:
+            began = time.monotonic()
+            ids = await asyncio.to_thread(self._greedy, prompt, MOST_TOKENS)
+        decoded: str = self._encoder.base.tokenizer.decode(ids, skip_special_tokens=False)
+        text = decoded.partition(self._format.end)[0]
+        return Said(
+            parsed=self._format.parse(text),
+            raw=text,
+            seconds=time.monotonic() - began,
+            model=self._encoder.base.id,
+            at=time.time(),
+            prompt_tokens=len(prompt),
+            completion_tokens=len(ids),
+        )
+
+    async def close(self) -> None:
+        return None
+
+
+def of_bundle(directory: Path) -> InProcess:
+    """The adapter in a bundle over its base, in bf16; raises TrainerError without PEFT."""
+    try:
+        import torch
+        from peft import PeftModel
+
+        from trainer.engines import base_weights
+        from trainer.engines.peft import PeftTrained
+    except ModuleNotFoundError as error:
+        raise TrainerError(
+            f"asking in this process needs {error.name}: `make train-setup`"
+        ) from error
+    bundle = adapter.read(directory)
+    base = BaseModel.find(bundle.manifest.base_model)
+    weights = base_weights.load(base, torch.bfloat16)
+    model = PeftTrained(PeftModel.from_pretrained(weights, directory).eval(), base)
+    encoder = Encoder(base, bundle.template, bundle.manifest.format)
+    return InProcess(encoder, bundle.manifest.format, model.greedy)
