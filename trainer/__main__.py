@@ -1,4 +1,4 @@
-"""`headrace-trainer`: dataset, train, evaluate, promote."""
+"""`headrace-trainer`: recipe, dataset, preflight, train, evaluate, promote."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from trainer.errors import TrainerError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0 when it did what it says, 1 with one line on stderr when not."""
+    """Run one command; 0, or an error's status with one line on stderr."""
     options = _parser().parse_args(arguments)
     try:
         options.run(options)
     except (TrainerError, AdapterError, BaseModelError, UnknownTemplate) as error:
         print(f"headrace-trainer: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
+        return error.status if isinstance(error, TrainerError) else 1
     return 0
 
 

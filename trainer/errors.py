@@ -5,14 +5,18 @@ TrainerError
 ├── SourceError        rows that cannot be read
 ├── DatasetError       a dataset that cannot be made or is not what its manifest says
 ├── PreflightError     rows that would train something else than what is meant
-└── TrainingError      a run that went wrong
+├── TrainingError      a run that went wrong
+└── Stopped            a run that was asked to stop, and can go on
 """
 
 from __future__ import annotations
 
 
 class TrainerError(Exception):
-    """Something that the person at the keyboard is told about; the command exits with 1."""
+    """Something that the person at the keyboard is told about."""
+
+    status = 1
+    """What the command exits with."""
 
 
 class RecipeError(TrainerError):
@@ -33,3 +37,8 @@ class PreflightError(TrainerError):
 
 class TrainingError(TrainerError):
     pass
+
+
+class Stopped(TrainerError):
+    status = 143
+    """128 + SIGTERM, so that whoever sent it sees that it was heard."""

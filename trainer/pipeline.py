@@ -6,6 +6,7 @@ source ─rows→ dataset ─encode, preflight→ examples ─train→ weights �
 from __future__ import annotations
 
 import datetime
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,19 +14,26 @@ import msgspec
 
 from proxy.protocol.adapter import Canary, Manifest
 from proxy.protocol.base_model import BaseModel
-from proxy.protocol.formats.base import template
+from proxy.protocol.parity import Sample
 from proxy.protocol.toolcheck import fingerprint
 from trainer import card, dataset, registry
+from trainer import preflight as checks
 from trainer.dataset import SIDES, Dataset
+from trainer.engines import checkpoint
 from trainer.engines.base import Engine, Trained
 from trainer.errors import TrainingError
+from trainer.preflight import Check
 from trainer.recipe import Recipe
 from trainer.rows import Row
 from trainer.sources.bfcl import BfclSource
 from trainer.tokens import Encoder, Example
+from trainer.validation import Validation
 
 CANARY_TOKENS = 24
 """Greedy tokens that a canary holds: enough to tell the adapter from the base."""
+PARITY_SAMPLES = 20
+"""Requests whose ids a bundle holds. Chosen: a template that differs differs in the first; twenty
+cover what a domain's requests have, such as several tools or none."""
 
 
 def build(recipe: Recipe, directory: Path) -> Dataset:
@@ -38,15 +46,37 @@ def build(recipe: Recipe, directory: Path) -> Dataset:
     return built
 
 
-def train(recipe: Recipe, engine: Engine, run: Path, adapters: Path) -> Path:
-    """Build, train, write a new bundle in `adapters`; returns its path. `run` keeps the rest."""
-    built = build(recipe, run / "dataset")
+def preflight(recipe: Recipe, made: Path | None, run: Path) -> list[Check]:
+    """All checks of a run, on the dataset in `made`, or on the recipe's own."""
+    built = dataset.read(made) if made else build(recipe, run / "dataset")
+    return _checks(recipe, built, BaseModel.find(recipe.base_model), run)
+
+
+def train(
+    recipe: Recipe, engine: Engine, run: Path, adapters: Path, made: Path | None = None
+) -> Path:
+    """Check, train, write a new bundle in `adapters`; returns its path. `run` keeps the rest.
+
+    `made` is a directory with a dataset; without, the recipe's is built. A run that was stopped
+    goes on where it was.
+    """
+    built = dataset.read(made) if made else build(recipe, run / "dataset")
     base = BaseModel.find(recipe.base_model)
-    encoder = Encoder(base, template(recipe.template), recipe.format)
-    encoder.preflight([row for side in SIDES for row in getattr(built, side)])
-    trained = engine.train(base, list(_short(built.train, encoder, recipe)), recipe, run)
+    checks.require(_checks(recipe, built, base, run))
+    encoder = Encoder.of(recipe, base)
+    validation = Validation(built.validation, encoder, recipe.training.max_tokens)
+    trained = engine.train(
+        base, list(_short(built.train, encoder, recipe)), recipe, run, validation
+    )
     trained.save(run / "weights")
-    return _bundle(recipe, built, base, encoder, trained, run, adapters)
+    bundle = _bundle(recipe, built, base, encoder, trained, run, adapters)
+    checkpoint.remove(run)
+    return bundle
+
+
+def _checks(recipe: Recipe, built: Dataset, base: BaseModel, run: Path) -> list[Check]:
+    rows = [row for side in SIDES for row in getattr(built, side)]
+    return checks.checks(recipe, Encoder.of(recipe, base), rows, run)
 
 
 def _short(rows: list[Row], encoder: Encoder, recipe: Recipe) -> Iterator[Example]:
@@ -71,6 +101,7 @@ def _bundle(
         format=recipe.format,
         base_model=base.id,
         base_sha256=base.sha256,
+        base_precision=recipe.training.precision,
         tokenizer_sha256=base.tokenizer_sha256,
         template_sha256="",
         weights_sha256="",
@@ -88,11 +119,18 @@ def _bundle(
     return registry.write(
         manifest,
         run / "weights",
-        template(recipe.template),
+        encoder.templates,
         _canary(built, encoder, trained),
+        [*itertools.islice(_parity(built, encoder), PARITY_SAMPLES)],
         card.card(manifest, {side: len(getattr(built, side)) for side in SIDES}),
         adapters,
     )
+
+
+def _parity(built: Dataset, encoder: Encoder) -> Iterator[Sample]:
+    """Requests with the ids that they were trained as: the validation's, then the training's."""
+    for row in (*built.validation, *built.train):
+        yield Sample(encoder.format(row).name, row.messages, row.functions, encoder.prompt(row))
 
 
 def _canary(built: Dataset, encoder: Encoder, trained: Trained) -> Canary:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trainer.commands import dataset, evaluate, promote, train
+from trainer.commands import dataset, evaluate, preflight, promote, recipe, train
 
-COMMANDS = (dataset, train, evaluate, promote)
+COMMANDS = (recipe, dataset, preflight, train, evaluate, promote)
 """In the order of their use, as the help shows them."""

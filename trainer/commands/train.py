@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 from pathlib import Path
 
 from trainer import pipeline
 from trainer.commands.shared import Commands, console, find_recipe
+from trainer.engines.base import Engine
 from trainer.errors import TrainerError
+
+_REMEDY = {
+    "peft": "run `make train-setup`",
+    "unsloth": "install the extra `unsloth` in an environment of its own",
+}
 
 
 def add(commands: Commands) -> None:
@@ -17,7 +24,13 @@ def add(commands: Commands) -> None:
         "--recipe", required=True, help="a YAML file, or the name of a shipped recipe"
     )
     train.add_argument(
-        "--out", type=Path, required=True, help="directory of the run: dataset, metrics"
+        "--dataset", type=Path, help="a dataset that is there; the recipe's is built otherwise"
+    )
+    train.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        help="directory of the run: dataset, metrics, checkpoint; a stopped run goes on there",
     )
     train.add_argument("--adapters", type=Path, default=Path("adapters"), help="where bundles live")
     train.set_defaults(run=_train)
@@ -25,13 +38,19 @@ def add(commands: Commands) -> None:
 
 def _train(options: argparse.Namespace) -> None:
     read = find_recipe(options.recipe)
-    try:
-        from trainer.engines.peft import PeftEngine
-    except ImportError as error:
-        raise TrainerError(
-            f"training needs torch, transformers and peft ({error}); run `make train-setup`"
-        ) from error
+    engine = _engine(read.training.engine)
     options.out.mkdir(parents=True, exist_ok=True)
     options.adapters.mkdir(parents=True, exist_ok=True)
-    bundle = pipeline.train(read, PeftEngine(), options.out, options.adapters)
+    bundle = pipeline.train(read, engine, options.out, options.adapters, options.dataset)
     console.print(f"{bundle}: evaluate it, then `headrace-trainer promote {bundle.name}`")
+
+
+def _engine(name: str) -> Engine:
+    """The engine, whose libraries are imported here and not before."""
+    try:
+        engine: Engine = importlib.import_module(f"trainer.engines.{name}").ENGINE
+        return engine
+    except ImportError as error:
+        raise TrainerError(
+            f"training with {name} needs more than is installed ({error}); {_REMEDY[name]}"
+        ) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import msgspec
 import yaml
@@ -11,9 +11,11 @@ import yaml
 from trainer.errors import RecipeError
 from trainer.recipe.curation import SplitSettings, VarietySettings
 from trainer.recipe.sources import SourceSettings
-from trainer.recipe.training import LoraSettings, TrainingSettings
+from trainer.recipe.training import DecodingSettings, LoraSettings, TrainingSettings
 
 __all__ = [
+    "DecodingSettings",
+    "FormatName",
     "LoraSettings",
     "Recipe",
     "SourceSettings",
@@ -24,20 +26,38 @@ __all__ = [
 ]
 
 
+FormatName: TypeAlias = Literal[
+    "structured",
+    "structured-echo",
+    "structured-llama3",
+    "structured-echo-llama3",
+    "hermes",
+    "llama3",
+    "cep",
+]
+
+
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A run, from source to bundle."""
 
     domain: str
+    """What the adapter is for; its bundles are called `<domain>-v<N>`."""
     base_model: str = "smollm2-135m-instruct"
-    format: Literal["structured", "hermes"]
+    """Name of a packaged base, path of a .gguf file, or of a directory as hubs have them."""
+    format: FormatName
+    """How calls are written (docs/formats.md)."""
     template: str
     """Template to freeze into the bundle, one of proxy/protocol/formats/templates."""
+    formats: dict[FormatName, str] = {}
+    """Further formats that rows may name, each with its template; `format` is that of the rest."""
     source: SourceSettings
     split: SplitSettings = SplitSettings()
     variety: VarietySettings = VarietySettings()
     lora: LoraSettings = LoraSettings()
     training: TrainingSettings = TrainingSettings()
+    decoding: DecodingSettings = DecodingSettings()
     seed: int = 0
+    """Of everything that is drawn: variations, order, the adapter's first weights."""
 
 
 def read(path: Path) -> Recipe:
