@@ -20,17 +20,22 @@ SHAPE = {
 LLAMA3 = ("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
 
 
-def vocabulary() -> Tokenizer:
-    """SmolLM2's, with Llama 3's special tokens."""
+def vocabulary(*further: str) -> Tokenizer:
+    """SmolLM2's, with further special tokens."""
     made = Tokenizer.from_str(BaseModel.find("smollm2-135m-instruct").tokenizer.to_str())
-    made.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in LLAMA3])
+    made.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in further])
     return made
 
 
-def shaped(directory: Path, **shape: int) -> DirectoryModel:
+def llama(directory: Path, **shape: int) -> DirectoryModel:
+    """A base of the Llama 3 family, without weights."""
+    return shaped(directory, *LLAMA3, **shape)
+
+
+def shaped(directory: Path, *further: str, **shape: int) -> DirectoryModel:
     """A base without weights."""
     directory.mkdir(parents=True, exist_ok=True)
-    tokenizer = vocabulary()
+    tokenizer = vocabulary(*further)
     tokenizer.save(str(directory / "tokenizer.json"))
     config = {"model_type": "llama", "vocab_size": tokenizer.get_vocab_size()} | SHAPE | shape
     (directory / "config.json").write_bytes(msgspec.json.encode(config))

@@ -12,7 +12,7 @@ pytest.importorskip("peft", reason="needs the train extra")
 from proxy.protocol.base_model import BaseModel
 from proxy.protocol.formats.base import template
 from proxy.protocol.openai import Function, FunctionCall, Message, ToolCall
-from tests.trainer.bases import shaped
+from tests.trainer.bases import llama
 from tests.trainer.examples import WEATHER, function, row, weather
 from trainer import recipe
 from trainer.errors import PreflightError
@@ -74,9 +74,9 @@ def test_sound_rows_pass(base, name):
 
 
 def test_sound_rows_pass_in_llama3s_turns(tmp_path):
-    llama = shaped(tmp_path)
+    base = llama(tmp_path)
 
-    assert faults(llama, format="llama3", template="llama3") == {}
+    assert faults(base, format="llama3", template="llama3") == {}
 
 
 @pytest.mark.parametrize(
@@ -145,8 +145,7 @@ def test_a_format_whose_end_is_no_token_of_the_base_is_found(base):
 
 
 def test_a_template_that_begins_the_text_twice_is_found(tmp_path):
-    llama = shaped(tmp_path)
-    twice = Encoder(llama, "<|begin_of_text|>" + template("llama3"), "llama3")
+    twice = Encoder(llama(tmp_path), "<|begin_of_text|>" + template("llama3"), "llama3")
 
     found = {c.name: c for c in checks(RECIPE, twice, ROWS, tmp_path)}
 
@@ -190,7 +189,7 @@ def test_a_rank_above_vllms_default_tells_the_flag(base):
 
 
 def test_a_model_that_cannot_fit_is_a_fault_and_tells_what_helps(tmp_path):
-    huge = shaped(tmp_path, hidden_size=32_768, intermediate_size=131_072, num_hidden_layers=400)
+    huge = llama(tmp_path, hidden_size=32_768, intermediate_size=131_072, num_hidden_layers=400)
 
     told = faults(huge, format="llama3", template="llama3")
 
@@ -198,7 +197,7 @@ def test_a_model_that_cannot_fit_is_a_fault_and_tells_what_helps(tmp_path):
 
 
 def test_an_adapter_for_which_there_is_no_room_is_a_fault(tmp_path):
-    huge = shaped(tmp_path, hidden_size=32_768, intermediate_size=131_072, num_hidden_layers=40_000)
+    huge = llama(tmp_path, hidden_size=32_768, intermediate_size=131_072, num_hidden_layers=40_000)
 
     told = faults(huge, run=tmp_path / "not" / "yet", format="llama3", template="llama3")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trainer.commands import dataset, evaluate, preflight, promote, recipe, train
+from trainer.commands import dataset, evaluate, export, preflight, promote, recipe, train
 
-COMMANDS = (recipe, dataset, preflight, train, evaluate, promote)
+COMMANDS = (recipe, dataset, preflight, train, evaluate, promote, export)
 """In the order of their use, as the help shows them."""

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import torch
 from peft import PeftModel
 from torch.nn import functional
+from transformers import PreTrainedModel
 
 from trainer.batches import MicroBatch
 
@@ -20,13 +21,13 @@ _ROUND = 32
 set of kernels, and a run with hundreds of shapes grew by gigabytes (docs/LOG.md)."""
 
 
-def logits(model: PeftModel, micro: MicroBatch) -> torch.Tensor:
+def logits(model: PeftModel | PreTrainedModel, micro: MicroBatch) -> torch.Tensor:
     """fp32 logits (supervised tokens, vocabulary) that predict the completions, in their order."""
     longest = _ROUND * math.ceil(max(len(example.ids) for example in micro) / _ROUND)
     # Padding stands on the right and attention is causal: no real token ever looks at it, so that
     # no mask is needed (a mask would keep attention from its fast kernel), and it is never a label.
     ids = torch.tensor([e.ids + [0] * (longest - len(e.ids)) for e in micro], device=model.device)
-    causal = model.get_base_model()
+    causal = model.get_base_model() if isinstance(model, PeftModel) else model
     hidden = causal.model(input_ids=ids, use_cache=False).last_hidden_state
     rows, columns = map(list, zip(*predicting(micro), strict=True))
     return functional.linear(hidden[rows, columns], causal.lm_head.weight).float()

@@ -13,7 +13,7 @@ from proxy.protocol.base_model import BaseModel
 from proxy.protocol.formats import FORMATS
 from trainer.batches import plan
 from trainer.engines import base_weights
-from trainer.engines.loop import Loop
+from trainer.engines.loop import Loop, Loss
 from trainer.engines.loss import cross_entropy
 from trainer.recipe import DecodingSettings, LoraSettings, Recipe
 from trainer.tokens import Example
@@ -25,6 +25,9 @@ _ASKED = 16
 
 class PeftEngine:
     """LoRA by PEFT over a frozen base."""
+
+    def __init__(self, loss: Loss = cross_entropy) -> None:
+        self._loss = loss
 
     def train(
         self,
@@ -40,7 +43,7 @@ class PeftEngine:
             lora_config(recipe.lora),
             autocast_adapter_dtype=False,
         )
-        return fit(model, base, examples, recipe, run, validation)
+        return fit(model, base, examples, recipe, run, validation, self._loss)
 
 
 def fit(
@@ -50,6 +53,7 @@ def fit(
     recipe: Recipe,
     run: Path,
     validation: Validation | None,
+    loss: Loss = cross_entropy,
 ) -> PeftTrained:
     """Train a PEFT model, whoever made it."""
     trained = PeftTrained(model, base.encode(FORMATS[recipe.format].end)[0])
@@ -61,6 +65,7 @@ def fit(
         run,
         base_sha256=base.sha256,
         judge=(lambda: _marks(trained, watched, recipe.decoding)) if watched else None,
+        loss=loss,
     ).fit()
     model.eval()
     return trained
@@ -79,7 +84,11 @@ class PeftTrained:
 
     def greedy(self, prompt: Sequence[int], most: int, adapter: bool = True) -> list[int]:
         with nullcontext() if adapter else self.model.disable_adapter():
-            (answer,) = self.answers([prompt], DecodingSettings(max_new_tokens=most))
+            return self.said(prompt, most)
+
+    def said(self, prompt: Sequence[int], most: int) -> list[int]:
+        """The greedy answer of the model as it is."""
+        (answer,) = self.answers([prompt], DecodingSettings(max_new_tokens=most))
         return answer
 
     @torch.inference_mode()

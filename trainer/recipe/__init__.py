@@ -11,12 +11,20 @@ import yaml
 from trainer.errors import RecipeError
 from trainer.recipe.curation import SplitSettings, VarietySettings
 from trainer.recipe.sources import SourceSettings
-from trainer.recipe.training import DecodingSettings, LoraSettings, TrainingSettings
+from trainer.recipe.training import (
+    DecodingSettings,
+    DistilSettings,
+    LoraSettings,
+    PreferenceSettings,
+    TrainingSettings,
+)
 
 __all__ = [
     "DecodingSettings",
+    "DistilSettings",
     "FormatName",
     "LoraSettings",
+    "PreferenceSettings",
     "Recipe",
     "SourceSettings",
     "SplitSettings",
@@ -56,6 +64,9 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     lora: LoraSettings = LoraSettings()
     training: TrainingSettings = TrainingSettings()
     decoding: DecodingSettings = DecodingSettings()
+    preferences: PreferenceSettings = PreferenceSettings()
+    distil: DistilSettings | None = None
+    """A local teacher; None: the labels alone are learnt."""
     seed: int = 0
     """Of everything that is drawn: variations, order, the adapter's first weights."""
 

@@ -111,3 +111,40 @@ class DecodingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     repetition_penalty: Annotated[float, Meta(ge=1, le=2)] = 1.0
     """Above 1 tokens of the prompt and the answer so far become less likely. 1: calls repeat the
     prompt's words on purpose."""
+
+
+class PreferenceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How an adapter learns from preferences, after it was trained."""
+
+    learning_rate: Positive = 5e-6
+    """Peak. 5e-6 to 1e-5 is usual for DPO on a LoRA: a tenth of what the training before took."""
+    beta: Positive = 0.1
+    """How far it may go from the adapter that it was; higher is nearer (Rafailov et al., "DPO",
+    2023)."""
+    sft: Annotated[float, Meta(ge=0)] = 0.2
+    """Weight of the chosen answers' own likelihood in DPO's loss, which keeps exact matches from
+    drifting. Chosen."""
+    epochs: Count = 1
+    """Passes over the pairs."""
+    batch_rows: Count = 8
+    """Pairs in one optimizer step."""
+    micro_rows: Count = 2
+    """Pairs in one forward pass."""
+    least: Count = 100
+    """Pairs below which it is not worth running. Chosen: fewer were noise in others' reports."""
+
+
+class DistilSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A teacher on this machine, from whose logits the adapter learns beside the labels."""
+
+    teacher: str
+    """Base model, named as `base_model` is; its vocabulary must be the student's."""
+    adapter: str | None = None
+    """Path of a bundle that the teacher wears; None: the bare base. Only one that passed its gate
+    has something to teach."""
+    weight: Share = 0.5
+    """Of the teacher against the labels, 0 to 1. Chosen: both count alike."""
+    temperature: Positive = 1.0
+    """Above 1 the teacher's second thoughts count for more. 1: labels of tool calls are sharp."""
+    precision: Literal["auto", "bf16", "fp32", "nf4"] = "auto"
+    """How the teacher is held."""
