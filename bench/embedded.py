@@ -22,10 +22,10 @@ from openai import APIStatusError, AsyncOpenAI
 from rich.console import Console
 from rich.table import Table
 
-from trainer import dataset, recipe
-from trainer.__main__ import RECIPES
+from trainer import dataset, recipe, sources
+from trainer.commands.shared import RECIPES
 from trainer.rows import Row
-from trainer.sources.bfcl import BfclSource
+from trainer.sources.base import Skips
 
 REQUESTS = {1: 24, 4: 48, 16: 96}
 """Concurrency → requests: some half a minute each on two cores."""
@@ -42,8 +42,7 @@ def questions() -> list[Row]:
     sides = []
     for name in ("api", "bookings"):
         read = recipe.read(RECIPES / f"{name}.yaml")
-        source = read.source
-        rows = BfclSource(source.categories, source.tools, source.without).rows()
+        rows = sources.rows(read.sources, Skips())
         sides.append(dataset.build(rows, read).unseen)
     return [row for pair in zip(*sides, strict=False) for row in pair]
 

@@ -36,6 +36,7 @@ from trainer.engines.optimizer import Optimizer
 from trainer.engines.peft import lora_config
 from trainer.recipe import Recipe, TrainingSettings
 from trainer.rows import Row
+from trainer.sources.base import Skips
 from trainer.tokens import Encoder, Example
 
 ROWS = 8
@@ -67,7 +68,7 @@ def main() -> None:
 
 def chosen(recipe: Recipe, encoder: Encoder, count: int) -> list[Row]:
     with tempfile.TemporaryDirectory() as directory:
-        built = pipeline.build(recipe, Path(directory))
+        built = pipeline.build(recipe, Path(directory), Skips())
     most = recipe.training.max_tokens
     return random.Random(0).sample(
         [row for row in built.train if len(encoder(row).ids) <= most], count

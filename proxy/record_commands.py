@@ -29,6 +29,7 @@ from proxy.protocol.exchange import Answer, Exchange
 from proxy.protocol.feedback import Feedback, Kind
 from proxy.protocol.sealing import SealError
 from proxy.protocol.segments import Record
+from proxy.protocol.shadowed import Shadowed
 from proxy.record import tail
 from proxy.record.keys import keyring, missing
 from proxy.record.settings import RecordSettings
@@ -70,7 +71,9 @@ def add_to(commands: SubParsers[argparse.ArgumentParser], add: Add) -> None:
     tail = add(reading, "tail", _tail, "the last exchanges in the segments")
     tail.add_argument("-f", "--follow", action="store_true", help="go on with what is written")
     tail.add_argument("-n", "--lines", type=int, default=10, help="how many (%(default)s)")
-    query = add(reading, "query", _query, "SQL over exchanges, attempts, calls and feedback")
+    query = add(
+        reading, "query", _query, "SQL over exchanges, attempts, calls, feedback and shadows"
+    )
     query.add_argument("sql", help="one SELECT")
     query.add_argument("--json", action="store_true", help="one JSON object a row")
     add(reading, "stats", _stats, "figures by domain")
@@ -154,7 +157,17 @@ def _tail(options: argparse.Namespace) -> int:
 
 def _print(records: Iterable[Record]) -> None:
     for record in records:
-        print(_line(record) if isinstance(record, Exchange) else _judgement(record), flush=True)
+        print(_told_of(record), flush=True)
+
+
+def _told_of(record: Record) -> str:
+    match record:
+        case Feedback():
+            return _judgement(record)
+        case Shadowed():
+            return _shadow(record)
+        case _:
+            return _line(record)
 
 
 def _line(exchange: Exchange) -> str:
@@ -168,6 +181,14 @@ def _line(exchange: Exchange) -> str:
 def _judgement(feedback: Feedback) -> str:
     about = feedback.exchange or feedback.conversation
     return f"{_clock(feedback.given_at)}  {feedback.id}  {feedback.kind}  on {about}"
+
+
+def _shadow(one: Shadowed) -> str:
+    tried = one.attempt
+    return (
+        f"{_clock(one.started_at)}  {one.id}  {tried.outcome:15}"
+        f" {tried.total_s:8.3f} s  {one.domain}  {tried.backend}  of {one.exchange}"
+    )
 
 
 def _clock(seconds: float) -> str:
@@ -300,7 +321,10 @@ def _erase(options: argparse.Namespace) -> int:
         raise BadConfig(f"{error}: --caller, --tenant, --conversation or --matching") from error
     with _told():
         report = erase(_shelf(_settings(options.config)), choice)
-    print(f"{report.exchanges} exchanges and {report.feedback} statements erased")
+    print(
+        f"{report.exchanges} exchanges, {report.feedback} statements"
+        f" and {report.shadows} shadows erased"
+    )
     if report.unfinished:
         told = f"{report.unfinished} segments are still being written: hidden there; run it again"
         print(f"headrace: {told}", file=sys.stderr)

@@ -1,7 +1,7 @@
 """Several samples of one local answer: what most of them agree on is given.
 
-Answers agree when they make the same calls, whatever the order of keys; answers without a call
-agree with one another, whatever their words.
+Answers agree when they make the same calls (protocol.agreement), in any order; answers without a
+call agree with one another, whatever their words.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import TypeAlias
 
-import msgspec
-
 from proxy.backends.base import Call, Event
 from proxy.errors import BackendError, LowConfidence
+from proxy.protocol.agreement import stance
 
 Answer: TypeAlias = Sequence[Event]
 
@@ -45,12 +44,4 @@ async def _polled(sample: Awaitable[Answer]) -> Answer | BackendError:
 
 
 def _stance(answer: Answer) -> Hashable:
-    return tuple(
-        (event.call.function.name, _canonical(event.call.function.arguments))
-        for event in answer
-        if isinstance(event, Call)
-    )
-
-
-def _canonical(arguments: str) -> bytes:
-    return msgspec.json.encode(msgspec.json.decode(arguments or "{}"), order="deterministic")
+    return stance([event.call.function for event in answer if isinstance(event, Call)])

@@ -30,6 +30,7 @@ from trainer.evaluate import Figure
 from trainer.recipe import Recipe
 from trainer.rows import Row
 from trainer.scorers.toolcall import score
+from trainer.sources.base import Skips
 from trainer.tokens import Encoder
 from trainer.validation import Validation
 
@@ -64,7 +65,7 @@ def main() -> None:
 
 def chosen(recipe: Recipe, run: Path) -> Dataset:
     """300 training rows that are short enough, all validation rows, and 60 of each test side."""
-    built = pipeline.build(recipe, run / "dataset")
+    built = pipeline.build(recipe, run / "dataset", Skips())
     encoder = Encoder.of(recipe, BaseModel.find(recipe.base_model))
     chance = random.Random(recipe.seed)
 

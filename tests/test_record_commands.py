@@ -104,7 +104,7 @@ def test_export_writes_lines_or_a_file(routes: Path, tmp_path: Path):
 
 def test_erase_takes_what_it_is_told(routes: Path, capsys: pytest.CaptureFixture[str]):
     assert run(routes, "erase", "--caller", "app") == 0
-    assert "1 exchanges and 0 statements erased" in capsys.readouterr().out
+    assert "1 exchanges, 0 statements and 0 shadows erased" in capsys.readouterr().out
     assert run(routes, "ls") == 0
 
     assert re.split(" +", capsys.readouterr().out)[2] == "b"

@@ -1,4 +1,4 @@
-"""`headrace-trainer`: recipe, dataset, preflight, train, evaluate, promote."""
+"""`headrace-trainer`: rows in, labels, recipes, checks, training, figures, promotion."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from trainer.errors import TrainerError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0, or an error's status with one line on stderr."""
+    """Run one command; 0 when it did what it says, an error's status with one line on stderr when
+    not, 3 when rows had to be skipped."""
     options = _parser().parse_args(arguments)
     try:
-        options.run(options)
+        code: int | None = options.run(options)
     except (TrainerError, AdapterError, BaseModelError, UnknownTemplate) as error:
         print(f"headrace-trainer: {' '.join(str(error).split())}", file=sys.stderr)
         return error.status if isinstance(error, TrainerError) else 1
-    return 0
+    return code or 0
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -24,8 +24,7 @@ from proxy.protocol.openai import Function, FunctionCall
 from trainer import rows
 from trainer.errors import DatasetError
 from trainer.recipe import Recipe, SplitSettings, VarietySettings
-from trainer.rows import Row
-from trainer.sources.bfcl import ABSTAIN
+from trainer.rows import ABSTAIN, Row
 
 SIDES = ("train", "validation", "seen", "unseen")
 

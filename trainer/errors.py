@@ -3,6 +3,7 @@
 TrainerError
 ├── RecipeError        a recipe that cannot be run
 ├── SourceError        rows that cannot be read
+├── LabellingError     a teacher that cannot be asked
 ├── DatasetError       a dataset that cannot be made or is not what its manifest says
 ├── PreflightError     rows that would train something else than what is meant
 ├── TrainingError      a run that went wrong
@@ -24,6 +25,10 @@ class RecipeError(TrainerError):
 
 
 class SourceError(TrainerError):
+    pass
+
+
+class LabellingError(TrainerError):
     pass
 
 

@@ -1,6 +1,6 @@
 """From a recipe to a bundle, on one screen.
 
-source ─rows→ dataset ─encode, preflight→ examples ─train→ weights ─canary, card→ bundle
+sources ─rows→ dataset ─encode, preflight→ examples ─train→ weights ─canary, card→ bundle
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from proxy.protocol.adapter import Canary, Manifest
 from proxy.protocol.base_model import BaseModel
 from proxy.protocol.parity import Sample
 from proxy.protocol.toolcheck import fingerprint
-from trainer import card, dataset, registry
+from trainer import card, dataset, registry, sources
 from trainer import preflight as checks
 from trainer.dataset import SIDES, Dataset
 from trainer.engines import checkpoint
@@ -25,7 +25,7 @@ from trainer.errors import TrainingError
 from trainer.preflight import Check
 from trainer.recipe import Recipe
 from trainer.rows import Row
-from trainer.sources.bfcl import BfclSource
+from trainer.sources.base import Skips
 from trainer.tokens import Encoder, Example
 from trainer.validation import Validation
 
@@ -36,31 +36,34 @@ PARITY_SAMPLES = 20
 cover what a domain's requests have, such as several tools or none."""
 
 
-def build(recipe: Recipe, directory: Path) -> Dataset:
-    """Read the recipe's source and write the dataset to `directory`."""
-    source = recipe.source
-    built = dataset.build(
-        BfclSource(source.categories, source.tools, source.without).rows(), recipe
-    )
+def build(recipe: Recipe, directory: Path, skips: Skips) -> Dataset:
+    """Read the recipe's sources and write the dataset to `directory`; `skips` gets what cannot be
+    read."""
+    built = dataset.build(sources.rows(recipe.sources, skips), recipe)
     dataset.write(built, directory)
     return built
 
 
-def preflight(recipe: Recipe, made: Path | None, run: Path) -> list[Check]:
+def preflight(recipe: Recipe, made: Path | None, run: Path, skips: Skips) -> list[Check]:
     """All checks of a run, on the dataset in `made`, or on the recipe's own."""
-    built = dataset.read(made) if made else build(recipe, run / "dataset")
+    built = dataset.read(made) if made else build(recipe, run / "dataset", skips)
     return _checks(recipe, built, BaseModel.find(recipe.base_model), run)
 
 
 def train(
-    recipe: Recipe, engine: Engine, run: Path, adapters: Path, made: Path | None = None
+    recipe: Recipe,
+    engine: Engine,
+    run: Path,
+    adapters: Path,
+    skips: Skips,
+    made: Path | None = None,
 ) -> Path:
     """Check, train, write a new bundle in `adapters`; returns its path. `run` keeps the rest.
 
     `made` is a directory with a dataset; without, the recipe's is built. A run that was stopped
     goes on where it was.
     """
-    built = dataset.read(made) if made else build(recipe, run / "dataset")
+    built = dataset.read(made) if made else build(recipe, run / "dataset", skips)
     base = BaseModel.find(recipe.base_model)
     checks.require(_checks(recipe, built, base, run))
     encoder = Encoder.of(recipe, base)

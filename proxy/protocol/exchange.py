@@ -6,6 +6,7 @@ files stay readable and new ones can be read by old code; a change of meaning ra
 
     1  the first
     2  `request` may be empty (`level`); conversation, tool results, cost and whose usage it is
+    3  `assigned`
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import msgspec
 
 from proxy.protocol.openai import ToolCall, Usage
 
-VERSION = 2
+VERSION = 3
 CHAT = "/chat/completions"
 """The endpoint of exchanges that hold a request and an answer."""
 
@@ -103,6 +104,10 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     caller: str
     domain: str
     route: str
+    assigned: str = ""
+    """Which side of a running comparison it was put on, by chance: `split:azure` (the backend that
+    was to answer first), `canary:geo-v8`, or `champion:geo-v7` beside a canary; empty where none
+    runs, or where it had no say."""
     model: str
     """The name the client asked for."""
     stream: bool

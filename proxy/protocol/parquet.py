@@ -1,11 +1,12 @@
-"""Parquet files: how exchanges and feedback lie in the archive, and what their columns are.
+"""Parquet files: how the record lies in the archive, and what its columns are.
 
     exchanges/date=2026-01-30/domain=api/<job>.parquet
     feedback/date=2026-01-30/<job>.parquet
+    shadows/date=2026-01-30/domain=api/<job>.parquet
 
-Each row has columns to search by, and in `exchange` (or `feedback`) the whole record as JSON; in
-an encrypted record that column is empty, and `sealed` has it: zstd, then sealing. Date and domain
-are columns too. Needs PyArrow (extra `record`).
+Each row has columns to search by, and in `exchange` (`feedback`, `shadow`) the whole record as
+JSON; in an encrypted record that column is empty, and `sealed` has it: zstd, then sealing. Date and
+domain are columns too. Needs PyArrow (extra `record`).
 """
 
 from __future__ import annotations
@@ -18,15 +19,31 @@ import msgspec
 import pyarrow as pa
 import zstandard
 
-from proxy.protocol.exchange import Attempt, Exchange
+from proxy.protocol.exchange import Answer, Attempt, Exchange
 from proxy.protocol.feedback import Feedback
 from proxy.protocol.sealing import Keyring, SealError
 from proxy.protocol.segments import MAX_FRAME, Record
+from proxy.protocol.shadowed import Shadowed
 
-EXCHANGES, FEEDBACK = "exchanges", "feedback"
+EXCHANGES, FEEDBACK, SHADOWS = "exchanges", "feedback", "shadows"
 SUFFIX = ".parquet"
 
 _TIME = pa.timestamp("us", tz="UTC")
+_CALLS = pa.list_(pa.struct({"id": pa.string(), "name": pa.string()}))
+_ATTEMPT = {
+    "kind": pa.string(),
+    "backend": pa.string(),
+    "adapter": pa.string(),
+    "model": pa.string(),
+    "outcome": pa.string(),
+    "reason": pa.string(),
+    "prompt_tokens": pa.int64(),
+    "completion_tokens": pa.int64(),
+    "usage_source": pa.string(),
+    "cost_usd": pa.float64(),
+    "first_byte_s": pa.float64(),
+    "total_s": pa.float64(),
+}
 _LABEL = b"headrace parquet"
 
 EXCHANGE_SCHEMA = pa.schema(
@@ -54,28 +71,12 @@ EXCHANGE_SCHEMA = pa.schema(
         "completion_tokens": pa.int64(),
         "cost_usd": pa.float64(),
         "tools_fingerprint": pa.string(),
-        "attempts": pa.list_(
-            pa.struct(
-                {
-                    "kind": pa.string(),
-                    "backend": pa.string(),
-                    "adapter": pa.string(),
-                    "model": pa.string(),
-                    "outcome": pa.string(),
-                    "reason": pa.string(),
-                    "prompt_tokens": pa.int64(),
-                    "completion_tokens": pa.int64(),
-                    "usage_source": pa.string(),
-                    "cost_usd": pa.float64(),
-                    "first_byte_s": pa.float64(),
-                    "total_s": pa.float64(),
-                }
-            )
-        ),
-        "calls": pa.list_(pa.struct({"id": pa.string(), "name": pa.string()})),
+        "attempts": pa.list_(pa.struct(_ATTEMPT)),
+        "calls": _CALLS,
         "tool_results": pa.list_(
             pa.struct({"tool_call_id": pa.string(), "name": pa.string(), "outcome": pa.string()})
         ),
+        "assigned": pa.string(),
         "exchange": pa.string(),
         "sealed": pa.binary(),
     }
@@ -99,17 +100,36 @@ FEEDBACK_SCHEMA = pa.schema(
 )
 """`number` is the value of kinds boolean (0 or 1) and float."""
 
-SCHEMAS = {EXCHANGES: EXCHANGE_SCHEMA, FEEDBACK: FEEDBACK_SCHEMA}
+SHADOW_SCHEMA = pa.schema(
+    {
+        "id": pa.string(),
+        "exchange_id": pa.string(),
+        "started_at": _TIME,
+        "date": pa.date32(),
+        "tenant": pa.string(),
+        "caller": pa.string(),
+        "conversation": pa.string(),
+        "domain": pa.string(),
+        **_ATTEMPT,
+        "calls": _CALLS,
+        "shadow": pa.string(),
+        "sealed": pa.binary(),
+    }
+)
+
+SCHEMAS = {EXCHANGES: EXCHANGE_SCHEMA, FEEDBACK: FEEDBACK_SCHEMA, SHADOWS: SHADOW_SCHEMA}
 
 _exchange = msgspec.json.Decoder(Exchange)
 _feedback = msgspec.json.Decoder(Feedback)
+_shadowed = msgspec.json.Decoder(Shadowed)
 
 
 def partition(record: Record) -> str:
     """The folder of the archive that a record belongs into."""
     if isinstance(record, Feedback):
         return f"{FEEDBACK}/date={_day(record.given_at)}"
-    return f"{EXCHANGES}/date={_day(record.started_at)}/domain={quote(record.domain, safe='')}"
+    kind = SHADOWS if isinstance(record, Shadowed) else EXCHANGES
+    return f"{kind}/date={_day(record.started_at)}/domain={quote(record.domain, safe='')}"
 
 
 class Rows:
@@ -121,12 +141,18 @@ class Rows:
         self._zstd = zstandard.ZstdCompressor()
 
     def table(self, records: Sequence[Record]) -> pa.Table:
-        """A table of records that are all exchanges, or all feedback."""
-        if isinstance(records[0], Feedback):
-            rows = [self._feedback(one) for one in records if isinstance(one, Feedback)]
-            return pa.Table.from_pylist(rows, schema=FEEDBACK_SCHEMA)
-        rows = [self._exchange(one) for one in records if isinstance(one, Exchange)]
-        return pa.Table.from_pylist(rows, schema=EXCHANGE_SCHEMA)
+        """A table of records of one kind."""
+        kind = partition(records[0]).partition("/")[0]
+        return pa.Table.from_pylist([self._row(one) for one in records], schema=SCHEMAS[kind])
+
+    def _row(self, record: Record) -> dict[str, object]:
+        match record:
+            case Feedback():
+                return self._feedback(record)
+            case Shadowed():
+                return self._shadowed(record)
+            case _:
+                return self._exchange(record)
 
     def exchanges(self, batch: pa.RecordBatch) -> Iterator[Exchange]:
         """The exchanges of rows that have the columns `exchange` and `sealed`."""
@@ -137,6 +163,11 @@ class Rows:
         """The feedback of rows that have the columns `feedback` and `sealed`."""
         for content in self.contents(batch, "feedback"):
             yield _feedback.decode(content)
+
+    def shadows(self, batch: pa.RecordBatch) -> Iterator[Shadowed]:
+        """The shadows of rows that have the columns `shadow` and `sealed`."""
+        for content in self.contents(batch, "shadow"):
+            yield _shadowed.decode(content)
 
     def contents(self, batch: pa.RecordBatch, column: str) -> Iterator[bytes]:
         """The JSON of each row; raises SealError without its key."""
@@ -173,11 +204,9 @@ class Rows:
             "cost_usd": one.cost_usd,
             "tools_fingerprint": one.tools_fingerprint,
             "attempts": [_attempt(attempt) for attempt in one.attempts],
-            "calls": [
-                {"id": call.id, "name": call.function.name}
-                for call in (last.answer.tool_calls if last else ())
-            ],
+            "calls": _calls(last.answer) if last else [],
             "tool_results": [msgspec.structs.asdict(result) for result in one.tool_results],
+            "assigned": one.assigned or None,
             **self._whole(one, "exchange"),
         }
 
@@ -194,6 +223,21 @@ class Rows:
             "kind": one.kind,
             "number": float(one.value) if isinstance(one.value, int | float) else None,
             **self._whole(one, "feedback"),
+        }
+
+    def _shadowed(self, one: Shadowed) -> dict[str, object]:
+        return {
+            "id": one.id,
+            "exchange_id": one.exchange,
+            "started_at": _time(one.started_at),
+            "date": _day(one.started_at),
+            "tenant": one.tenant,
+            "caller": one.caller,
+            "conversation": one.conversation,
+            "domain": one.domain,
+            **_attempt(one.attempt),
+            "calls": _calls(one.attempt.answer),
+            **self._whole(one, "shadow"),
         }
 
     def _whole(self, record: Record, column: str) -> dict[str, object]:
@@ -226,6 +270,10 @@ def _attempt(one: Attempt) -> dict[str, object]:
         "first_byte_s": one.first_byte_s,
         "total_s": one.total_s,
     }
+
+
+def _calls(answer: Answer) -> list[dict[str, str]]:
+    return [{"id": call.id, "name": call.function.name} for call in answer.tool_calls]
 
 
 def _time(seconds: float) -> datetime:

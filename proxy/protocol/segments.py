@@ -1,11 +1,11 @@
-"""Segment files: how exchanges and feedback lie on disk.
+"""Segment files: how exchanges, feedback and shadows lie on disk.
 
 A segment is a file `….segment` of frames, one record each, only ever appended to:
 
     MAGIC (3 bytes) | kind (1) | length (4, little-endian) | CRC-32 (4) | payload
 
-    kind 1, 2   an exchange, feedback: its JSON, compressed with zstd
-    kind 3, 4   the same, then encrypted (sealing)
+    kind 1, 2, 5   an exchange, feedback, a shadow: its JSON, compressed with zstd
+    kind 3, 4, 6   the same, then encrypted (sealing)
 
 A process that is killed leaves a torn frame at the end, and a disk may spoil one in the middle.
 The reader skips from a bad frame to the next good one: whatever was written whole is found.
@@ -34,8 +34,9 @@ import zstandard
 from proxy.protocol.exchange import Exchange
 from proxy.protocol.feedback import Feedback
 from proxy.protocol.sealing import Keyring, SealError
+from proxy.protocol.shadowed import Shadowed
 
-Record: TypeAlias = Exchange | Feedback
+Record: TypeAlias = Exchange | Feedback | Shadowed
 
 SUFFIX = ".segment"
 MAGIC = b"\xffHX"
@@ -43,7 +44,10 @@ MAX_FRAME = 256 * 1024 * 1024
 """Bytes that an exchange may have, compressed or not; a larger length is a spoilt one."""
 
 _HEADER = struct.Struct("<3sBII")
-_EXCHANGE, _FEEDBACK, _SEALED = 1, 2, 2
+_EXCHANGE, _FEEDBACK, _SHADOW = 1, 2, 5
+_SEALED = {_EXCHANGE: 3, _FEEDBACK: 4, _SHADOW: 6}
+"""Kind of a frame → its kind when it is encrypted."""
+_OPENED = {sealed: kind for kind, sealed in _SEALED.items()}
 _FIRST = ord("0")
 _STEP = 64 * 1024
 _LEVEL = 3
@@ -70,12 +74,22 @@ class Encoder:
         return b"".join(map(self._frame, records))
 
     def _frame(self, record: Record) -> bytes:
-        kind = _FEEDBACK if isinstance(record, Feedback) else _EXCHANGE
+        kind = _kind(record)
         packed = self._zstd.compress(self._json.encode(record))
         if self._keyring is not None:
-            kind += _SEALED
+            kind = _SEALED[kind]
             packed = self._keyring.seal(packed, _label(kind))
         return _HEADER.pack(MAGIC, _FIRST + kind, len(packed), zlib.crc32(packed)) + packed
+
+
+def _kind(record: Record) -> int:
+    match record:
+        case Feedback():
+            return _FEEDBACK
+        case Shadowed():
+            return _SHADOW
+        case _:
+            return _EXCHANGE
 
 
 def _label(kind: int) -> bytes:
@@ -216,7 +230,7 @@ def _opened(frame: _Frame, keyring: Keyring | None) -> bytes:
         return frame.payload
     if keyring is None:
         raise SealError("the record is encrypted, and there is no key (record.encryption)")
-    return keyring.open(frame.payload, _label(frame.kind + _SEALED))
+    return keyring.open(frame.payload, _label(_SEALED[frame.kind]))
 
 
 _WANTED = "close-segments"
@@ -261,13 +275,15 @@ def _lock(file: int) -> bool:
 class _Frame(NamedTuple):
     offset: int
     kind: int
+    """As if it were not encrypted."""
     is_sealed: bool
     payload: bytes
 
 
-_decoders: dict[int, msgspec.json.Decoder[Exchange] | msgspec.json.Decoder[Feedback]] = {
+_decoders: dict[int, msgspec.json.Decoder[Record]] = {
     _EXCHANGE: msgspec.json.Decoder(Exchange),
     _FEEDBACK: msgspec.json.Decoder(Feedback),
+    _SHADOW: msgspec.json.Decoder(Shadowed),
 }
 
 
@@ -292,13 +308,12 @@ def _frame(file: BinaryIO, offset: int, header: bytes) -> _Frame | None:
         return None
     magic, kind, length, checksum = _HEADER.unpack(header)
     kind -= _FIRST
-    if magic != MAGIC or kind not in range(1, 5) or length > MAX_FRAME:
+    if magic != MAGIC or not (kind in _SEALED or kind in _OPENED) or length > MAX_FRAME:
         return None
     packed = _at(file, offset + _HEADER.size, length)
     if len(packed) != length or zlib.crc32(packed) != checksum:
         return None
-    is_sealed = kind > _SEALED
-    return _Frame(offset, kind - _SEALED * is_sealed, is_sealed, packed)
+    return _Frame(offset, _OPENED.get(kind, kind), kind in _OPENED, packed)
 
 
 def _find_magic(file: BinaryIO, offset: int) -> int | None:

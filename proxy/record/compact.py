@@ -21,7 +21,7 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 
 from proxy.protocol.feedback import Feedback
-from proxy.protocol.parquet import EXCHANGES, FEEDBACK
+from proxy.protocol.parquet import FEEDBACK, SCHEMAS
 from proxy.protocol.segments import Record, completed
 from proxy.record import journal
 from proxy.record.journal import Job
@@ -178,7 +178,7 @@ def expire(shelf: Shelf, retention: Retention, now: float, report: Report) -> No
     if retention.shortest is None:
         return
     today = datetime.fromtimestamp(now, UTC).date()
-    for kind in (EXCHANGES, FEEDBACK):
+    for kind in SCHEMAS:
         for path in shelf.files(kind):
             age = (today - _date(path)).days
             if retention.longest is not None and age > retention.longest:

@@ -1,4 +1,4 @@
-"""Erases exchanges and the feedback on them, and leaves tombstones.
+"""Erases exchanges with their feedback and shadows, and leaves tombstones.
 
 Tombstones come first: from then on no reader sees what they name, even if the rest is interrupted;
 running it again finishes it. Then segments and Parquet files are written anew without them.
@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from proxy.protocol import tombstones
 from proxy.protocol.exchange import Exchange
 from proxy.protocol.feedback import Feedback
-from proxy.protocol.parquet import EXCHANGES, FEEDBACK
+from proxy.protocol.parquet import EXCHANGES, FEEDBACK, SHADOWS
 from proxy.protocol.segments import (
     Encoder,
     Record,
@@ -30,6 +30,7 @@ from proxy.protocol.segments import (
     segments,
     want_closed,
 )
+from proxy.protocol.shadowed import Shadowed
 from proxy.protocol.tombstones import Reason, Tombstone
 from proxy.record import journal
 from proxy.record.compact import keep_rows, recover
@@ -82,6 +83,7 @@ class Report(msgspec.Struct):
 
     exchanges: int = 0
     feedback: int = 0
+    shadows: int = 0
     unfinished: int = 0
     """Segments that a proxy still writes: what is erased of them is hidden, and goes with the next
     run."""
@@ -172,9 +174,9 @@ def _doomed(choice: Choice, chosen: Mapping[str, _Chosen]) -> Callable[[Record],
     judged = {(one.tenant, id) for one in chosen.values() for id in (one.id, one.request_id)}
 
     def is_doomed(record: Record) -> bool:
-        if isinstance(record, Feedback):
-            return (record.tenant, record.exchange) in judged or choice.fits(record)
-        return record.id in chosen
+        if isinstance(record, Exchange):
+            return record.id in chosen
+        return (record.tenant, record.exchange) in judged or choice.fits(record)
 
     return is_doomed
 
@@ -183,16 +185,18 @@ def _rewrite_segments(shelf: Shelf, doomed: Callable[[Record], bool], report: Re
     for path in segments(shelf.directory):
         with completed(path) as is_complete:
             if is_complete:
-                report.feedback += _rewrite_segment(shelf, path, doomed)
+                _rewrite_segment(shelf, path, doomed, report)
             elif any(map(doomed, read_segment(path, keyring=shelf.keyring))):
                 report.unfinished += 1
 
 
-def _rewrite_segment(shelf: Shelf, path: Path, doomed: Callable[[Record], bool]) -> int:
-    """Write a segment anew without what is doomed; how much of that was feedback."""
+def _rewrite_segment(
+    shelf: Shelf, path: Path, doomed: Callable[[Record], bool], report: Report
+) -> None:
+    """Write a segment anew without what is doomed, and count it."""
     went = [record for record in _records(shelf, path) if doomed(record)]
     if not went:
-        return 0
+        return
     kept = (record for record in _records(shelf, path) if not doomed(record))
     fresh = path.with_name(f".{path.name}.rewritten")
     _write(fresh, _frames(shelf, kept))
@@ -201,7 +205,8 @@ def _rewrite_segment(shelf: Shelf, path: Path, doomed: Callable[[Record], bool])
     else:
         fresh.unlink()
         path.unlink()
-    return sum(isinstance(record, Feedback) for record in went)
+    report.feedback += sum(isinstance(record, Feedback) for record in went)
+    report.shadows += sum(isinstance(record, Shadowed) for record in went)
 
 
 def _records(shelf: Shelf, path: Path) -> Iterator[Record]:
@@ -229,13 +234,29 @@ def _rewrite_archive(
         keep_rows(shelf, path, EXCHANGES, ~pc.field("id").isin(ids))
     is_doomed = _doomed(choice, chosen)
     for path in shelf.files(FEEDBACK):
-        doomed = pa.array(_doomed_feedback(shelf, path, is_doomed), pa.string())
-        report.feedback += keep_rows(shelf, path, FEEDBACK, ~pc.field("id").isin(doomed))
+        report.feedback += _remove(shelf, path, FEEDBACK, is_doomed)
+    for path in shelf.files(SHADOWS):
+        report.shadows += _remove(shelf, path, SHADOWS, is_doomed)
 
 
-def _doomed_feedback(shelf: Shelf, path: str, is_doomed: Callable[[Record], bool]) -> list[str]:
+def _remove(shelf: Shelf, path: str, kind: str, is_doomed: Callable[[Record], bool]) -> int:
+    """Rewrite a file of feedback or of shadows without what is doomed; how much that was."""
+    found = _feedback(shelf, path) if kind == FEEDBACK else _shadows(shelf, path)
+    doomed = pa.array([one.id for one in found if is_doomed(one)], pa.string())
+    return keep_rows(shelf, path, kind, ~pc.field("id").isin(doomed))
+
+
+def _feedback(shelf: Shelf, path: str) -> Iterator[Feedback]:
+    for batch in _batches(shelf, path, ["feedback", "sealed"]):
+        yield from shelf.rows.feedback(batch)
+
+
+def _shadows(shelf: Shelf, path: str) -> Iterator[Shadowed]:
+    for batch in _batches(shelf, path, ["shadow", "sealed"]):
+        yield from shelf.rows.shadows(batch)
+
+
+def _batches(shelf: Shelf, path: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
     filesystem, prefix = shelf.archive.reading()
     source = pa.dataset.dataset(prefix + path, filesystem=filesystem, format="parquet")
-    batches = source.to_batches(columns=["feedback", "sealed"])
-    found = (one for batch in batches for one in shelf.rows.feedback(batch))
-    return [one.id for one in found if is_doomed(one)]
+    yield from source.to_batches(columns=columns, batch_size=512)

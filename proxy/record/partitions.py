@@ -11,8 +11,9 @@ from typing import Self
 import pyarrow.parquet as pq
 
 from proxy.protocol.feedback import Feedback
-from proxy.protocol.parquet import EXCHANGES, FEEDBACK, SCHEMAS, SUFFIX, Rows, partition
+from proxy.protocol.parquet import SCHEMAS, SUFFIX, Rows, partition
 from proxy.protocol.segments import Record
+from proxy.protocol.shadowed import Shadowed
 
 _ROWS = 4096
 """Rows of a row group, at most. Chosen: a search reads few columns of many rows."""
@@ -80,7 +81,7 @@ class Partitions:
         if place not in self._writers:
             path = self._directory / place / f"{self._name}{SUFFIX}"
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            kind = FEEDBACK if place.startswith(FEEDBACK) else EXCHANGES
+            kind = place.partition("/")[0]
             self._writers[place] = self._stack.enter_context(writer(path, kind))
         return self._writers[place]
 
@@ -94,5 +95,7 @@ def _size(record: Record) -> int:
     """About how many bytes a record has."""
     if isinstance(record, Feedback):
         return 1024
+    if isinstance(record, Shadowed):
+        return 1024 + len(record.attempt.answer.text)
     said = sum(len(attempt.answer.text) for attempt in record.attempts)
     return 1024 + len(bytes(record.request)) + said

@@ -1,8 +1,9 @@
 """SQL over the record, with DuckDB: reads, and reaches nothing else.
 
-Tables: `exchanges` and `feedback` (columns: protocol.parquet), `attempts` (one row an attempt) and
-`calls` (one row a tool call of an answer, with the outcome that a later request told). The database
-is in memory, and has no way to files, network or extensions; what it reads is handed to it.
+Tables: `exchanges`, `feedback` and `shadows` (columns: protocol.parquet), `attempts` (one row an
+attempt) and `calls` (one row a tool call of an answer, with the outcome that a later request told).
+The database is in memory, and has no way to files, network or extensions; what it reads is handed
+to it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import pyarrow as pa
 import pyarrow.dataset
 
 from proxy.errors import CannotStart
-from proxy.protocol.parquet import EXCHANGES, FEEDBACK, SCHEMAS, SUFFIX
+from proxy.protocol.parquet import SCHEMAS, SUFFIX
 from proxy.record import journal
 from proxy.record.partitions import Partitions
 from proxy.record.shelf import Shelf
@@ -30,6 +31,8 @@ _VIEWS = """
 CREATE VIEW exchanges AS SELECT * FROM all_exchanges WHERE id NOT IN (SELECT id FROM erased);
 CREATE VIEW feedback AS SELECT * FROM all_feedback
     WHERE exchange_id IS NULL OR exchange_id NOT IN (SELECT id FROM erased);
+CREATE VIEW shadows AS SELECT * FROM all_shadows
+    WHERE exchange_id NOT IN (SELECT id FROM erased);
 CREATE VIEW attempts AS
     SELECT id AS exchange_id, started_at, date, tenant, domain, unnest(attempts, recursive := true)
     FROM exchanges;
@@ -77,7 +80,7 @@ def opened(shelf: Shelf) -> Iterator[duckdb.DuckDBPyConnection]:
         connection = duckdb.connect(":memory:", config=_CONFIG)
         try:
             connection.execute(f"SET temp_directory = '{scratch}/spill'")
-            for kind in (EXCHANGES, FEEDBACK):
+            for kind in SCHEMAS:
                 connection.register(f"all_{kind}", _both(shelf, kind, fresh))
             connection.register("erased", pa.table({"id": pa.array(shelf.erased, pa.string())}))
             connection.execute(_VIEWS)

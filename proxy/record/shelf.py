@@ -14,9 +14,10 @@ import structlog
 from proxy.protocol import tombstones
 from proxy.protocol.exchange import Exchange
 from proxy.protocol.feedback import Feedback
-from proxy.protocol.parquet import EXCHANGES, SCHEMAS, Rows
+from proxy.protocol.parquet import EXCHANGES, FEEDBACK, SCHEMAS, SHADOWS, Rows
 from proxy.protocol.sealing import Keyring
-from proxy.protocol.segments import Record, read_segment
+from proxy.protocol.segments import Damage, Record, read_segment
+from proxy.protocol.shadowed import Shadowed
 from proxy.record import journal
 from proxy.record.archive import Archive
 
@@ -26,10 +27,22 @@ _BATCH = 512
 log = structlog.get_logger(__name__)
 
 
+def _tell(path: Path, offset: int) -> None:
+    log.warning("segment_damaged", segment=path.name, offset=offset)
+
+
 class Shelf:
     """One machine's segments and the archive, for reading."""
 
-    def __init__(self, directory: Path, archive: Archive, keyring: Keyring | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        archive: Archive,
+        keyring: Keyring | None = None,
+        on_damage: Damage = _tell,
+    ) -> None:
+        """`on_damage` is told of bytes of a segment that are no record."""
+        self._on_damage = on_damage
         self.directory = directory
         self.archive = archive
         self.rows = Rows(keyring)
@@ -44,8 +57,8 @@ class Shelf:
 
     def records(self, path: Path) -> Iterator[Record]:
         """What a segment holds."""
-        for record in read_segment(path, _tell, self.keyring):
-            about = record.exchange if isinstance(record, Feedback) else record.id
+        for record in read_segment(path, self._on_damage, self.keyring):
+            about = record.id if isinstance(record, Exchange) else record.exchange
             if about not in self.erased:
                 yield record
 
@@ -76,6 +89,26 @@ class Shelf:
         for path in journal.counting(self.directory):
             yield from (one for one in self.records(path) if isinstance(one, Exchange))
 
+    def shadows(self) -> Iterator[Shadowed]:
+        """All shadows whose exchange was not erased, as `exchanges`."""
+        dataset = self.dataset(SHADOWS)
+        for batch in dataset.to_batches(columns=["shadow", "sealed"], batch_size=_BATCH):
+            for shadowed in self.rows.shadows(batch):
+                if shadowed.exchange not in self.erased:
+                    yield shadowed
+        for path in journal.counting(self.directory):
+            yield from (one for one in self.records(path) if isinstance(one, Shadowed))
+
+    def feedback(self) -> Iterator[Feedback]:
+        """All feedback on what was not erased, as `exchanges`."""
+        dataset = self.dataset(FEEDBACK)
+        for batch in dataset.to_batches(columns=["feedback", "sealed"], batch_size=_BATCH):
+            for one in self.rows.feedback(batch):
+                if one.exchange not in self.erased:
+                    yield one
+        for path in journal.counting(self.directory):
+            yield from (one for one in self.records(path) if isinstance(one, Feedback))
+
     def find(self, id: str) -> Exchange | None:
         """The exchange with this id, or of the request with this id."""
         for path in journal.counting(self.directory):
@@ -89,7 +122,3 @@ class Shelf:
                 if exchange.id not in self.erased:
                     return exchange
         return None
-
-
-def _tell(path: Path, offset: int) -> None:
-    log.warning("segment_damaged", segment=path.name, offset=offset)

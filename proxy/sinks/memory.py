@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from proxy.protocol.exchange import Exchange
 from proxy.protocol.feedback import Feedback
 from proxy.protocol.segments import Record
+from proxy.protocol.shadowed import Shadowed
 
 
 class MemorySink:
@@ -17,10 +18,12 @@ class MemorySink:
     def __init__(self) -> None:
         self.exchanges: list[Exchange] = []
         self.feedback: list[Feedback] = []
+        self.shadows: list[Shadowed] = []
 
     def write(self, records: Sequence[Record]) -> None:
         self.exchanges += [record for record in records if isinstance(record, Exchange)]
         self.feedback += [record for record in records if isinstance(record, Feedback)]
+        self.shadows += [record for record in records if isinstance(record, Shadowed)]
 
     def sync(self) -> None:
         pass

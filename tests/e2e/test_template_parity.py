@@ -34,6 +34,7 @@ from trainer import pipeline
 from trainer.commands.shared import find_recipe
 from trainer.preflight import wire
 from trainer.rows import Row
+from trainer.sources.base import Skips
 from trainer.tokens import Encoder
 
 ROOT = Path(__file__).parents[2]
@@ -52,7 +53,7 @@ OTHER = """{% for message in messages %}
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
     """Questions that the adapter was not trained on, about tools that it was."""
-    built = pipeline.build(find_recipe("bookings"), tmp_path_factory.mktemp("dataset"))
+    built = pipeline.build(find_recipe("bookings"), tmp_path_factory.mktemp("dataset"), Skips())
     short = [row for row in built.seen if row.calls and len(row.calls[0].arguments) < 90]
     return short[:ASKED]
 

@@ -18,6 +18,7 @@ from proxy.protocol.feedback import Feedback
 from proxy.protocol.openai import FunctionCall, ToolCall, Usage
 from proxy.protocol.sealing import Keyring, SealError, Spoilt
 from proxy.protocol.segments import MAGIC, SUFFIX, Encoder, Segment, read
+from proxy.protocol.shadowed import Shadowed
 
 BODY = b'{"model": "m",  "messages":[{"role":"user","content":"hi"}], "unknown": 1e2}'
 
@@ -30,6 +31,24 @@ FEEDBACK = Feedback(
     exchange="chatcmpl-1",
     kind="demonstration",
     value=Answer(text="better"),
+)
+
+
+SHADOW = Shadowed(
+    id="shadow-1",
+    exchange="chatcmpl-1",
+    tenant="t",
+    caller="c",
+    conversation="conv-1",
+    domain="d",
+    attempt=Attempt(
+        kind="shadow",
+        backend="azure",
+        outcome="invalid",
+        reason="schema",
+        started_at=2.5,
+        total_s=0.25,
+    ),
 )
 
 
@@ -142,6 +161,24 @@ def test_feedback_lies_beside_exchanges(tmp_path: Path) -> None:
     assert ids(tmp_path) == ["a", "b"]
     (path,) = segments.segments(tmp_path)
     assert list(segments.read_segment(path))[1] == FEEDBACK
+
+
+@pytest.mark.parametrize("keyring", [None, Keyring({"1": b"a" * 32}, "1")])
+def test_shadow_lies_beside_exchanges_and_feedback(tmp_path: Path, keyring: Keyring | None) -> None:
+    segment = Segment(tmp_path)
+    segment.append(Encoder(keyring).encode([exchange("a"), SHADOW, FEEDBACK]))
+    segment.close()
+
+    found = list(segments.read_segment(segment.path, keyring=keyring))
+
+    assert found == [exchange("a"), SHADOW, FEEDBACK]
+    assert [one.id for one in read(tmp_path, keyring=keyring)] == ["a"]
+
+
+def test_version_2_stays_readable() -> None:
+    (old,) = read(Path(__file__).parent / "fixtures" / "version-2")
+
+    assert (old.version, old.attempts[0].answer.text, old.assigned) == (2, "hello", "")
 
 
 def test_what_is_written_is_not_complete_until_it_is_closed(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from proxy.protocol.feedback import Feedback
 from proxy.protocol.openai import FunctionCall, ToolCall, Usage
 from proxy.protocol.sealing import Keyring
 from proxy.protocol.segments import Encoder, Record, Segment
+from proxy.protocol.shadowed import Shadowed
 from proxy.record.archive import Archive, DirectoryArchive
 from proxy.record.shelf import Shelf
 
@@ -71,6 +72,31 @@ def feedback(id: str, exchange: str | None = None, **fields: object) -> Feedback
         "value": True,
     }
     return Feedback(**(whole | fields))
+
+
+def shadowed(id: str, exchange: str, **fields: object) -> Shadowed:
+    """A shadow of today: the cloud called nothing."""
+    attempt = Attempt(
+        kind="shadow",
+        backend="azure",
+        model="gpt-4o",
+        outcome="completed",
+        answer=Answer(text="No need.", finish_reason="stop"),
+        usage=Usage.of(30, 4),
+        cost_usd=0.25,
+        started_at=NOW,
+        total_s=0.5,
+    )
+    whole: dict[str, object] = {
+        "id": id,
+        "exchange": exchange,
+        "tenant": "t",
+        "caller": "app",
+        "conversation": "conv-1",
+        "domain": "api",
+        "attempt": attempt,
+    }
+    return Shadowed(**(whole | fields))
 
 
 def write(directory: Path, *records: Record, keyring: Keyring | None = None) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from proxy.protocol.parquet import EXCHANGES, FEEDBACK
@@ -14,7 +15,7 @@ from proxy.record.archive import Archive, ArchiveUnavailable, DirectoryArchive
 from proxy.record.compact import Retention, compact
 from proxy.record.journal import Job
 from tests.record.buckets import Bucket
-from tests.record.examples import DAY, NOW, exchange, feedback, ids, shelf, write
+from tests.record.examples import DAY, NOW, exchange, feedback, ids, shadowed, shelf, write
 
 FOREVER = Retention()
 
@@ -173,6 +174,22 @@ def test_encrypted_record_stays_encrypted(tmp_path: Path):
     assert shelf(tmp_path, keyring=keyring).find("a").id == "a"
 
 
+def test_file_of_an_earlier_version_stays_readable(tmp_path: Path):
+    write(tmp_path, exchange("a"))
+    compact(shelf(tmp_path), FOREVER)
+    (path,) = (tmp_path / "archive").rglob("*.parquet")
+    table = pq.read_table(path, partitioning=None)
+    pq.write_table(table.drop_columns(["assigned"]), path)
+    write(tmp_path, exchange("b", assigned="split:azure"))
+    compact(shelf(tmp_path), FOREVER)
+
+    assert ids(tmp_path) == ["a", "b"]
+    assert shelf(tmp_path).dataset("exchanges").to_table()["assigned"].to_pylist() == [
+        None,
+        "split:azure",
+    ]
+
+
 # ---------------------------------------------------------------- retention
 
 
@@ -230,3 +247,12 @@ def test_without_a_limit_nothing_goes(tmp_path: Path):
 
     assert report.expired == 0
     assert shelf(tmp_path).files(EXCHANGES) != []
+
+
+def test_shadows_are_kept_as_long_as_exchanges(tmp_path: Path, archive: Archive):
+    write(tmp_path, shadowed("s-1", "a"), shadowed("s-2", "b", tenant="brief"))
+    compact(shelf(tmp_path, archive), FOREVER, NOW)
+
+    compact(shelf(tmp_path, archive), Retention(days=30, tenants={"brief": 2}), NOW + 4 * DAY)
+
+    assert [one.id for one in shelf(tmp_path, archive).shadows()] == ["s-1"]

@@ -12,7 +12,7 @@ from proxy.protocol.segments import Encoder, Segment, read_segment, segments
 from proxy.record.archive import Archive, DirectoryArchive
 from proxy.record.compact import Retention, compact
 from proxy.record.erase import Choice, erase
-from tests.record.examples import exchange, feedback, ids, shelf, write
+from tests.record.examples import exchange, feedback, ids, shadowed, shelf, write
 
 
 def fill(directory: Path, archive: Archive | None = None) -> None:
@@ -137,3 +137,40 @@ def test_what_another_machine_still_has_is_hidden_and_never_archived(
 def test_choice_of_everything_is_none():
     with pytest.raises(ValueError, match="nothing says"):
         Choice()
+
+
+def shadows(directory: Path, archive: Archive | None = None) -> list[str]:
+    return sorted(one.id for one in shelf(directory, archive).shadows())
+
+
+def test_shadow_goes_with_its_exchange(tmp_path: Path, archive: Archive):
+    write(tmp_path, exchange("a"), exchange("b", caller="other"))
+    write(tmp_path, shadowed("s-a", "a"), shadowed("s-b", "b", caller="other"))
+    compact(shelf(tmp_path, archive), Retention())
+    write(tmp_path, exchange("c"), shadowed("s-c", "c"), shadowed("s-a-again", "a"))
+
+    report = erase(shelf(tmp_path, archive), Choice(caller="app"))
+
+    assert (report.exchanges, report.shadows) == (2, 3)
+    assert shadows(tmp_path, archive) == ["s-b"]
+    assert [one.id for path in segments(tmp_path) for one in read_segment(path)] == []
+
+
+def test_shadow_that_comes_after_the_erasure_of_its_exchange_is_not_seen(tmp_path: Path):
+    write(tmp_path, exchange("a"))
+    erase(shelf(tmp_path), Choice(tenant="t"))
+
+    write(tmp_path, shadowed("s", "a"))
+    seen = shadows(tmp_path)
+    compact(shelf(tmp_path), Retention())
+
+    assert seen == []
+    assert shelf(tmp_path).dataset("shadows").count_rows() == 0
+
+
+def test_what_is_found_in_a_shadow_alone_takes_the_shadow_alone(tmp_path: Path):
+    write(tmp_path, exchange("a"), shadowed("s", "a"))
+
+    erase(shelf(tmp_path), Choice(matching="No need"))
+
+    assert (ids(tmp_path), shadows(tmp_path)) == (["a"], [])

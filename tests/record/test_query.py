@@ -12,7 +12,7 @@ from proxy.record.erase import Choice, erase
 from proxy.record.query import BadQuery
 from proxy.record.shelf import Shelf
 from tests.record.buckets import Bucket
-from tests.record.examples import exchange, feedback, result, shelf, write
+from tests.record.examples import exchange, feedback, result, shadowed, shelf, write
 
 
 @pytest.fixture
@@ -111,3 +111,36 @@ def test_nothing_else_can_be_reached(filled: Shelf, tmp_path: Path, sql: str):
         rows(filled, sql.format(file=file))
 
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_pairs_are_a_join_over_both_forms(tmp_path: Path):
+    write(tmp_path, exchange("a"), exchange("b"), shadowed("s-b", "b"))
+    compact(shelf(tmp_path), Retention())
+    write(tmp_path, shadowed("s-a", "a"), shadowed("s-x", "of an exchange that was not kept"))
+
+    sql = """SELECT e.id, e.backend, s.backend, len(e.calls), len(s.calls), s.cost_usd,
+            s.shadow->>'$.attempt.answer.text'
+        FROM exchanges e JOIN shadows s ON s.exchange_id = e.id AND s.tenant = e.tenant
+        ORDER BY 1"""
+
+    assert rows(shelf(tmp_path), sql) == [
+        ("a", "local", "azure", 1, 0, 0.25, "No need."),
+        ("b", "local", "azure", 1, 0, 0.25, "No need."),
+    ]
+
+
+def test_shadows_of_erased_exchanges_are_not_found(filled: Shelf):
+    write(filled.directory, shadowed("s-a", "a"), shadowed("s-c", "c"))
+    compact(shelf(filled.directory), Retention())
+
+    erase(shelf(filled.directory), Choice(matching="Ping a"))
+
+    assert rows(shelf(filled.directory), "SELECT exchange_id FROM shadows") == [("c",)]
+
+
+def test_assignment_is_a_column(tmp_path: Path):
+    write(tmp_path, exchange("a", assigned="split:azure"), exchange("b"))
+
+    sql = "SELECT id, assigned FROM exchanges ORDER BY 1"
+
+    assert rows(shelf(tmp_path), sql) == [("a", "split:azure"), ("b", None)]

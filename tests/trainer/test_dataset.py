@@ -15,14 +15,14 @@ from tests.trainer.examples import TOOLS, WEATHER, corpus, function, row, weathe
 from trainer import dataset
 from trainer.dataset import SIDES, Dataset
 from trainer.errors import DatasetError
-from trainer.recipe import Recipe, SourceSettings, SplitSettings, VarietySettings
+from trainer.recipe import Recipe, SplitSettings, VarietySettings
 from trainer.rows import Row
 
 RECIPE = Recipe(
     domain="test",
     format="structured",
     template="structured",
-    source=SourceSettings("bfcl", []),
+    sources=[],
     split=SplitSettings(unseen_tools=0.3, seen=0.3, validation=6),
     variety=VarietySettings(copies=2, distractors=3, unrelated=0.1, negatives=0.3),
 )

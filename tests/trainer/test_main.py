@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("gguf", reason="needs the train extra")
 
 from proxy.protocol.adapter import Canary, Manifest, read_champions
-from tests.trainer.examples import row, weather
+from tests.trainer.examples import corpus, row, weather
 from trainer import dataset, registry
 from trainer.__main__ import main
 from trainer.commands.shared import RECIPES
@@ -23,7 +23,7 @@ LEAST = """
 domain: api
 format: structured
 template: structured
-source: {kind: bfcl, categories: [live_simple]}
+sources: [{kind: bfcl, categories: [live_simple]}]
 """
 SHIPPED = sorted(path.stem for path in RECIPES.glob("*.yaml"))
 BROKEN = {
@@ -133,6 +133,17 @@ def test_a_dataset_is_written_and_told(capsys, tmp_path):
     assert code == 0
     assert dataset.read(tmp_path).fingerprint in shown
     assert "label_breaks_the_schema" in shown
+
+
+def test_what_had_to_be_skipped_is_told_and_the_exit_code_says_so(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        BfclSource, "rows", lambda self: self._skips.add("a:7", "no_answer") or iter(corpus(1))
+    )
+
+    code = main(["dataset", "--recipe", "bookings", "--out", str(tmp_path)])
+
+    assert code == 3
+    assert "a:7: no answer" in capsys.readouterr().out
 
 
 # ---------------------------------------------------------------- promotion

@@ -28,6 +28,7 @@ from trainer.engines.journal import METRICS
 from trainer.engines.peft import ENGINE
 from trainer.errors import PreflightError
 from trainer.recipe import Recipe
+from trainer.sources.base import Skips
 
 TRAINING = {
     "learning_rate": 0.02,
@@ -65,7 +66,7 @@ def recipe_file(base: BaseModel, directory: Path, **training: object) -> Path:
         "format": "structured",
         "template": "structured",
         "formats": {"cep": "cep"},
-        "source": {"kind": "bfcl", "categories": []},
+        "sources": [{"kind": "bfcl", "categories": []}],
         "lora": {"rank": 8},
         "training": TRAINING | training,
         "decoding": {"max_new_tokens": 8},
@@ -81,7 +82,9 @@ def read(base: BaseModel, directory: Path, **training: object) -> Recipe:
 @pytest.fixture(scope="module")
 def bundle(base, made, tmp_path_factory: pytest.TempPathFactory) -> adapter.Adapter:
     run = tmp_path_factory.mktemp("run")
-    path = pipeline.train(read(base, run), ENGINE, run, tmp_path_factory.mktemp("out"), made)
+    path = pipeline.train(
+        read(base, run), ENGINE, run, tmp_path_factory.mktemp("out"), Skips(), made
+    )
     return adapter.read(path)
 
 
@@ -115,9 +118,9 @@ def test_a_finished_run_leaves_no_checkpoint_and_the_next_has_another_id(base, m
     settings = read(base, tmp_path)
     run = tmp_path / "run"
     run.mkdir()
-    first = pipeline.train(settings, ENGINE, run, tmp_path / "out", made)
+    first = pipeline.train(settings, ENGINE, run, tmp_path / "out", Skips(), made)
 
-    second = pipeline.train(settings, ENGINE, run, tmp_path / "out", made)
+    second = pipeline.train(settings, ENGINE, run, tmp_path / "out", Skips(), made)
 
     assert not (run / checkpoint.CHECKPOINT).exists()
     assert [first.name, second.name] == ["mine-v1", "mine-v2"]
@@ -132,7 +135,7 @@ def test_a_dataset_that_fails_its_checks_costs_no_training(base, tmp_path):
 
     with pytest.raises(PreflightError, match="the last label ends the turn"):
         pipeline.train(
-            read(base, tmp_path), ENGINE, tmp_path, tmp_path / "out", tmp_path / "dataset"
+            read(base, tmp_path), ENGINE, tmp_path, tmp_path / "out", Skips(), tmp_path / "dataset"
         )
 
     assert not (tmp_path / METRICS).exists()

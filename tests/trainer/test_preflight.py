@@ -26,7 +26,7 @@ RECIPE = msgspec.convert(
         "domain": "test",
         "format": "structured",
         "template": "structured",
-        "source": {"kind": "bfcl", "categories": []},
+        "sources": [{"kind": "bfcl", "categories": []}],
     },
     Recipe,
 )

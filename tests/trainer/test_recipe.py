@@ -18,7 +18,7 @@ LEAST = """
 domain: api
 format: structured
 template: structured
-source: {kind: bfcl, categories: [live_simple]}
+sources: [{kind: bfcl, categories: [live_simple]}]
 """
 
 
@@ -45,7 +45,7 @@ def test_the_shipped_recipes_share_no_row():
     api = recipe.read(RECIPES / "api.yaml")
     bookings = recipe.read(RECIPES / "bookings.yaml")
 
-    assert api.source.without == bookings.source.tools
+    assert api.sources[0].without == bookings.sources[0].tools
 
 
 def test_what_a_recipe_leaves_out_has_a_default(tmp_path):
@@ -63,6 +63,10 @@ def test_what_a_recipe_leaves_out_has_a_default(tmp_path):
         ("lora: {rank: 12}", r"at `\$\.lora\.rank`|12"),
         ("seed: soon", r"at `\$\.seed`"),
         ("format: xml", r"xml"),
+        ("sources: []", r"at `\$\.sources`"),
+        ("sources: [{kind: rumour}]", r"rumour.*at `\$\.sources\[0\]\.kind`"),
+        ("sources: [{categories: []}]", r"`kind` - at `\$\.sources\[0\]`"),
+        ("sources: [{kind: bfcl, category: x}]", r"unknown field `category`"),
     ],
 )
 def test_a_wrong_key_or_value_is_named_with_file_and_path(tmp_path, line, told):
@@ -72,7 +76,7 @@ def test_a_wrong_key_or_value_is_named_with_file_and_path(tmp_path, line, told):
         recipe.read(path)
 
 
-@pytest.mark.parametrize("name", ["domain", "format", "template", "source"])
+@pytest.mark.parametrize("name", ["domain", "format", "template", "sources"])
 def test_a_missing_key_is_named(tmp_path, name):
     kept = "\n".join(line for line in LEAST.splitlines() if not line.startswith(name))
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.protocol.openai import FunctionCall, Message
+from proxy.protocol.openai import FunctionCall, Message, PastCall
 from tests.trainer.examples import WEATHER, corpus, function, row, weather
 from trainer import rows
 from trainer.errors import DatasetError
@@ -24,7 +24,7 @@ CHANGES = {
 
 
 def test_the_same_row_has_the_same_id_everywhere():
-    assert row(weather()).id == "9611980da342a9e7"
+    assert row(weather()).id == "8775e276ea9a1ffc"
 
 
 @pytest.mark.parametrize("field", CHANGES)
@@ -32,6 +32,21 @@ def test_another_content_has_another_id(field):
     changed = msgspec.structs.replace(row(weather()), **{field: CHANGES[field]})
 
     assert changed.id != row(weather()).id
+
+
+def test_how_the_json_of_a_row_is_spelt_is_no_part_of_its_id():
+    spelt = msgspec.Raw(bytes(WEATHER.parameters).replace(b":", b" : "))
+    past = Message(role="assistant", tool_calls=[PastCall(id="c", function=weather())])
+    other = PastCall(id="c", function=FunctionCall("weather", '{ "city":"Oslo" }'))
+    one = msgspec.structs.replace(row(weather()), messages=[past])
+
+    again = msgspec.structs.replace(
+        row(FunctionCall("weather", '{"city":"Oslo"}')),
+        messages=[Message(role="assistant", tool_calls=[other])],
+        functions=[msgspec.structs.replace(WEATHER, parameters=spelt)],
+    )
+
+    assert again.id == one.id
 
 
 def test_where_a_row_comes_from_is_no_part_of_its_id():

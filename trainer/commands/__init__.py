@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from trainer.commands import dataset, evaluate, export, preflight, promote, recipe, train
+from trainer.commands import (
+    convert,
+    dataset,
+    evaluate,
+    label,
+    preflight,
+    promote,
+    recipe,
+    rows,
+    train,
+)
 
-COMMANDS = (recipe, dataset, preflight, train, evaluate, promote, export)
+COMMANDS = (rows, label, recipe, dataset, preflight, train, evaluate, promote, convert)
 """In the order of their use, as the help shows them."""

@@ -6,8 +6,9 @@ import argparse
 from pathlib import Path
 
 from trainer import pipeline
-from trainer.commands.shared import Commands, console, find_recipe
+from trainer.commands.shared import Commands, console, find_recipe, tell
 from trainer.dataset import SIDES
+from trainer.sources.base import Skips
 
 
 def add(commands: Commands) -> None:
@@ -20,8 +21,9 @@ def add(commands: Commands) -> None:
     build.set_defaults(run=_dataset)
 
 
-def _dataset(options: argparse.Namespace) -> None:
-    built = pipeline.build(find_recipe(options.recipe), options.out)
+def _dataset(options: argparse.Namespace) -> int:
+    skips = Skips()
+    built = pipeline.build(find_recipe(options.recipe), options.out, skips)
     for side in SIDES:
         rows = getattr(built, side)
         console.print(
@@ -30,3 +32,4 @@ def _dataset(options: argparse.Namespace) -> None:
     for reason, count in built.dropped.items():
         console.print(f"   dropped  {count:5} {reason}")
     console.print(f"fingerprint {built.fingerprint}")
+    return tell(skips)

@@ -8,8 +8,9 @@ from pathlib import Path
 from rich.table import Table
 
 from trainer import pipeline
-from trainer.commands.shared import Commands, console, find_recipe
+from trainer.commands.shared import Commands, console, find_recipe, tell
 from trainer.errors import PreflightError
+from trainer.sources.base import Skips
 
 
 def add(commands: Commands) -> None:
@@ -27,8 +28,9 @@ def add(commands: Commands) -> None:
     preflight.set_defaults(run=_preflight)
 
 
-def _preflight(options: argparse.Namespace) -> None:
-    seen = pipeline.preflight(find_recipe(options.recipe), options.dataset, options.out)
+def _preflight(options: argparse.Namespace) -> int:
+    skips = Skips()
+    seen = pipeline.preflight(find_recipe(options.recipe), options.dataset, options.out, skips)
     table = Table("", "check", "seen")
     for check in seen:
         table.add_row("ok" if check.ok else "[red]no[/]", check.name, check.told)
@@ -36,3 +38,4 @@ def _preflight(options: argparse.Namespace) -> None:
     faults = [check.name for check in seen if not check.ok]
     if faults:
         raise PreflightError(f"not fit to be trained: {', '.join(faults)}")
+    return tell(skips)

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from proxy.protocol.base_model import BaseModel
 from trainer import pipeline
-from trainer.commands.shared import Commands, console, find_recipe
+from trainer.commands.shared import Commands, console, find_recipe, tell
 from trainer.engines.base import Engine
 from trainer.errors import TrainerError
 from trainer.recipe import DistilSettings, Recipe
+from trainer.sources.base import Skips
 
 _REMEDY = {
     "peft": "run `make train-setup`",
@@ -38,13 +39,15 @@ def add(commands: Commands) -> None:
     train.set_defaults(run=_train)
 
 
-def _train(options: argparse.Namespace) -> None:
+def _train(options: argparse.Namespace) -> int:
     read = find_recipe(options.recipe)
     engine = _engine(read)
     options.out.mkdir(parents=True, exist_ok=True)
     options.adapters.mkdir(parents=True, exist_ok=True)
-    bundle = pipeline.train(read, engine, options.out, options.adapters, options.dataset)
+    skips = Skips()
+    bundle = pipeline.train(read, engine, options.out, options.adapters, skips, options.dataset)
     console.print(f"{bundle}: evaluate it, then `headrace-trainer promote {bundle.name}`")
+    return tell(skips)
 
 
 def _engine(read: Recipe) -> Engine:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 import yaml
 
 from trainer.errors import RecipeError
 from trainer.recipe.curation import SplitSettings, VarietySettings
-from trainer.recipe.sources import SourceSettings
+from trainer.recipe.sources import BfclSettings, SourceSettings
 from trainer.recipe.training import (
     DecodingSettings,
     DistilSettings,
@@ -20,6 +20,7 @@ from trainer.recipe.training import (
 )
 
 __all__ = [
+    "BfclSettings",
     "DecodingSettings",
     "DistilSettings",
     "FormatName",
@@ -58,7 +59,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Template to freeze into the bundle, one of proxy/protocol/formats/templates."""
     formats: dict[FormatName, str] = {}
     """Further formats that rows may name, each with its template; `format` is that of the rest."""
-    source: SourceSettings
+    sources: Annotated[list[SourceSettings], msgspec.Meta(min_length=1)]
+    """Read one after the other."""
     split: SplitSettings = SplitSettings()
     variety: VarietySettings = VarietySettings()
     lora: LoraSettings = LoraSettings()

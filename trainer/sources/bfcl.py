@@ -20,10 +20,9 @@ import msgspec
 from proxy.protocol.formats.base import dumps
 from proxy.protocol.openai import Function, FunctionCall, Message
 from trainer.errors import SourceError
-from trainer.rows import Row
-
-ABSTAIN = "None of the available tools can do that."
-"""What is said where nothing must be called. One sentence: the model learns when, not what."""
+from trainer.recipe.sources import BfclSettings
+from trainer.rows import ABSTAIN, Row
+from trainer.sources.base import Skips
 
 Json: TypeAlias = Any
 """A decoded JSON value."""
@@ -47,17 +46,14 @@ class _Truth(msgspec.Struct):
 
 
 class BfclSource:
-    """Questions of some categories whose tools match one of `tools` and none of `without`."""
+    """Questions of the settings' categories and tools."""
 
-    def __init__(
-        self, categories: Sequence[str], tools: Sequence[str] = ("*",), without: Sequence[str] = ()
-    ) -> None:
-        self._categories = categories
-        self._tools = tools
-        self._without = without
+    def __init__(self, settings: BfclSettings, skips: Skips) -> None:
+        self._settings = settings
+        self._skips = skips
 
     def rows(self) -> Iterator[Row]:
-        return itertools.chain.from_iterable(map(self._category, self._categories))
+        return itertools.chain.from_iterable(map(self._category, self._settings.categories))
 
     def _category(self, category: str) -> Iterator[Row]:
         folder = _folder()
@@ -65,12 +61,15 @@ class BfclSource:
         for question in _lines(folder / f"BFCL_v4_{category}.json", _Question):
             if self._wanted([str(function["name"]) for function in question.function]):
                 row = _row(question, truths.get(question.id))
-                if row is not None:
+                if row is None:
+                    self._skips.add(f"bfcl:{question.id}", "several_turns")
+                else:
                     yield row
 
     def _wanted(self, names: Sequence[str]) -> bool:
-        return any(_matches(n, self._tools) for n in names) and not any(
-            _matches(n, self._without) for n in names
+        settings = self._settings
+        return any(_matches(n, settings.tools) for n in names) and not any(
+            _matches(n, settings.without) for n in names
         )
 
 

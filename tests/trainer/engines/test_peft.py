@@ -25,7 +25,7 @@ from tests.trainer.examples import row, weather
 from trainer.engines import base_weights
 from trainer.engines.loss import cross_entropy, predicting
 from trainer.engines.peft import PeftEngine, PeftTrained
-from trainer.recipe import DecodingSettings, LoraSettings, Recipe, SourceSettings, TrainingSettings
+from trainer.recipe import DecodingSettings, LoraSettings, Recipe, TrainingSettings
 from trainer.tokens import Encoder, Example
 
 CITIES = ("Oslo", "Rome", "Lima", "Kyiv")
@@ -33,7 +33,7 @@ RECIPE = Recipe(
     domain="test",
     format="structured",
     template="structured",
-    source=SourceSettings("bfcl", []),
+    sources=[],
     lora=LoraSettings(rank=8, alpha=16),
     training=TrainingSettings(
         learning_rate=2e-3,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,10 +16,11 @@ from proxy.protocol.openai import ChatRequest, Tool
 from proxy.protocol.toolcheck import check
 from trainer import dataset
 from trainer.errors import SourceError
-from trainer.recipe import Recipe, SourceSettings, SplitSettings, VarietySettings
-from trainer.rows import Row
+from trainer.recipe import BfclSettings, Recipe, SplitSettings, VarietySettings
+from trainer.rows import ABSTAIN, Row
 from trainer.scorers.toolcall import score
-from trainer.sources.bfcl import ABSTAIN, BfclSource
+from trainer.sources.base import Skips
+from trainer.sources.bfcl import BfclSource
 
 needs_bfcl = pytest.mark.skipif(
     find_spec("bfcl_eval") is None, reason="bfcl-eval is not installed; run `make train-setup`"
@@ -34,19 +36,23 @@ FLOORS = {
 """Category → rows that it has at the least."""
 
 
+def rows_of(*categories: str, **globs: tuple[str, ...]) -> Iterator[Row]:
+    return BfclSource(BfclSettings(categories=list(categories), **globs), Skips()).rows()
+
+
 # ---------------------------------------------------------------- the installed data
 
 
 @needs_bfcl
 @pytest.mark.parametrize("category", FLOORS)
 def test_a_category_has_its_rows(category):
-    assert len(list(BfclSource([category]).rows())) >= FLOORS[category]
+    assert len(list(rows_of(category))) >= FLOORS[category]
 
 
 @needs_bfcl
 @pytest.mark.parametrize("category", ["irrelevance", "live_irrelevance"])
 def test_in_an_irrelevance_category_nothing_is_called(category):
-    rows = list(BfclSource([category]).rows())
+    rows = list(rows_of(category))
 
     assert {(len(row.calls), row.text) for row in rows} == {(0, ABSTAIN)}
 
@@ -54,14 +60,14 @@ def test_in_an_irrelevance_category_nothing_is_called(category):
 @needs_bfcl
 @pytest.mark.parametrize("category", ["simple_python", "multiple", "live_simple", "live_multiple"])
 def test_in_any_other_category_one_tool_is_called(category):
-    rows = list(BfclSource([category]).rows())
+    rows = list(rows_of(category))
 
     assert {(len(row.calls), len(row.accepted), row.text) for row in rows} == {(1, 1, "")}
 
 
 @needs_bfcl
 def test_every_sound_label_passes_the_proxys_verification_and_is_its_own_right_answer():
-    made = dataset.build(BfclSource(list(FLOORS)).rows(), EVERYTHING)
+    made = dataset.build(rows_of(*FLOORS), EVERYTHING)
     sound = [row for row in made.train if row.calls]
 
     assert len(sound) > 1800
@@ -71,7 +77,7 @@ def test_every_sound_label_passes_the_proxys_verification_and_is_its_own_right_a
 
 @needs_bfcl
 def test_nearly_every_label_is_accepted_by_bfcls_own_values():
-    rows = list(BfclSource(["simple_python", "live_multiple"]).rows())
+    rows = list(rows_of("simple_python", "live_multiple"))
 
     matches = [score(row, Parsed("", tuple(_calls(row)))).call_match for row in rows]
     assert sum(matches) / len(matches) > 0.98
@@ -79,14 +85,14 @@ def test_nearly_every_label_is_accepted_by_bfcls_own_values():
 
 @needs_bfcl
 def test_few_labels_break_their_schema():
-    made = dataset.build(BfclSource(list(FLOORS)).rows(), EVERYTHING)
+    made = dataset.build(rows_of(*FLOORS), EVERYTHING)
 
     assert sum(made.dropped.values()) < 50
 
 
 @needs_bfcl
 def test_the_order_of_rows_is_stable():
-    source = BfclSource(["live_simple"])
+    source = BfclSource(BfclSettings(categories=["live_simple"]), Skips())
 
     assert list(source.rows()) == list(source.rows())
 
@@ -95,7 +101,7 @@ EVERYTHING = Recipe(
     domain="test",
     format="structured",
     template="structured",
-    source=SourceSettings("bfcl", []),
+    sources=[],
     split=SplitSettings(unseen_tools=0.0, seen=0.0, validation=0),
     variety=VarietySettings(copies=1, distractors=1, unrelated=0.0, negatives=0.9),
 )
@@ -159,7 +165,7 @@ def ask(bfcl: Path, truth: object = None, **question: object) -> list[Row]:
     if truth is not None:
         answer = {"id": "q_0", "ground_truth": [truth]}
         (bfcl / "possible_answer" / name).write_text(json.dumps(answer))
-    return list(BfclSource(["own"]).rows())
+    return list(rows_of("own"))
 
 
 def arguments(row: Row) -> object:
@@ -266,7 +272,7 @@ def test_a_question_of_several_turns_is_left_out(bfcl):
 def test_rows_are_chosen_by_the_names_of_their_tools(bfcl, tools, without, taken):
     ask(bfcl, TRUTH)
 
-    assert len(list(BfclSource(["own"], tools, without).rows())) == taken
+    assert len(list(rows_of("own", tools=tools, without=without))) == taken
 
 
 # ---------------------------------------------------------------- what is missing
@@ -276,12 +282,12 @@ def test_without_the_package_the_remedy_is_told(monkeypatch):
     monkeypatch.setitem(sys.modules, "bfcl_eval", None)
 
     with pytest.raises(SourceError, match=r"needs the package bfcl-eval; run `make train-setup`"):
-        list(BfclSource(["live_simple"]).rows())
+        list(rows_of("live_simple"))
 
 
 def test_an_unknown_category_is_told_with_its_file(bfcl):
     with pytest.raises(SourceError, match=r"BFCL_v4_nothing\.json"):
-        list(BfclSource(["nothing"]).rows())
+        list(rows_of("nothing"))
 
 
 @pytest.mark.parametrize("content", [b"{", b"[]", b'{"id": "a"}', b'{"id": "\xff"}'])
@@ -289,4 +295,4 @@ def test_a_broken_file_is_told(bfcl, content):
     (bfcl / "BFCL_v4_own.json").write_bytes(content)
 
     with pytest.raises(SourceError, match=r"BFCL_v4_own\.json"):
-        list(BfclSource(["own"]).rows())
+        list(rows_of("own"))

@@ -1,4 +1,4 @@
-"""headrace-trainer export"""
+"""headrace-trainer convert"""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from trainer.errors import TrainerError
 
 def add(commands: Commands) -> None:
     """Add the command."""
-    export = commands.add_parser("export", help="an adapter merged into its base, or as GGUF")
-    export.add_argument("id")
-    export.add_argument("--adapters", type=Path, default=Path("adapters"))
-    export.add_argument("--out", type=Path, required=True, help="directory for the merged model")
-    export.add_argument(
+    convert = commands.add_parser("convert", help="an adapter merged into its base, or as GGUF")
+    convert.add_argument("id")
+    convert.add_argument("--adapters", type=Path, default=Path("adapters"))
+    convert.add_argument("--out", type=Path, required=True, help="directory for the merged model")
+    convert.add_argument(
         "--converter", type=Path, help="llama.cpp's checkout: write both GGUF files, too"
     )
-    export.set_defaults(run=_export)
+    convert.set_defaults(run=_convert)
 
 
-def _export(options: argparse.Namespace) -> None:
+def _convert(options: argparse.Namespace) -> None:
     try:
         from trainer import export
     except ImportError as error:
