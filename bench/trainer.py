@@ -50,7 +50,8 @@ def main() -> None:
     recipe = find_recipe("pitch-cpu")
     base = BaseModel.find(recipe.base_model)
     encoder = Encoder.of(recipe, base)
-    rows = chosen(recipe, encoder, ROWS * (options.turns + 1))
+    # Our last step may be short, so that there are rows for one more.
+    rows = chosen(recipe, encoder, ROWS * (options.turns + 3))
     examples = [encoder(row) for row in rows]
     sides = {
         "ours": ours(base, examples, recipe),
