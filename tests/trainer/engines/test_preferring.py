@@ -69,7 +69,8 @@ def test_dpo_moves_from_the_rejected_to_the_chosen(encoder, model, tmp_path):
 
 def test_kto_moves_towards_what_was_liked(encoder, model, tmp_path):
     good, bad = [pair(city).chosen for city in CITIES], [pair(city).rejected for city in CITIES]
-    found = [Judged(one, True) for one in good] + [Judged(one, False) for one in bad]
+    # Turn about, so that every batch has both.
+    found = [Judged(one, one in good) for both in zip(good, bad, strict=True) for one in both]
     before = likelihood(model, encoder, good) - likelihood(model, encoder, bad)
 
     trained = kto(model, encoder, found, SETTINGS, tmp_path, 0)
