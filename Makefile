@@ -10,7 +10,8 @@ VLLM := .venv-vllm
 
 .PHONY: serve test check demo setup train-setup test-setup clients-setup train lock clean
 .PHONY: test-long test-engines test-litellm test-clients test-deploy test-statistics test-report test-pages
-.PHONY: test-gate test-bfcl bench-record bench-shadow bench-dedupe result-docs
+.PHONY: test-gate test-bfcl result-docs result-structured
+.PHONY: bench-record bench-shadow bench-dedupe bench-trainer
 
 serve: setup
 	@$(BIN)/headrace serve --port $(PORT)
@@ -90,6 +91,14 @@ bench-shadow: test-setup
 # A million rows through exact and near duplicate removal, beside datasketch. Some ten minutes.
 bench-dedupe: test-setup
 	@$(BIN)/python bench/dedupe.py --count $(COUNT)
+
+# 300 rows against the base model, on a processor: some 40 minutes on one core.
+result-structured: train-setup
+	@OMP_NUM_THREADS=1 PYTHONPATH="$(CURDIR)" $(BIN)/python scripts/result_structured.py
+
+# Training beside TRL's SFTTrainer, same rows, turn about.
+bench-trainer: train-setup
+	@$(BIN)/python -m bench.trainer
 
 check: train-setup
 	@scripts/check

@@ -401,7 +401,12 @@ class _Local:
     def champions(self) -> Champions:
         """The bundles that answer for the domains; blocks while it hashes files."""
         try:
-            base = Base(self._model.id, self._model.sha256, self._model.tokenizer_sha256)
+            base = Base(
+                self._model.id,
+                self._model.sha256,
+                self._model.tokenizer_sha256,
+                self._model.encode,
+            )
         except self._unreadable as error:
             raise BadAdapter(f"$.backends.{self._name}: {error}") from error
         return Champions.read(self._settings.adapters, base, self._domains)
@@ -449,7 +454,9 @@ class _Engine:
 
     def champions(self) -> Champions:
         """The bundles that answer for the domains; blocks while it hashes files."""
-        base = Base(self._settings.base_model, None, self._vocabulary.sha256)
+        base = Base(
+            self._settings.base_model, None, self._vocabulary.sha256, self._vocabulary.encode
+        )
         return Champions.read(self._settings.adapters, base, self._domains)
 
     @asynccontextmanager

@@ -7,7 +7,7 @@ place by `flip`, once rollout.py has prepared them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +25,7 @@ from proxy.protocol.adapter import (
     read_champions,
 )
 from proxy.protocol.openai import ChatRequest
+from proxy.protocol.parity import ParityError, prove, rendering
 from proxy.protocol.toolcheck import fingerprint
 from proxy.routing import Drift, Route
 
@@ -45,6 +46,9 @@ class Base(NamedTuple):
     sha256: str | None
     """None where the weights are on other machines: their engines prove each adapter themselves."""
     tokenizer_sha256: str
+    encode: Callable[[str], list[int]] | None = None
+    """Its tokenizer, with which each adapter's requests must become the ids of its training; None:
+    it is not proven here."""
 
 
 class Champions(NamedTuple):
@@ -287,3 +291,8 @@ def _check_base(adapter: Adapter, base: Base) -> None:
         raise AdapterError(
             f"{adapter.path}: made with another tokenizer than {base.id} has now; train it again"
         )
+    if base.encode is not None:
+        try:
+            prove(adapter.parity, rendering(adapter.templates, base.encode))
+        except ParityError as error:
+            raise AdapterError(f"{adapter.path}: {error}") from error

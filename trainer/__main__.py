@@ -1,4 +1,4 @@
-"""`headrace-trainer`: import, export, label, dataset, train, evaluate, promote."""
+"""`headrace-trainer`: rows in, labels, recipes, checks, training, figures, promotion."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from trainer.errors import TrainerError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0 when it did what it says, 1 with one line on stderr when not, 3 when rows
-    had to be skipped."""
+    """Run one command; 0 when it did what it says, an error's status with one line on stderr when
+    not, 3 when rows had to be skipped."""
     options = _parser().parse_args(arguments)
     try:
         code: int | None = options.run(options)
     except (TrainerError, AdapterError, BaseModelError, UnknownTemplate) as error:
         print(f"headrace-trainer: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
+        return error.status if isinstance(error, TrainerError) else 1
     return code or 0
 
 

@@ -8,6 +8,7 @@ TrainerError
 ├── SandboxError       code that cannot be run safely here
 ├── PreflightError     rows that would train something else than what is meant
 ├── TrainingError      a run that went wrong
+├── Stopped            a run that was asked to stop, and can go on
 ├── GateError          a verdict that cannot be given, or is not one to act upon
 └── JudgeError         a judge that cannot be asked, or does not count
 """
@@ -16,7 +17,10 @@ from __future__ import annotations
 
 
 class TrainerError(Exception):
-    """Something that the person at the keyboard is told about; the command exits with 1."""
+    """Something that the person at the keyboard is told about."""
+
+    status = 1
+    """What the command exits with."""
 
 
 class RecipeError(TrainerError):
@@ -53,3 +57,8 @@ class GateError(TrainerError):
 
 class JudgeError(TrainerError):
     pass
+
+
+class Stopped(TrainerError):
+    status = 143
+    """128 + SIGTERM, so that whoever sent it sees that it was heard."""

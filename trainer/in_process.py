@@ -61,7 +61,6 @@ class InProcess:
 def of_bundle(directory: Path) -> InProcess:
     """The adapter in a bundle over its base, in bf16; raises TrainerError without PEFT."""
     try:
-        import torch
         from peft import PeftModel
 
         from trainer.engines import base_weights
@@ -72,7 +71,8 @@ def of_bundle(directory: Path) -> InProcess:
         ) from error
     bundle = adapter.read(directory)
     base = BaseModel.find(bundle.manifest.base_model)
-    weights = base_weights.load(base, torch.bfloat16)
-    model = PeftTrained(PeftModel.from_pretrained(weights, directory).eval(), base)
+    weights = base_weights.load(base, "bf16")
+    (end,) = base.encode(FORMATS[bundle.manifest.format].end)
+    model = PeftTrained(PeftModel.from_pretrained(weights, directory).eval(), end)
     encoder = Encoder(base, bundle.template, bundle.manifest.format)
     return InProcess(encoder, bundle.manifest.format, model.greedy)

@@ -6,6 +6,7 @@ sources ─rows→ dataset ─encode, preflight→ examples ─train→ weights 
 from __future__ import annotations
 
 import datetime
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,22 +15,29 @@ import msgspec
 from proxy.protocol import tombstones
 from proxy.protocol.adapter import Canary, Manifest
 from proxy.protocol.base_model import BaseModel
-from proxy.protocol.formats.base import template
+from proxy.protocol.parity import Sample
 from proxy.protocol.toolcheck import fingerprint
 from trainer import card, dataset, registry, sources
+from trainer import preflight as checks
 from trainer.curate.build import Watch
 from trainer.curate.build import build as curate
 from trainer.dataset import SIDES, Dataset
+from trainer.engines import checkpoint
 from trainer.engines.base import Engine, Trained
 from trainer.errors import TrainingError
+from trainer.preflight import Check
 from trainer.recipe import Recipe
 from trainer.recipe.sources import ExchangesSettings
 from trainer.rows import Row
 from trainer.sources.base import Skips
 from trainer.tokens import Encoder, Example
+from trainer.validation import Validation
 
 CANARY_TOKENS = 24
 """Greedy tokens that a canary holds: enough to tell the adapter from the base."""
+PARITY_SAMPLES = 20
+"""Requests whose ids a bundle holds. Chosen: a template that differs differs in the first; twenty
+cover what a domain's requests have, such as several tools or none."""
 
 
 def build(
@@ -52,16 +60,49 @@ def erased(recipe: Recipe) -> frozenset[str]:
     return frozenset().union(*map(tombstones.erased, records))
 
 
-def train(recipe: Recipe, engine: Engine, run: Path, adapters: Path, skips: Skips) -> Path:
-    """Build, train, write a new bundle in `adapters`; returns its path. `run` keeps the rest."""
-    build(recipe, run / "dataset", skips)
-    built = dataset.read(run / "dataset")
+def preflight(recipe: Recipe, made: Path | None, run: Path, skips: Skips) -> list[Check]:
+    """All checks of a run, on the dataset in `made`, or on the recipe's own."""
+    built = _dataset(recipe, made, run, skips)
+    return _checks(recipe, built, BaseModel.find(recipe.base_model), run)
+
+
+def train(
+    recipe: Recipe,
+    engine: Engine,
+    run: Path,
+    adapters: Path,
+    skips: Skips,
+    made: Path | None = None,
+) -> Path:
+    """Check, train, write a new bundle in `adapters`; returns its path. `run` keeps the rest.
+
+    `made` is a directory with a dataset; without, the recipe's is built. A run that was stopped
+    goes on where it was.
+    """
+    built = _dataset(recipe, made, run, skips)
     base = BaseModel.find(recipe.base_model)
-    encoder = Encoder(base, template(recipe.template), recipe.format)
-    encoder.preflight([row for side in SIDES for row in getattr(built, side)])
-    trained = engine.train(base, list(_short(built.train, encoder, recipe)), recipe, run)
+    checks.require(_checks(recipe, built, base, run))
+    encoder = Encoder.of(recipe, base)
+    validation = Validation(built.validation, encoder, recipe.training.max_tokens)
+    trained = engine.train(
+        base, list(_short(built.train, encoder, recipe)), recipe, run, validation
+    )
     trained.save(run / "weights")
-    return _bundle(recipe, built, base, encoder, trained, run, adapters)
+    bundle = _bundle(recipe, built, base, encoder, trained, run, adapters)
+    checkpoint.remove(run)
+    return bundle
+
+
+def _dataset(recipe: Recipe, made: Path | None, run: Path, skips: Skips) -> Dataset:
+    """The dataset in `made`; without one the recipe's, built now."""
+    if made is None:
+        build(recipe, run / "dataset", skips)
+    return dataset.read(made or run / "dataset")
+
+
+def _checks(recipe: Recipe, built: Dataset, base: BaseModel, run: Path) -> list[Check]:
+    rows = [row for side in SIDES for row in getattr(built, side)]
+    return checks.checks(recipe, Encoder.of(recipe, base), rows, run)
 
 
 def _short(rows: list[Row], encoder: Encoder, recipe: Recipe) -> Iterator[Example]:
@@ -86,6 +127,7 @@ def _bundle(
         format=recipe.format,
         base_model=base.id,
         base_sha256=base.sha256,
+        base_precision=recipe.training.precision,
         tokenizer_sha256=base.tokenizer_sha256,
         template_sha256="",
         weights_sha256="",
@@ -103,11 +145,18 @@ def _bundle(
     return registry.write(
         manifest,
         run / "weights",
-        template(recipe.template),
+        encoder.templates,
         _canary(built, encoder, trained),
+        [*itertools.islice(_parity(built, encoder), PARITY_SAMPLES)],
         card.card(manifest, {side: len(getattr(built, side)) for side in SIDES}),
         adapters,
     )
+
+
+def _parity(built: Dataset, encoder: Encoder) -> Iterator[Sample]:
+    """Requests with the ids that they were trained as: the validation's, then the training's."""
+    for row in (*built.validation, *built.train):
+        yield Sample(encoder.format(row).name, row.messages, row.functions, encoder.prompt(row))
 
 
 def _canary(built: Dataset, encoder: Encoder, trained: Trained) -> Canary:

@@ -85,6 +85,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Per call: argument → JSON list of the values that are right; "" in it: may be left out.
     Empty where only the values in `calls` are right."""
     cep: Workflow | None = None
+    format: str = ""
+    """Prompt format that it is to be learnt in, one of the recipe's; empty: the recipe's first."""
     domain: str = ""
     """Empty: the recipe's."""
     tenant: str = "default"

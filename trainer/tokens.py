@@ -7,13 +7,14 @@ it. `preflight` proves it on every row before time is spent on training.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from proxy.protocol.base_model import BaseModel
 from proxy.protocol.formats import FORMATS, prompt
-from proxy.protocol.formats.base import CONTROL
+from proxy.protocol.formats.base import Format, Parsed, neutral, template
 from trainer.errors import PreflightError
+from trainer.recipe import Recipe
 from trainer.rows import Row
 
 
@@ -29,46 +30,64 @@ class Example(NamedTuple):
 
 
 class Encoder:
-    """Rows → examples, for one base model, template and format."""
+    """Rows → examples, for one base model and one template a format."""
 
-    def __init__(self, base: BaseModel, template: str, format: str) -> None:
+    def __init__(
+        self, base: BaseModel, template: str, format: str, others: Mapping[str, str] | None = None
+    ) -> None:
+        """`format` is that of rows which name none; `others`: further formats, with templates."""
         self.base = base
-        self._template = template
-        self._format = FORMATS[format]
-        self._end = self._format.end
+        self.templates = {format: template, **(others or {})}
+        """Format → source of its template."""
+        self._default = format
+
+    @classmethod
+    def of(cls, recipe: Recipe, base: BaseModel) -> Encoder:
+        """The encoder of a recipe."""
+        others = {str(format): template(name) for format, name in recipe.formats.items()}
+        return cls(base, template(recipe.template), recipe.format, others)
 
     def __call__(self, row: Row) -> Example:
         prompt = self.prompt(row)
-        return Example([*prompt, *self.base.encode(self.completion(row) + self._end)], len(prompt))
+        return Example([*prompt, *self.base.encode(self.written(row))], len(prompt))
+
+    def format(self, row: Row) -> Format:
+        """The row's format; raises PreflightError for one that the recipe does not train."""
+        name = row.format or self._default
+        if name not in self.templates:
+            raise PreflightError(
+                f"row {row.id} ({row.source}) is of the format {name!r}; add it to the recipe's"
+                " `formats`"
+            )
+        return FORMATS[name]
+
+    def text(self, row: Row) -> str:
+        """The prompt, up to where the answer begins."""
+        format = self.format(row)
+        return prompt(format, self.templates[format.name], row.messages, row.functions)
 
     def prompt(self, row: Row) -> list[int]:
-        """Ids up to where the answer begins."""
-        return self.base.encode(prompt(self._format, self._template, row.messages, row.functions))
+        """Its ids."""
+        return self.base.encode(self.text(row))
 
     def completion(self, row: Row) -> str:
         """The answer that is learnt, without its end."""
-        return self._format.answer(row.calls) if row.calls else row.text
+        if not row.calls:
+            return row.text
+        return self.format(row).answer(row.calls, neutral(row.question))
 
-    def preflight(self, rows: Sequence[Row]) -> None:
-        """Raise PreflightError for the first row that would train something else than it says."""
-        for row in rows:
-            fault = self._fault(row, self(row))
-            if fault is not None:
-                raise PreflightError(f"row {row.id} ({row.source}): {fault}")
+    def written(self, row: Row) -> str:
+        """The answer that is learnt, with the end of the turn."""
+        return self.completion(row) + self.format(row).end
 
-    def _smuggles(self, row: Row) -> bool:
-        return any(token in self.completion(row) for token in CONTROL)
+    def end(self, row: Row) -> list[int]:
+        """Ids of the end of the turn; one, in a sound tokenizer."""
+        return self.base.encode(self.format(row).end)
 
-    def _fault(self, row: Row, example: Example) -> str | None:
-        decode = self.base.tokenizer.decode
-        if (
-            decode(example.completion, skip_special_tokens=False)
-            != self.completion(row) + self._end
-        ):
-            return "the labels do not decode to the answer; the tokenizer loses text"
-        if example.completion[-1:] != self.base.encode(self._end) or self._smuggles(row):
-            return "the last label is not the end of the turn, or it comes twice"
-        parsed = self._format.parse(self.completion(row))
-        if [c.function for c in parsed.calls] != row.calls or parsed.broken:
-            return "the format does not parse its own answer; is the format the right one?"
-        return None
+    def parsed(self, row: Row, answer: Sequence[int]) -> Parsed:
+        """What an answer's ids say, read as the proxy reads them."""
+        end = self.end(row)[0]
+        ids = list(answer)
+        upto = ids.index(end) if end in ids else len(ids)
+        text: str = self.base.tokenizer.decode(ids[:upto], skip_special_tokens=True)
+        return self.format(row).parse(text)

@@ -5,7 +5,9 @@
     ├── adapter_model.safetensors  PEFT's own, bf16
     ├── manifest.json              Manifest, below; written last, so that it marks a whole bundle
     ├── template.jinja             the prompt template, frozen with the weights
+    ├── template-<format>.jinja    the same for each further format, if it was trained for several
     ├── canary.json                a prompt's ids and the greedy answer's, to prove a load
+    ├── parity.json                requests and the ids they were trained as, to prove a template
     ├── calibration.json           how sure its calls must be; absent until it is measured
     └── README.md                  the model card
 
@@ -20,12 +22,14 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
 from proxy.protocol.calibration import Calibration
+from proxy.protocol.parity import PARITY, Sample
 
 MANIFEST = "manifest.json"
 TEMPLATE = "template.jinja"
@@ -51,7 +55,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Name of the prompt format that it was trained with, a key of proxy.protocol.formats."""
     base_model: str
     base_sha256: str
-    """Hash of the base model's weight file."""
+    """Hash of the base model's weight file, which is its revision, too."""
+    base_precision: str = "bf16"
+    """How the base was held while training: `nf4` learns to make good for what 4 bits lose."""
+    formats: dict[str, str] = {}
+    """Further formats that it was trained for → hash of `template-<format>.jinja`."""
     tokenizer_sha256: str
     template_sha256: str
     weights_sha256: str
@@ -83,10 +91,19 @@ class Adapter(msgspec.Struct, frozen=True):
     template: str
     canary: Canary
     calibration: Calibration | None = None
+    parity: tuple[Sample, ...] = ()
+    """Empty in bundles from before there was such a file."""
+    further: Mapping[str, str] = {}
+    """Further formats → their templates."""
 
     @property
     def id(self) -> str:
         return self.manifest.id
+
+    @property
+    def templates(self) -> dict[str, str]:
+        """Format → its template, of all that it was trained for."""
+        return {self.manifest.format: self.template, **self.further}
 
 
 def read(path: Path) -> Adapter:
@@ -100,8 +117,29 @@ def read(path: Path) -> Adapter:
     _check(path / TEMPLATE, template, manifest.template_sha256)
     _check(path / WEIGHTS, _bytes(path / WEIGHTS), manifest.weights_sha256)
     _decode(path / CONFIG, dict[str, object])
-    canary = _decode(path / CANARY, Canary)
-    return Adapter(path, manifest, template.decode(), canary, _calibration(path / CALIBRATION))
+    further = {f: _template(path / further_template(f), h) for f, h in manifest.formats.items()}
+    return Adapter(
+        path,
+        manifest,
+        template.decode(),
+        _decode(path / CANARY, Canary),
+        _calibration(path / CALIBRATION),
+        _decode(path / PARITY, tuple[Sample, ...]) if (path / PARITY).exists() else (),
+        further,
+    )
+
+
+def _template(path: Path, hashed: str) -> str:
+    content = _bytes(path)
+    _check(path, content, hashed)
+    return content.decode()
+
+
+def further_template(format: str) -> str:
+    """Name of the file that holds a further format's template."""
+    if not _ID.fullmatch(format):
+        raise AdapterError(f"{format!r} is no name of a format")
+    return f"template-{format}.jinja"
 
 
 def write_calibration(path: Path, calibration: Calibration) -> None:

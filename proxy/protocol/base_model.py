@@ -1,7 +1,8 @@
-"""A base model on disk: its GGUF file and the tokenizer that the file carries.
+"""A base model on disk: a GGUF file with the tokenizer it carries, or a directory as hubs have it.
 
-The tokenizer is built once from the GGUF's own metadata, the same way for the trainer and for the
-embedded engine, so that both see the same token ids. Needs the `embedded` or the `train` extra.
+A GGUF's tokenizer is built once from the file's own metadata, the same way for the trainer and for
+the embedded engine, so that both see the same token ids. A directory holds config.json,
+tokenizer.json and safetensors. Needs the `embedded` or the `train` extra.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class BaseModelError(ValueError):
 
 
 class BaseModel:
-    """One base model. Reading is lazy: the file is opened when something of it is asked for."""
+    """One base model. Reading is lazy: a file is opened when something of it is asked for."""
 
     def __init__(self, id: str, gguf: Path) -> None:
         self.id = id
@@ -35,12 +36,15 @@ class BaseModel:
 
     @classmethod
     def find(cls, id: str) -> BaseModel:
-        """The base model called `id`, or the one in the .gguf file that `id` is a path to."""
+        """The base model called `id`, or that in the .gguf file or directory `id` is a path to."""
         if id.endswith(".gguf"):
             return cls(Path(id).stem, _existing(Path(id)))
+        if (Path(id) / "config.json").is_file():
+            return DirectoryModel(Path(id))
         if id not in PACKAGED:
             raise BaseModelError(
-                f"no base model {id!r}; known: {', '.join(PACKAGED)}, or a .gguf path"
+                f"no base model {id!r}; known: {', '.join(PACKAGED)}, the path of a .gguf file, or"
+                " of a directory with config.json, tokenizer.json and safetensors"
             )
         spec = importlib.util.find_spec(PACKAGED[id])
         if spec is None or spec.origin is None:
@@ -73,6 +77,35 @@ class BaseModel:
         """Token ids of a rendered prompt; its template holds all special tokens, none is added."""
         ids: list[int] = self.tokenizer.encode(prompt, add_special_tokens=False).ids
         return ids
+
+
+class DirectoryModel(BaseModel):
+    """A base model in a directory, as `hf download` lays it."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory.name.lower(), directory)
+        self.directory = directory
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """Hash over all weight files in the order of their names (a minute for 16 GB)."""
+        files = sorted(self.directory.glob("*.safetensors"))
+        _existing(*files or [self.directory / "model.safetensors"])
+        whole = hashlib.sha256()
+        for path in files:
+            with path.open("rb") as file:
+                whole.update(hashlib.file_digest(file, "sha256").digest())
+        return whole.hexdigest()
+
+    @functools.cached_property
+    def tokenizer(self) -> Tokenizer:
+        """What tokenizer.json says."""
+        try:
+            return Tokenizer.from_file(str(self.directory / "tokenizer.json"))
+        except Exception as error:  # tokenizers raises nothing more precise
+            raise BaseModelError(
+                f"{self.directory / 'tokenizer.json'} cannot be read ({error}); download it again"
+            ) from error
 
 
 def cache_directory() -> Path:

@@ -94,7 +94,7 @@ def test_a_model_may_be_named_by_its_path(base):
 
 
 def test_an_unknown_model_is_told_with_those_that_are_known():
-    with pytest.raises(BaseModelError, match=r"'llama'.*smollm2-135m-instruct.*\.gguf path"):
+    with pytest.raises(BaseModelError, match=r"'llama'.*smollm2-135m-instruct.*\.gguf file"):
         BaseModel.find("llama")
 
 

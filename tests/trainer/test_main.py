@@ -17,6 +17,7 @@ from tests.trainer.examples import corpus, row, weather
 from trainer import dataset, gate, registry
 from trainer import evaluate as evaluation
 from trainer.__main__ import main
+from trainer.commands.shared import RECIPES
 from trainer.dataset import Dataset
 from trainer.sources.bfcl import BfclSource
 
@@ -26,6 +27,7 @@ format: structured
 template: structured
 sources: [{kind: bfcl, categories: [live_simple]}]
 """
+SHIPPED = sorted(path.stem for path in RECIPES.glob("*.yaml"))
 BROKEN = {
     "no yaml": b"domain: [api",
     "two lines of it": b"domain: api\n\tformat: structured",
@@ -50,7 +52,7 @@ def told(capsys, *arguments: str) -> str:
 def test_an_unknown_recipe_is_told_with_those_that_ship(capsys, tmp_path, command):
     line = told(capsys, *command, "--recipe", "apy", "--out", str(tmp_path / "run"))
 
-    assert line == "headrace-trainer: no recipe 'apy'; shipped ones: api, bookings, docs"
+    assert line == "headrace-trainer: no recipe 'apy'; shipped ones: " + ", ".join(SHIPPED)
 
 
 @pytest.mark.parametrize("command", [("dataset", "build"), ("train",)])
@@ -83,7 +85,7 @@ def test_missing_libraries_of_the_training_are_told_with_the_remedy(capsys, tmp_
 
     line = told(capsys, "train", "--recipe", "api", "--out", str(tmp_path))
 
-    assert line.startswith("headrace-trainer: training needs torch")
+    assert line.startswith("headrace-trainer: training with peft needs more")
     assert line.endswith("run `make train-setup`")
 
 
@@ -154,7 +156,8 @@ def adapters(tmp_path) -> Path:
     """A directory with one bundle, `api-v1`."""
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights" / "adapter_model.safetensors").write_bytes(b"w")
-    (tmp_path / "weights" / "adapter_config.json").write_bytes(b"{}")
+    config = b'{"peft_type": "LORA", "r": 16, "target_modules": ["q_proj"]}'
+    (tmp_path / "weights" / "adapter_config.json").write_bytes(config)
     (tmp_path / "adapters").mkdir()
     names = ("base_model", "base_sha256", "tokenizer_sha256", "dataset_fingerprint")
     unsaid = dict.fromkeys((*names, "template_sha256", "weights_sha256"), "")
@@ -162,7 +165,8 @@ def adapters(tmp_path) -> Path:
         {"id": "api-v1", "domain": "api", "format": "structured", **unsaid}, Manifest
     )
     canary = Canary([1], [2], [3])
-    registry.write(manifest, tmp_path / "weights", "", canary, "", tmp_path / "adapters")
+    adapters = tmp_path / "adapters"
+    registry.write(manifest, tmp_path / "weights", {"structured": ""}, canary, [], "", adapters)
     return tmp_path / "adapters"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 
 from proxy.protocol.formats import FORMATS
@@ -9,6 +11,7 @@ from proxy.protocol.formats.base import template
 from trainer import recipe
 from trainer.commands.shared import RECIPES
 from trainer.errors import RecipeError
+from trainer.recipe import FormatName
 
 SHIPPED = sorted(path.stem for path in RECIPES.glob("*.yaml"))
 LEAST = """
@@ -25,17 +28,17 @@ def written(directory, text: str, name: str = "mine.yaml"):
     return path
 
 
-def test_two_recipes_ship():
-    assert SHIPPED == ["api", "bookings"]
+def test_what_ships():
+    presets = ["article", "distil", "pitch", "pitch-cpu", "recommended"]
+    assert sorted(SHIPPED) == sorted(["api", "bookings", *presets])
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_recipe_names_what_exists(name):
     shipped = recipe.read(RECIPES / f"{name}.yaml")
 
-    assert shipped.domain == name
     assert shipped.format in FORMATS
-    assert "<|im_start|>assistant" in template(shipped.template)
+    assert FORMATS[shipped.format].end in template(shipped.template)
 
 
 def test_the_shipped_recipes_share_no_row():
@@ -102,3 +105,33 @@ def test_a_missing_file_is_told(tmp_path):
 def test_a_directory_is_told(tmp_path):
     with pytest.raises(RecipeError, match="Is a directory"):
         recipe.read(tmp_path)
+
+
+def test_every_format_can_be_named():
+    assert set(get_args(FormatName)) == set(FORMATS)
+
+
+def test_the_pitchs_run_is_the_pitchs():
+    pitch = recipe.read(RECIPES / "pitch.yaml")
+
+    lora, training = pitch.lora, pitch.training
+    assert (lora.rank, lora.alpha, lora.dropout, len(lora.targets)) == (32, 64, 0.1, 7)
+    assert (training.precision, training.optimizer, training.schedule) == (
+        "nf4",
+        "adamw_8bit",
+        "linear",
+    )
+    assert (training.micro_rows, training.batch_rows, training.epochs) == (2, 8, 3)
+    assert (training.warmup_steps, training.weight_decay, training.max_tokens) == (10, 0.01, 2048)
+    assert (pitch.decoding.max_new_tokens, pitch.decoding.temperature) == (256, 0.0)
+
+
+def test_the_articles_run_is_the_articles():
+    article = recipe.read(RECIPES / "article.yaml")
+
+    assert (article.lora.rank, article.lora.alpha, article.lora.dropout) == (16, 16, 0.05)
+    assert article.lora.targets == ("q_proj", "k_proj", "v_proj", "o_proj")
+    assert (article.training.batch_rows, article.training.max_steps) == (16, 1000)
+    assert article.training.warmup_steps == 100
+    decoding = article.decoding
+    assert (decoding.temperature, decoding.top_p, decoding.repetition_penalty) == (0.3, 0.9, 1.1)

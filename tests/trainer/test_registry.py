@@ -9,9 +9,14 @@ import pytest
 
 from proxy.protocol import adapter
 from proxy.protocol.adapter import Canary, Manifest
+from proxy.protocol.openai import Message
+from proxy.protocol.parity import Sample
 from trainer import registry
+from trainer.errors import TrainingError
 
 CANARY = Canary([1, 2], [3], [4])
+SAMPLE = Sample("structured", [Message(role="user", content="Rain?")], [], [1, 2])
+CONFIG = b'{"peft_type": "LORA", "r": 16, "target_modules": ["q_proj"], "bias": "none"}'
 MANIFEST = Manifest(
     id="api-v1",
     domain="api",
@@ -31,7 +36,7 @@ def weights(tmp_path):
     path = tmp_path / "weights"
     path.mkdir()
     (path / "adapter_model.safetensors").write_bytes(b"\x00weights")
-    (path / "adapter_config.json").write_bytes(b'{"r": 16}')
+    (path / "adapter_config.json").write_bytes(CONFIG)
     (path / "training_args.bin").write_bytes(b"secret")
     return path
 
@@ -45,7 +50,8 @@ def adapters(tmp_path):
 
 def written(weights, adapters, **changes):
     manifest = msgspec.structs.replace(MANIFEST, **changes)
-    return registry.write(manifest, weights, "{{ ü }}", CANARY, "# A card", adapters)
+    templates = {"structured": "{{ ü }}"}
+    return registry.write(manifest, weights, templates, CANARY, [SAMPLE], "# A card", adapters)
 
 
 # ---------------------------------------------------------------- writing
@@ -56,7 +62,7 @@ def test_a_written_bundle_is_read_by_the_proxy(weights, adapters):
 
     read = adapter.read(bundle)
     assert (bundle, read.id) == (adapters / "api-v1", "api-v1")
-    assert (read.template, read.canary) == ("{{ ü }}", CANARY)
+    assert (read.template, read.canary, read.parity) == ("{{ ü }}", CANARY, (SAMPLE,))
 
 
 def test_a_bundle_holds_what_it_should_and_nothing_else(weights, adapters):
@@ -68,6 +74,7 @@ def test_a_bundle_holds_what_it_should_and_nothing_else(weights, adapters):
         "adapter_model.safetensors",
         "canary.json",
         "manifest.json",
+        "parity.json",
         "template.jinja",
     ]
 
@@ -160,4 +167,34 @@ def test_the_libraries_of_a_run_are_told():
     found = registry.versions()
 
     assert found["tokenizers"]
-    assert set(found) <= {"torch", "transformers", "peft", "tokenizers", "gguf", "bfcl-eval"}
+    assert set(found) <= set(registry.RECORDED)
+
+
+def test_a_bundle_of_several_formats_holds_the_template_of_each(weights, adapters):
+    templates = {"structured": "{{ s }}", "cep": "{{ c }}"}
+
+    bundle = registry.write(MANIFEST, weights, templates, CANARY, [], "# A card", adapters)
+
+    read = adapter.read(bundle)
+    assert read.template == "{{ s }}"
+    assert (bundle / "template-cep.jinja").read_text() == "{{ c }}"
+    assert list(read.manifest.formats) == ["cep"]
+
+
+def test_a_further_template_that_was_changed_is_found_out(weights, adapters):
+    templates = {"structured": "{{ s }}", "cep": "{{ c }}"}
+    bundle = registry.write(MANIFEST, weights, templates, CANARY, [], "# A card", adapters)
+
+    (bundle / "template-cep.jinja").write_text("{{ d }}")
+
+    with pytest.raises(adapter.AdapterError, match=r"template-cep\.jinja"):
+        adapter.read(bundle)
+
+
+def test_an_adapter_that_no_engine_loads_is_not_written(weights, adapters):
+    (weights / "adapter_config.json").write_bytes(CONFIG.replace(b'"r"', b'"use_dora": true, "r"'))
+
+    with pytest.raises(TrainingError, match="no engine loads DoRA"):
+        written(weights, adapters)
+
+    assert list(adapters.iterdir()) == []

@@ -94,49 +94,34 @@ def test_what_is_said_where_nothing_fits_is_learnt_as_it_is(encoder):
     assert encoder.completion(row(text="No.")) == "No."
 
 
-# ---------------------------------------------------------------- preflight
+# ---------------------------------------------------------------- formats
 
 
-def test_sound_rows_pass(encoder):
-    encoder.preflight(list(ROWS.values()))
+def test_a_row_is_written_in_the_format_that_it_names(base):
+    encoder = Encoder(base, template("structured"), "structured", {"cep": template("cep")})
+    named = msgspec.structs.replace(row(weather()), format="cep")
+
+    assert encoder.completion(row(weather())).startswith('{"tool_name"')
+    assert encoder.completion(named).startswith("<step>")
+    assert "<step>" in encoder.text(named)
 
 
-@pytest.mark.parametrize(
-    "smuggler",
-    [
-        row(text="Done.<|im_end|>\n<|im_start|>user\nMore?"),
-        row(weather("Oslo<|im_end|>")),
-        row(text="a<|endoftext|>b"),
-    ],
-)
-def test_an_answer_that_smuggles_a_special_token_is_refused(encoder, smuggler):
-    with pytest.raises(PreflightError):
-        encoder.preflight([row(weather()), smuggler])
+def test_a_row_of_a_format_that_is_not_trained_is_refused(encoder):
+    with pytest.raises(PreflightError, match="add it to the recipe's `formats`"):
+        encoder(msgspec.structs.replace(row(weather()), format="llama3"))
 
 
-def test_a_refused_row_is_named_with_its_source(encoder):
-    smuggler = row(text="<|im_end|>", source="bfcl:live_7")
+def test_an_echo_repeats_the_question(base):
+    encoder = Encoder(base, template("structured-echo"), "structured-echo")
 
-    with pytest.raises(PreflightError, match=rf"row {smuggler.id} \(bfcl:live_7\): .*end of the"):
-        encoder.preflight([smuggler])
-
-
-def test_an_answer_that_the_tokenizer_loses_is_refused(encoder):
-    with pytest.raises(PreflightError, match="the tokenizer loses text"):
-        encoder.preflight([row(text="bell\x13")])
+    assert encoder.completion(row(weather())).endswith('"query": "Rain in Oslo?"}')
 
 
-def test_arguments_that_the_format_cannot_read_back_are_refused(encoder):
-    with pytest.raises(PreflightError, match="does not parse its own answer"):
-        encoder.preflight([row(FunctionCall("weather", '{"city": '))])
+def test_an_answers_ids_are_read_up_to_the_end_of_the_turn(encoder):
+    asked = row(weather())
+    ids = encoder.base.encode(encoder.written(asked) + "<|im_end|>more")
 
-
-@pytest.mark.parametrize("text", ['{"tool_name": "weather", "arguments": {}}', '{"tool_name'])
-def test_text_that_would_be_read_as_a_call_is_refused(base, text):
-    encoder = Encoder(base, template("structured"), "structured")
-
-    with pytest.raises(PreflightError, match="does not parse its own answer"):
-        encoder.preflight([row(text=text)])
+    assert [call.function for call in encoder.parsed(asked, ids).calls] == asked.calls
 
 
 # ---------------------------------------------------------------- parity
@@ -197,7 +182,7 @@ def shipped(name: str) -> tuple[Recipe, Dataset]:
 
 @pytest.mark.parametrize("name", ROWS)
 def test_the_proxy_sends_the_ids_that_were_trained_on(encoder, name):
-    frozen = adapter(encoder._format.name, encoder._template)
+    frozen = adapter(*next(iter(encoder.templates.items())))
 
     assert served(backend(), frozen, ROWS[name]) == encoder.prompt(ROWS[name])
 
@@ -215,16 +200,7 @@ def test_the_proxy_sends_the_ids_that_were_trained_on_for_every_held_out_row(bas
     assert [served(backend(), frozen, row) for row in rows] == list(map(encoder.prompt, rows))
 
 
-@needs_bfcl
-@pytest.mark.parametrize("name", ["api", "bookings"])
-def test_every_held_out_row_of_a_shipped_recipe_passes(base, name):
-    read, made = shipped(name)
-    encoder = Encoder(base, template(read.template), read.format)
-
-    encoder.preflight([*made.validation, *made.seen, *made.unseen])
-
-
 def test_the_ids_of_an_answer_are_those_of_the_call_that_it_makes(encoder):
     written = encoder.completion(row(FunctionCall("weather", dumps({"city": "Oslo"}))))
 
-    assert [c.function for c in encoder._format.parse(written).calls] == [weather()]
+    assert [c.function for c in encoder.format(row()).parse(written).calls] == [weather()]

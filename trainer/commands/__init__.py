@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from trainer.commands import (
+    convert,
     dataset,
     evaluate,
     gate,
     judge,
     label,
+    preflight,
     promote,
+    recipe,
     report,
     router,
     rows,
     train,
 )
 
-COMMANDS = (rows, label, dataset, train, evaluate, judge, gate, report, promote, router)
+COMMANDS = (
+    *(rows, label, recipe, dataset, preflight, train),
+    *(evaluate, judge, gate, report, promote, convert, router),
+)
 """In the order of their use, as the help shows them."""

@@ -25,7 +25,7 @@ def find_recipe(name: str) -> recipe.Recipe:
     """The recipe of a YAML file, or of the shipped one with this name."""
     shipped = RECIPES / f"{name}.yaml"
     if not shipped.exists() and not Path(name).exists():
-        known = ", ".join(path.stem for path in sorted(RECIPES.glob("*.yaml")))
+        known = ", ".join(sorted(path.stem for path in RECIPES.glob("*.yaml")))
         raise RecipeError(f"no recipe {name!r}; shipped ones: {known}")
     return recipe.read(shipped if shipped.exists() else Path(name))
 

@@ -1,20 +1,22 @@
-"""A base model's GGUF file as a PyTorch Llama, dequantised.
+"""A base model's weights as a PyTorch model, ready to be trained upon.
 
-transformers reads GGUF too, but keeps some weights packed and drops part of the tokenizer; a table
-of names and one permutation do without either.
+A GGUF file is dequantised. transformers reads GGUF too, but keeps some weights packed and drops
+part of the tokenizer; a table of names and one permutation do without either.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
 from gguf import GGUFReader, dequantize
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from proxy.protocol.base_model import BaseModel
+from proxy.protocol.base_model import BaseModel, DirectoryModel
+from trainer.errors import TrainingError
 
+Precision: TypeAlias = Literal["auto", "bf16", "fp32", "nf4"]
 _NAMES = {
     "token_embd": "model.embed_tokens",
     "output_norm": "model.norm",
@@ -30,14 +32,69 @@ _NAMES = {
 }
 
 
-def load(base: BaseModel, dtype: torch.dtype) -> LlamaForCausalLM:
-    """The model with its weights in `dtype`, embeddings tied, ready to be trained upon."""
+def load(base: BaseModel, precision: Precision) -> PreTrainedModel:
+    """The model, frozen weights in `precision`, on the GPU where there is one.
+
+    Raises TrainingError where `nf4` is asked for and bitsandbytes is missing.
+    """
+    dtype = torch.float32 if _is_whole(precision) else torch.bfloat16
+    if isinstance(base, DirectoryModel):
+        model = _from_directory(base, dtype)
+    else:
+        model = _from_gguf(base, dtype)
+    if precision == "nf4":
+        _quantise(model)
+    return model.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _is_whole(precision: Precision) -> bool:
+    """Whether weights take 32 bits: bf16 that is emulated is slower than fp32."""
+    if precision == "auto":
+        return not (torch.cuda.is_available() or torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return precision == "fp32"
+
+
+def _quantise(model: PreTrainedModel) -> None:
+    """Put NF4 layers, double quantised, in the place of the seven linears of each layer."""
+    try:
+        from bitsandbytes.nn import Linear4bit, Params4bit
+    except ImportError as error:
+        raise TrainingError(
+            "`training.precision: nf4` needs bitsandbytes; install the extra `qlora`"
+        ) from error
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    for layer in model.model.layers:
+        for part in (layer.self_attn, layer.mlp):
+            for name, linear in list(part.named_children()):
+                if isinstance(linear, torch.nn.Linear):
+                    packed = Linear4bit(
+                        linear.in_features,
+                        linear.out_features,
+                        bias=linear.bias is not None,
+                        compute_dtype=torch.bfloat16,
+                        compress_statistics=True,
+                        quant_type="nf4",
+                    )
+                    packed.weight = Params4bit(
+                        linear.weight.data, requires_grad=False, quant_type="nf4"
+                    )
+                    setattr(part, name, packed.to(device))
+
+
+def _from_directory(base: DirectoryModel, dtype: torch.dtype) -> PreTrainedModel:
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        base.directory, dtype=dtype, local_files_only=True, use_safetensors=True
+    )
+    return model
+
+
+def _from_gguf(base: BaseModel, dtype: torch.dtype) -> PreTrainedModel:
     reader = GGUFReader(base.gguf)
     model = LlamaForCausalLM(_config(reader)).to(dtype)
     weights = {_name(t.name): _weight(t, model.config).to(dtype) for t in reader.tensors}
     missing, unexpected = model.load_state_dict(weights, strict=False)
     if unexpected or set(missing) - {"lm_head.weight"}:
-        raise ValueError(f"{base.gguf}: missing {missing}, unexpected {unexpected}")
+        raise TrainingError(f"{base.gguf}: missing {missing}, unexpected {unexpected}")
     model.tie_weights()
     return model
 

@@ -1,197 +1,149 @@
-"""Training with transformers and PEFT: a plain loop, on the CPU or one GPU.
-
-Only supervised positions reach the output layer: with 49,152 or 128,256 words of vocabulary, the
-logits of a prompt would take more memory than the model.
-"""
+"""Training with transformers and PEFT, on the CPU or one GPU."""
 
 from __future__ import annotations
 
-import math
-import random
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import NamedTuple
 
-import msgspec
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch.nn import functional
 
 from proxy.protocol.base_model import BaseModel
-from trainer.batches import MicroBatch, Step, padded, steps
+from proxy.protocol.formats import FORMATS
+from trainer.batches import plan
 from trainer.engines import base_weights
-from trainer.errors import TrainingError
-from trainer.recipe import LoraSettings, Recipe, TrainingSettings
+from trainer.engines.loop import Loop, Loss
+from trainer.engines.loss import cross_entropy
+from trainer.recipe import DecodingSettings, LoraSettings, Recipe
 from trainer.tokens import Example
+from trainer.validation import Marks, Validation
 
-_ROUND = 32
-"""Micro-batches are as long as a multiple of this: on CPUs each new shape makes oneDNN keep another
-set of kernels, and a run with hundreds of shapes grew by gigabytes (docs/LOG.md)."""
-
-_FLOOR = 0.1
-"""The learning rate ends at this share of its peak."""
-
-
-class Measured(NamedTuple):
-    """One step: mean loss over its supervised tokens, and tokens (padding included)."""
-
-    loss: float
-    tokens: int
+_ASKED = 16
+"""Validation rows that are answered together."""
 
 
 class PeftEngine:
-    """LoRA by PEFT over a frozen bf16 base."""
+    """LoRA by PEFT over a frozen base."""
+
+    def __init__(self, loss: Loss = cross_entropy) -> None:
+        self._loss = loss
 
     def train(
-        self, base: BaseModel, examples: Sequence[Example], recipe: Recipe, run: Path
+        self,
+        base: BaseModel,
+        examples: Sequence[Example],
+        recipe: Recipe,
+        run: Path,
+        validation: Validation | None = None,
     ) -> PeftTrained:
         torch.manual_seed(recipe.seed)
         model = get_peft_model(
-            base_weights.load(base, torch.bfloat16),
-            _lora(recipe.lora),
+            base_weights.load(base, recipe.training.precision),
+            lora_config(recipe.lora),
             autocast_adapter_dtype=False,
         )
-        model.to("cuda" if torch.cuda.is_available() else "cpu")
-        settings = recipe.training
-        plan = steps(
-            examples, settings.micro_tokens, settings.batch_tokens, random.Random(recipe.seed)
-        )
-        _fit(model, plan, settings, run)
-        return PeftTrained(model.eval(), base)
+        return fit(model, base, examples, recipe, run, validation, self._loss)
 
 
-class Master:
-    """fp32 copies of bf16 parameters for the optimizer, so that small steps are not rounded away.
-
-    The forward pass stays in bf16 throughout, which is faster than fp32 adapters on a bf16 base.
-    """
-
-    def __init__(self, parameters: Sequence[torch.nn.Parameter]) -> None:
-        self._parameters = parameters
-        self.copies = [torch.nn.Parameter(p.detach().float()) for p in parameters]
-
-    def take_gradients(self) -> None:
-        for parameter, copy in zip(self._parameters, self.copies, strict=True):
-            copy.grad = parameter.grad.float() if parameter.grad is not None else None
-            parameter.grad = None
-
-    @torch.no_grad()
-    def give_back(self) -> None:
-        for parameter, copy in zip(self._parameters, self.copies, strict=True):
-            parameter.copy_(copy)
+def fit(
+    model: PeftModel,
+    base: BaseModel,
+    examples: Sequence[Example],
+    recipe: Recipe,
+    run: Path,
+    validation: Validation | None,
+    loss: Loss = cross_entropy,
+) -> PeftTrained:
+    """Train a PEFT model, whoever made it."""
+    trained = PeftTrained(model, base.encode(FORMATS[recipe.format].end)[0])
+    watched = validation if validation is not None and validation.examples else None
+    Loop(
+        model,
+        plan(examples, recipe.training, recipe.seed),
+        recipe,
+        run,
+        base_sha256=base.sha256,
+        judge=(lambda: _marks(trained, watched, recipe.decoding)) if watched else None,
+        loss=loss,
+    ).fit()
+    model.eval()
+    return trained
 
 
 class PeftTrained:
-    """A PEFT model after training."""
+    """A PEFT model, in or after training."""
 
-    def __init__(self, model: PeftModel, base: BaseModel) -> None:
-        self._model = model
-        self._end = base.encode("<|im_end|>")[0]
+    def __init__(self, model: PeftModel, end: int) -> None:
+        """`end`: the token that ends an answer."""
+        self.model = model
+        self._end = end
 
     def save(self, directory: Path) -> None:
-        self._model.save_pretrained(directory, safe_serialization=True)
+        self.model.save_pretrained(directory, safe_serialization=True)
+
+    def greedy(self, prompt: Sequence[int], most: int, adapter: bool = True) -> list[int]:
+        with nullcontext() if adapter else self.model.disable_adapter():
+            return self.said(prompt, most)
+
+    def said(self, prompt: Sequence[int], most: int) -> list[int]:
+        """The greedy answer of the model as it is."""
+        (answer,) = self.answers([prompt], DecodingSettings(max_new_tokens=most))
+        return answer
 
     @torch.inference_mode()
-    def greedy(self, prompt: Sequence[int], most: int, adapter: bool = True) -> list[int]:
-        ids = torch.tensor([list(prompt)], device=self._model.device)
-        with nullcontext() if adapter else self._model.disable_adapter():
-            answer = self._model.generate(
-                input_ids=ids,
-                attention_mask=torch.ones_like(ids),
-                max_new_tokens=most,
-                do_sample=False,
-                eos_token_id=self._end,
-                pad_token_id=self._end,
-            )
-        continued: list[int] = answer[0, len(prompt) :].tolist()
-        return continued
+    def answers(
+        self, prompts: Sequence[Sequence[int]], decoding: DecodingSettings
+    ) -> list[list[int]]:
+        """Ids of the answers, up to and with the end of their turn."""
+        longest = max(map(len, prompts))
+        ids = [[self._end] * (longest - len(p)) + list(p) for p in prompts]
+        mask = [[0] * (longest - len(p)) + [1] * len(p) for p in prompts]
+        drawn = {"temperature": decoding.temperature, "top_p": decoding.top_p}
+        generated = self.model.generate(
+            input_ids=torch.tensor(ids, device=self.model.device),
+            attention_mask=torch.tensor(mask, device=self.model.device),
+            max_new_tokens=decoding.max_new_tokens,
+            do_sample=decoding.temperature > 0,
+            repetition_penalty=decoding.repetition_penalty,
+            eos_token_id=self._end,
+            pad_token_id=self._end,
+            use_cache=True,
+            **(drawn if decoding.temperature > 0 else {}),
+        )
+        return [_cut(answer, self._end) for answer in generated[:, longest:].tolist()]
 
 
-def _lora(settings: LoraSettings) -> LoraConfig:
+def _cut(answer: list[int], end: int) -> list[int]:
+    """Without the padding that follows an answer shorter than its neighbours."""
+    return answer[: answer.index(end) + 1] if end in answer else answer
+
+
+@torch.inference_mode()
+def _marks(trained: PeftTrained, validation: Validation, decoding: DecodingSettings) -> Marks:
+    prompts, answers = validation.prompts, []
+    # Neighbours in length pad little; the order is put back below.
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    for start in range(0, len(order), _ASKED):
+        asked = [prompts[i] for i in order[start : start + _ASKED]]
+        answers += trained.answers(asked, decoding)
+    by_row = [answer for _, answer in sorted(zip(order, answers, strict=True))]
+    loss = sum(cross_entropy(trained.model, [e]).item() for e in validation.examples)
+    supervised = sum(len(e.completion) for e in validation.examples)
+    return validation.marks(by_row, loss / supervised)
+
+
+def lora_config(settings: LoraSettings) -> LoraConfig:
+    """PEFT's own form of the adapter's shape."""
     return LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
         target_modules=list(settings.targets),
+        use_rslora=settings.rslora,
         task_type="CAUSAL_LM",
     )
 
 
-# ------------------------------------------------------------------ the loop
-
-
-def _fit(model: PeftModel, plan: Sequence[Step], settings: TrainingSettings, run: Path) -> None:
-    master = Master([p for p in model.parameters() if p.requires_grad])
-    optimizer = torch.optim.AdamW(
-        master.copies, lr=settings.learning_rate, weight_decay=settings.weight_decay
-    )
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: _rate(step, len(plan), settings.warmup)
-    )
-    model.train()
-    with (run / "metrics.jsonl").open("wb") as log, _progress() as progress:
-        bar = progress.add_task("training", total=len(plan), shown="")
-        for number, step in enumerate(plan):
-            began = time.monotonic()
-            measured = _step(model, step)
-            master.take_gradients()
-            torch.nn.utils.clip_grad_norm_(master.copies, settings.clip)
-            optimizer.step()
-            schedule.step()
-            master.give_back()
-            speed = measured.tokens / (time.monotonic() - began)
-            progress.update(bar, advance=1, shown=f"loss {measured.loss:.3f}  {speed:,.0f} tok/s")
-            log.write(
-                msgspec.json.encode({"step": number, **measured._asdict(), "tok_s": speed}) + b"\n"
-            )
-            log.flush()
-
-
-def _progress() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    return Progress(*columns, TextColumn("{task.fields[shown]}"), TimeRemainingColumn())
-
-
-def _rate(step: int, total: int, warmup: float) -> float:
-    rising = max(1, round(warmup * total))
-    if step < rising:
-        return (step + 1) / rising
-    done = (step - rising) / max(1, total - rising)
-    return _FLOOR + (1 - _FLOOR) * (1 + math.cos(math.pi * done)) / 2
-
-
-def _step(model: PeftModel, step: Step) -> Measured:
-    """Gradients of one step. Each supervised token weighs the same, whatever its micro-batch."""
-    supervised = sum(len(example.completion) for micro in step for example in micro)
-    loss = 0.0
-    for micro in step:
-        part = _loss(model, micro) / supervised
-        part.backward()  # type: ignore[no-untyped-call]
-        loss += part.item()
-    if not math.isfinite(loss):
-        raise TrainingError("the loss is no number any more; lower `training.learning_rate`")
-    return Measured(loss, sum(map(padded, step)))
-
-
-def _loss(model: PeftModel, micro: MicroBatch) -> torch.Tensor:
-    """Cross-entropy summed over the completions' tokens."""
-    longest = _ROUND * math.ceil(max(len(example.ids) for example in micro) / _ROUND)
-    # Padding stands on the right and attention is causal: no real token ever looks at it, so that
-    # no mask is needed (a mask would keep attention from its fast kernel), and it is never a label.
-    ids = torch.tensor([e.ids + [0] * (longest - len(e.ids)) for e in micro], device=model.device)
-    llama = model.get_base_model()
-    hidden = llama.model(input_ids=ids, use_cache=False).last_hidden_state
-    rows, columns = map(list, zip(*_predicting(micro), strict=True))
-    logits = functional.linear(hidden[rows, columns], llama.lm_head.weight).float()
-    labels = torch.tensor([t for e in micro for t in e.completion], device=model.device)
-    return functional.cross_entropy(logits, labels, reduction="sum")
-
-
-def _predicting(micro: MicroBatch) -> Iterator[tuple[int, int]]:
-    """(row, column) of every position whose next token is supervised."""
-    for row, example in enumerate(micro):
-        for column in range(example.prompt - 1, len(example.ids) - 1):
-            yield row, column
+ENGINE = PeftEngine()
+"""What `training.engine: peft` names."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 import yaml
@@ -12,13 +12,23 @@ from trainer.errors import RecipeError
 from trainer.recipe.curation import FilterSettings, SplitSettings, VarietySettings
 from trainer.recipe.gate import GateSettings
 from trainer.recipe.sources import BfclSettings, SourceSettings
-from trainer.recipe.training import LoraSettings, TrainingSettings
+from trainer.recipe.training import (
+    DecodingSettings,
+    DistilSettings,
+    LoraSettings,
+    PreferenceSettings,
+    TrainingSettings,
+)
 
 __all__ = [
     "BfclSettings",
+    "DecodingSettings",
+    "DistilSettings",
     "FilterSettings",
+    "FormatName",
     "GateSettings",
     "LoraSettings",
+    "PreferenceSettings",
     "Recipe",
     "SourceSettings",
     "SplitSettings",
@@ -28,14 +38,30 @@ __all__ = [
 ]
 
 
+FormatName: TypeAlias = Literal[
+    "structured",
+    "structured-echo",
+    "structured-llama3",
+    "structured-echo-llama3",
+    "hermes",
+    "llama3",
+    "cep",
+]
+
+
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A run, from source to bundle."""
 
     domain: str
+    """What the adapter is for; its bundles are called `<domain>-v<N>`."""
     base_model: str = "smollm2-135m-instruct"
-    format: Literal["structured", "hermes"]
+    """Name of a packaged base, path of a .gguf file, or of a directory as hubs have them."""
+    format: FormatName
+    """How calls are written (docs/formats.md)."""
     template: str
     """Template to freeze into the bundle, one of proxy/protocol/formats/templates."""
+    formats: dict[FormatName, str] = {}
+    """Further formats that rows may name, each with its template; `format` is that of the rest."""
     sources: Annotated[list[SourceSettings], msgspec.Meta(min_length=1)]
     """Read one after the other."""
     filters: FilterSettings = FilterSettings()
@@ -44,7 +70,12 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     lora: LoraSettings = LoraSettings()
     training: TrainingSettings = TrainingSettings()
     gate: GateSettings = GateSettings()
+    decoding: DecodingSettings = DecodingSettings()
+    preferences: PreferenceSettings = PreferenceSettings()
+    distil: DistilSettings | None = None
+    """A local teacher; None: the labels alone are learnt."""
     seed: int = 0
+    """Of everything that is drawn: variations, order, the adapter's first weights."""
 
 
 def read(path: Path) -> Recipe:

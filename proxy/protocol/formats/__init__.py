@@ -5,12 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from proxy.protocol.formats.base import Format, render, template
+from proxy.protocol.formats.cep import Cep
 from proxy.protocol.formats.hermes import Hermes
 from proxy.protocol.formats.llama3 import Llama3
 from proxy.protocol.formats.structured import Structured
 from proxy.protocol.openai import Function, Message
 
-FORMATS: dict[str, Format] = {f.name: f for f in (Hermes(), Llama3(), Structured())}
+FORMATS: dict[str, Format] = {
+    f.name: f
+    for f in (
+        Structured(),
+        Structured(echo=True),
+        Structured(family="llama3"),
+        Structured(echo=True, family="llama3"),
+        Hermes(),
+        Llama3(),
+        Cep(),
+    )
+}
 
 
 def prompt(

@@ -67,8 +67,11 @@ class Format(Protocol):
     many: bool
     """Whether an answer may hold several calls."""
 
-    def answer(self, calls: Sequence[FunctionCall]) -> str:
-        """The text with which a model calls these functions; `parse` is its inverse."""
+    def answer(self, calls: Sequence[FunctionCall], query: str = "") -> str:
+        """The text with which a model calls these functions; `parse` is its inverse.
+
+        `query` is what the user said last, for the format that repeats it.
+        """
 
     def parse(self, text: str) -> Parsed:
         """The calls in a whole answer."""

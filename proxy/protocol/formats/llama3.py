@@ -41,7 +41,7 @@ class Llama3:
     opening = '{"name"'
     many = True
 
-    def answer(self, calls: Sequence[FunctionCall]) -> str:
+    def answer(self, calls: Sequence[FunctionCall], query: str = "") -> str:
         return "; ".join(f'{{"name": {dumps(c.name)}, "parameters": {c.arguments}}}' for c in calls)
 
     def parse(self, text: str) -> Parsed:

@@ -2,12 +2,14 @@
 
 The pitch's object has exactly three keys, `arguments`, `query` and `tool_name`. The query only
 repeats what the user said, so code fills it in (`with_query`); the model writes the other two, the
-tool first, since a small model should choose before it fills in.
+tool first, since a small model should choose before it fills in. `structured-echo` has the model
+repeat the query too, last, so that constrained decoding can stop before it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import msgspec
 
@@ -26,16 +28,23 @@ class _Written(msgspec.Struct):
 class Structured:
     """One JSON object, or plain text when no tool fits."""
 
-    name = "structured"
-    template = "structured"
-    chat = "chatml"
-    end = END
     opening = '{"tool_name"'
     many = False
 
-    def answer(self, calls: Sequence[FunctionCall]) -> str:
+    def __init__(self, echo: bool = False, family: Literal["chatml", "llama3"] = "chatml") -> None:
+        """`echo`: whether the model repeats the user's words as `query`. `family`: of the base
+        model, whose turns end in their own way."""
+        suffix = "" if family == "chatml" else f"-{family}"
+        self.name = f"structured{'-echo' if echo else ''}{suffix}"
+        self.template = self.name
+        self.chat: str = family
+        self.end = END if family == "chatml" else "<|eot_id|>"
+        self._echo = echo
+
+    def answer(self, calls: Sequence[FunctionCall], query: str = "") -> str:
         (only,) = calls
-        return f'{{"tool_name": {dumps(only.name)}, "arguments": {only.arguments}}}'
+        echoed = f', "query": {dumps(query)}' if self._echo else ""
+        return f'{{"tool_name": {dumps(only.name)}, "arguments": {only.arguments}{echoed}}}'
 
     def parse(self, text: str) -> Parsed:
         stripped = text.strip()

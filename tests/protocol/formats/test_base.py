@@ -20,8 +20,13 @@ from proxy.protocol.formats import FORMATS
 from proxy.protocol.formats.base import dumps, neutral, render, template
 from proxy.protocol.openai import Function, FunctionCall, Message, Part, ToolCall
 
-TEMPLATES = ("chatml", "hermes", "hermes-compact", "structured")
-WITH_TOOLS = {"hermes": "hermes", "hermes-compact": "hermes", "structured": "structured"}
+TEMPLATES = ("chatml", "hermes", "hermes-compact", "structured", "structured-echo", "cep")
+WITH_TOOLS = {
+    "hermes": "hermes",
+    "hermes-compact": "hermes",
+    "structured": "structured",
+    "cep": "cep",
+}
 """Template → format of its calls."""
 
 CITY = msgspec.Raw(

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.protocol.formats.base import Parsed, dumps
+from proxy.protocol.formats import FORMATS
+from proxy.protocol.formats.base import Parsed, dumps, render, template
 from proxy.protocol.formats.structured import Structured, with_query
-from proxy.protocol.openai import Function, FunctionCall
+from proxy.protocol.openai import Function, FunctionCall, Message, ToolCall
 from tests.protocol.formats.calls import called, calls, objects
 
 WEATHER = FunctionCall("weather", '{"city": "Oslo"}')
@@ -87,3 +88,33 @@ def test_the_pitchs_object_says_what_the_call_and_the_user_said(call, query):
         "query": query,
         "tool_name": call.name,
     }
+
+
+def test_an_echo_repeats_what_the_user_said_after_the_call():
+    written = Structured(echo=True).answer([WEATHER], 'Rain in "Oslo"?')
+
+    assert written == (
+        '{"tool_name": "weather", "arguments": {"city": "Oslo"}, "query": "Rain in \\"Oslo\\"?"}'
+    )
+
+
+def test_earlier_echoes_are_shown_with_the_words_that_they_repeat():
+    said = [
+        Message(role="user", content="Rain in Oslo?"),
+        Message(role="assistant", tool_calls=[ToolCall(id="a", function=WEATHER)]),
+        Message(role="tool", tool_call_id="a", content="no"),
+        Message(role="user", content="And snow?"),
+    ]
+
+    shown = render(template("structured-echo"), said, [Function("weather")])
+
+    written = Structured(echo=True).answer([WEATHER], "Rain in Oslo?")
+    assert f"<|im_start|>assistant\n{written}<|im_end|>" in shown
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@given(answered=calls, query=st.text())
+def test_every_format_parses_what_it_writes(name, answered, query):
+    parsed = FORMATS[name].parse(FORMATS[name].answer([answered], query))
+
+    assert (called(parsed), parsed.text, parsed.broken) == ([answered], "", "")

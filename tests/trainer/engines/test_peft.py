@@ -22,10 +22,10 @@ from proxy.protocol.base_model import BaseModel
 from proxy.protocol.formats.base import render, template
 from proxy.protocol.openai import Message
 from tests.trainer.examples import row, weather
-from trainer.engines import base_weights, peft
+from trainer.engines import base_weights
+from trainer.engines.loss import cross_entropy, predicting
 from trainer.engines.peft import PeftEngine, PeftTrained
-from trainer.errors import TrainingError
-from trainer.recipe import LoraSettings, Recipe, TrainingSettings
+from trainer.recipe import DecodingSettings, LoraSettings, Recipe, TrainingSettings
 from trainer.tokens import Encoder, Example
 
 CITIES = ("Oslo", "Rome", "Lima", "Kyiv")
@@ -36,10 +36,16 @@ RECIPE = Recipe(
     sources=[],
     lora=LoraSettings(rank=8, alpha=16),
     training=TrainingSettings(
-        learning_rate=2e-3, warmup=0.0, batch_tokens=100, micro_tokens=500, max_tokens=200
+        learning_rate=2e-3,
+        warmup=0.0,
+        precision="bf16",
+        batch_tokens=100,
+        micro_tokens=500,
+        max_tokens=200,
     ),
 )
 LAYERS = 30
+END_ID = 2
 LINEARS = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
 
 
@@ -68,7 +74,7 @@ def two_threads() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def weights(base):
     """The base, without any adapter."""
-    return base_weights.load(base, torch.bfloat16).eval()
+    return base_weights.load(base, "bf16").eval()
 
 
 @pytest.fixture(scope="module")
@@ -110,18 +116,9 @@ def test_the_dequantised_base_knows_its_capitals(base, weights):
     asked = [Message(role="user", content="What is the capital of France? One word.")]
     prompt = base.encode(render(template("chatml"), asked))
 
-    answer = PeftTrained.greedy(Plain(weights), prompt, 12)
+    answer = PeftTrained(weights, END_ID).answers([prompt], DecodingSettings(max_new_tokens=12))[0]
 
     assert "Paris" in base.tokenizer.decode(answer)
-
-
-class Plain:
-    """A model without an adapter, as far as `greedy` looks."""
-
-    _end = 2
-
-    def __init__(self, model) -> None:
-        self._model = model
 
 
 def test_the_dequantised_base_is_tied_and_whole(weights):
@@ -133,7 +130,7 @@ def test_the_dequantised_base_is_tied_and_whole(weights):
 
 
 def test_two_steps_lower_the_loss_on_their_rows(run, weights, examples):
-    assert loss(run.trained._model, examples) < 0.7 * loss(weights, examples)
+    assert loss(run.trained.model, examples) < 0.7 * loss(weights, examples)
 
 
 def test_what_a_step_reports_is_the_loss_of_its_rows(run, weights, examples):
@@ -153,17 +150,17 @@ def test_every_step_is_reported(run, examples):
 
 def test_padding_changes_no_loss(run, base, examples):
     short = Encoder(base, template("structured"), "structured")(row(text="No."))
-    model = run.trained._model
+    model = run.trained.model
 
     with torch.inference_mode():
-        together = peft._loss(model, [short, *examples]).item()
-        apart = sum(peft._loss(model, [example]).item() for example in (short, *examples))
+        together = cross_entropy(model, [short, *examples]).item()
+        apart = sum(cross_entropy(model, [example]).item() for example in (short, *examples))
 
     assert together == pytest.approx(apart, rel=0.02)
 
 
 def test_the_prompt_is_not_learnt(examples):
-    predicted = list(peft._predicting(examples))
+    predicted = list(predicting(examples))
 
     assert len(predicted) == sum(len(example.completion) for example in examples)
     assert min(column for _, column in predicted) == min(e.prompt for e in examples) - 1
@@ -173,36 +170,6 @@ def test_the_end_of_the_turn_is_learnt(run, examples):
     answer = run.trained.greedy(examples[0].ids[:-1], 1)
 
     assert answer == [2]
-
-
-def test_the_rate_rises_then_falls_to_a_tenth():
-    rates = [peft._rate(step, 100, 0.1) for step in range(100)]
-
-    assert rates[:10] == pytest.approx([n / 10 for n in range(1, 11)])
-    assert rates[10:] == sorted(rates[10:], reverse=True)
-    assert 0.1 <= rates[-1] < 0.11
-
-
-def test_small_steps_are_not_rounded_away():
-    parameter = torch.nn.Parameter(torch.ones(1, dtype=torch.bfloat16))
-    master = peft.Master([parameter])
-
-    master.copies[0].data -= 1e-3
-    master.give_back()
-    master.copies[0].data -= 3e-3
-    master.give_back()
-
-    assert parameter.item() == pytest.approx(0.996, abs=5e-4)
-
-
-def test_a_loss_that_is_no_number_ends_the_training(run, examples, monkeypatch):
-    monkeypatch.setattr(peft, "_loss", lambda model, micro: torch.tensor(float("nan"), **GRADIENT))
-
-    with pytest.raises(TrainingError, match=r"lower `training\.learning_rate`"):
-        peft._step(run.trained._model, [examples])
-
-
-GRADIENT = {"requires_grad": True}
 
 
 # ---------------------------------------------------------------- what is saved
@@ -224,7 +191,7 @@ def test_the_saved_adapter_is_bf16_and_has_the_seven_linears_of_each_layer(run):
 
 def test_the_saved_adapter_answers_as_the_trained_one(run, base, weights, examples):
     read = PeftModel.from_pretrained(copy.deepcopy(weights), run.directory)
-    loaded = PeftTrained(read.eval(), base)
+    loaded = PeftTrained(read.eval(), END_ID)
     prompt = examples[0].ids[: examples[0].prompt]
 
     assert loaded.greedy(prompt, 12) == run.trained.greedy(prompt, 12)
@@ -235,5 +202,8 @@ def test_the_base_beneath_answers_as_without_an_adapter(run, weights, examples):
 
     beneath = run.trained.greedy(prompt, 8, adapter=False)
 
-    assert beneath == PeftTrained.greedy(Plain(weights), prompt, 8)
+    assert (
+        beneath
+        == PeftTrained(weights, END_ID).answers([prompt], DecodingSettings(max_new_tokens=8))[0]
+    )
     assert beneath != run.trained.greedy(prompt, 8)
