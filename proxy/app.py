@@ -4,35 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-import structlog
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
+from proxy import fleet as fleets
 from proxy import prediction, tenancy
 from proxy.auth import Authenticator
-from proxy.backends import entra, http, litellm
-from proxy.backends.azure import AzureBackend
-from proxy.backends.base import Backend
-from proxy.backends.openai import OpenAIBackend
-from proxy.backends.replicas import Replicas
 from proxy.backends.settings import (
     AzureSettings,
     EmbeddedSettings,
-    LiteLLMSettings,
     OpenAISettings,
-    TgiSettings,
-    VllmSettings,
 )
 from proxy.beside import beside, missing
 from proxy.budget import Budget
 from proxy.cache import Cache
-from proxy.catalog import BadAdapter, Base, Catalog, Champions
+from proxy.catalog import Catalog
 from proxy.config import Config, first_local
 from proxy.consent import Consent
 from proxy.counting import Counting
@@ -44,6 +35,7 @@ from proxy.endpoints.json_requests import Asked, JsonRequests
 from proxy.endpoints.metrics import MetricsPage
 from proxy.endpoints.models import Models
 from proxy.endpoints.passthrough import PassThrough
+from proxy.fleet import Fleet
 from proxy.gateway import Gateway
 from proxy.gauges import Gauges, Pool
 from proxy.hedge import Hedges
@@ -61,21 +53,16 @@ from proxy.record.settings import RecordSettings
 from proxy.recorder import Recorder
 from proxy.reload import Live
 from proxy.responding import Responder
-from proxy.restart import restarter
-from proxy.rollout import LocalRollout, PoolRollout, Rollouts, Source, stamp
+from proxy.rollout import Rollouts
 from proxy.routing import Routes
 from proxy.shadow import Shadows
 from proxy.sinks.segments import SegmentSink
 
 if TYPE_CHECKING:
-    from proxy.backends.embedded.backend import EmbeddedBackend
+    pass
 
-log = structlog.get_logger(__name__)
 
 _MIB = 1024 * 1024
-_SETTLING = 30.0
-"""Seconds that the start waits for engines elsewhere to be well and prove their adapters. Chosen:
-what takes longer joins when it is there; until then the plan's next backend answers."""
 
 
 class Draining:
@@ -116,7 +103,7 @@ async def running(
     task that dies cancels the body and takes the process with it, so that it is started anew.
     """
     async with AsyncExitStack() as stack:
-        fleet = await _fleet(config, stack)
+        fleet = await fleets.start(config, stack)
         catalog = Catalog(fleet.backends, fleet.champions)
         auth = await stack.enter_async_context(tenancy.authenticator(config.auth))
         recorder = await stack.enter_async_context(_recorder(config))
@@ -205,7 +192,7 @@ def canaries(config: Config) -> dict[str, dict[str, str]]:
     return wanted
 
 
-def _details(fleet: _Fleet, rollouts: Rollouts, live: Live | None) -> dict[str, object]:
+def _details(fleet: Fleet, rollouts: Rollouts, live: Live | None) -> dict[str, object]:
     replicas = {name: pool.status() for name, pool in fleet.pools.items()}
     told = {"replicas": replicas, "rollouts": rollouts.told}
     return told if live is None else told | {"settings": live.told}
@@ -308,167 +295,6 @@ def _providers(config: Config) -> dict[str, str]:
     own."""
     names: dict[type, str] = {OpenAISettings: "openai", AzureSettings: "azure.ai.openai"}
     return {name: names.get(type(one), "headrace") for name, one in config.backends.items()}
-
-
-# ---------------------------------------------------------------- backends
-
-
-@dataclass(frozen=True, slots=True)
-class _Fleet:
-    """The backends, by name, and what belongs to those that have adapters."""
-
-    backends: dict[str, Backend] = field(default_factory=dict)
-    champions: dict[str, Champions] = field(default_factory=dict)
-    sources: dict[str, Source] = field(default_factory=dict)
-    pools: dict[str, Replicas] = field(default_factory=dict)
-
-
-async def _fleet(config: Config, stack: AsyncExitStack) -> _Fleet:
-    """All backends, running; closed again with `stack`."""
-    fleet = _Fleet()
-    for name, settings in config.backends.items():
-        match settings:
-            case OpenAISettings():
-                cloud = _openai(name, settings)
-                fleet.backends[name] = await stack.enter_async_context(aclosing(cloud))
-            case AzureSettings():
-                azure = await stack.enter_async_context(_azure(name, settings))
-                fleet.backends[name] = await stack.enter_async_context(aclosing(azure))
-            case LiteLLMSettings():
-                other = await asyncio.to_thread(litellm.build, name, settings)
-                fleet.backends[name] = await stack.enter_async_context(aclosing(other))
-            case EmbeddedSettings():
-                await _Local(name, settings, config.domains).join(fleet, stack)
-            case TgiSettings() | VllmSettings():
-                await _Engine(name, settings, config.domains).join(fleet, stack)
-    return fleet
-
-
-def _openai(name: str, settings: OpenAISettings) -> Backend:
-    return OpenAIBackend(
-        name,
-        base_url=settings.base_url,
-        api_key=settings.api_key,
-        models=settings.models,
-        connect_s=settings.connect_s,
-        silence_s=settings.silence_s,
-        answer_s=settings.answer_s,
-        count_usage=settings.count_usage,
-        max_connections=settings.max_connections,
-    )
-
-
-@asynccontextmanager
-async def _azure(name: str, settings: AzureSettings) -> AsyncIterator[AzureBackend]:
-    """The backend, and beside it what renews its tokens, if it has any."""
-    if settings.entra is None:
-        yield AzureBackend(name, settings)
-        return
-    tokens = entra.build(name, settings.entra)
-    async with aclosing(tokens), beside(tokens.run(), f"tokens of {name}"):
-        yield AzureBackend(name, settings, tokens)
-
-
-class _Local:
-    """The parts of an embedded backend. Its packages are imported here, as they are an extra."""
-
-    def __init__(self, name: str, settings: EmbeddedSettings, domains: Iterable[str]) -> None:
-        try:
-            from proxy.backends.embedded.backend import EmbeddedBackend
-            from proxy.protocol.base_model import BaseModel, BaseModelError
-        except ImportError as error:
-            raise missing(f"$.backends.{name}", "embedded", error) from error
-        try:
-            self._model = BaseModel.find(settings.base_model)
-        except BaseModelError as error:
-            raise BadAdapter(f"$.backends.{name}.base_model: {error}") from error
-        self._unreadable = BaseModelError
-        self._kind = EmbeddedBackend
-        self._name = name
-        self._settings = settings
-        self._domains = domains
-
-    async def join(self, fleet: _Fleet, stack: AsyncExitStack) -> None:
-        """Start it, with its champions of now; closed with `stack`."""
-        seen = await asyncio.to_thread(stamp, self._settings.adapters)
-        champions = await asyncio.to_thread(self.champions)
-        backend = await stack.enter_async_context(self.backend(champions))
-        rollout = LocalRollout(backend)
-        fleet.backends[self._name] = backend
-        fleet.champions[self._name] = champions
-        fleet.sources[self._name] = Source(self._settings.adapters, self.champions, rollout, seen)
-
-    def champions(self) -> Champions:
-        """The bundles that answer for the domains; blocks while it hashes files."""
-        try:
-            base = Base(
-                self._model.id,
-                self._model.sha256,
-                self._model.tokenizer_sha256,
-                self._model.encode,
-            )
-        except self._unreadable as error:
-            raise BadAdapter(f"$.backends.{self._name}: {error}") from error
-        return Champions.read(self._settings.adapters, base, self._domains)
-
-    @asynccontextmanager
-    async def backend(self, champions: Champions) -> AsyncIterator[EmbeddedBackend]:
-        """The engine, with what is to be preloaded in memory."""
-        backend = self._kind(self._name, self._settings, self._model, champions.adapters)
-        async with aclosing(backend):
-            await backend.start()
-            yield backend
-
-
-class _Engine:
-    """The parts of a backend whose engine runs elsewhere. Its packages are an extra, too."""
-
-    def __init__(
-        self, name: str, settings: TgiSettings | VllmSettings, domains: Iterable[str]
-    ) -> None:
-        try:
-            from proxy.backends import connect
-            from proxy.backends.vocabulary import VocabularyError
-
-            self._connect = connect
-            self._vocabulary = connect.vocabulary(settings)
-        except ImportError as error:
-            raise missing(f"$.backends.{name}", "engines", error) from error
-        except VocabularyError as error:
-            raise BadAdapter(f"$.backends.{name}.tokenizer: {error}") from error
-        self._name = name
-        self._settings = settings
-        self._domains = domains
-
-    async def join(self, fleet: _Fleet, stack: AsyncExitStack) -> None:
-        """Start it, with its champions of now; closed with `stack`."""
-        settings = self._settings
-        champions = await asyncio.to_thread(self.champions)
-        backend, pool = await stack.enter_async_context(self.running(champions))
-        there = settings.adapters_there or str(settings.adapters.absolute())
-        rollout = PoolRollout(pool, restarter(settings.pool.restart), champions.adapters, there)
-        fleet.backends[self._name] = backend
-        fleet.pools[self._name] = pool
-        fleet.champions[self._name] = champions
-        fleet.sources[self._name] = Source(settings.adapters, self.champions, rollout)
-
-    def champions(self) -> Champions:
-        """The bundles that answer for the domains; blocks while it hashes files."""
-        base = Base(
-            self._settings.base_model, None, self._vocabulary.sha256, self._vocabulary.encode
-        )
-        return Champions.read(self._settings.adapters, base, self._domains)
-
-    @asynccontextmanager
-    async def running(self, champions: Champions) -> AsyncIterator[tuple[Backend, Replicas]]:
-        """The backend and its servers, each of which has been asked once, if it answers at all."""
-        session = http.session(self._settings.connect_s, self._settings.api_key)
-        pool = self._connect.pool(self._name, self._settings, self._vocabulary, session)
-        backend = self._connect.backend(self._name, self._settings, self._vocabulary, pool, session)
-        pool.want(champions.adapters)
-        async with aclosing(backend), beside(pool.run(), f"replicas of {self._name}"):
-            await pool.settled(_SETTLING)
-            yield backend, pool
 
 
 # ---------------------------------------------------------------- background
