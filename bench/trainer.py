@@ -27,7 +27,7 @@ from transformers import PreTrainedTokenizerFast
 from trl import SFTConfig, SFTTrainer
 
 from proxy.protocol.base_model import BaseModel
-from trainer import pipeline, registry
+from trainer import dataset, pipeline, registry
 from trainer.batches import Size, steps
 from trainer.commands.shared import find_recipe
 from trainer.engines import base_weights
@@ -69,7 +69,8 @@ def main() -> None:
 
 def chosen(recipe: Recipe, encoder: Encoder, count: int) -> list[Row]:
     with tempfile.TemporaryDirectory() as directory:
-        built = pipeline.build(recipe, Path(directory), Skips())
+        pipeline.build(recipe, Path(directory), Skips())
+        built = dataset.read(Path(directory))
     most = recipe.training.max_tokens
     return random.Random(0).sample(
         [row for row in built.train if len(encoder(row).ids) <= most], count

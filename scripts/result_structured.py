@@ -22,7 +22,7 @@ import msgspec
 import torch
 
 from proxy.protocol.base_model import BaseModel
-from trainer import pipeline, preflight, registry
+from trainer import dataset, pipeline, preflight, registry
 from trainer.commands.shared import find_recipe
 from trainer.dataset import Dataset
 from trainer.engines.peft import PeftEngine, PeftTrained
@@ -65,7 +65,8 @@ def main() -> None:
 
 def chosen(recipe: Recipe, run: Path) -> Dataset:
     """300 training rows that are short enough, all validation rows, and 60 of each test side."""
-    built = pipeline.build(recipe, run / "dataset", Skips())
+    pipeline.build(recipe, run / "dataset", Skips())
+    built = dataset.read(run / "dataset")
     encoder = Encoder.of(recipe, BaseModel.find(recipe.base_model))
     chance = random.Random(recipe.seed)
 

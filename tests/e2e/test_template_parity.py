@@ -30,7 +30,7 @@ from proxy.protocol.base_model import BaseModel
 from proxy.protocol.formats.base import template
 from proxy.protocol.parity import PARITY, Sample
 from tests.serving import serving
-from trainer import pipeline
+from trainer import dataset, pipeline
 from trainer.commands.shared import find_recipe
 from trainer.preflight import wire
 from trainer.rows import Row
@@ -53,8 +53,10 @@ OTHER = """{% for message in messages %}
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
     """Questions that the adapter was not trained on, about tools that it was."""
-    built = pipeline.build(find_recipe("bookings"), tmp_path_factory.mktemp("dataset"), Skips())
-    short = [row for row in built.seen if row.calls and len(row.calls[0].arguments) < 90]
+    directory = tmp_path_factory.mktemp("dataset")
+    pipeline.build(find_recipe("bookings"), directory, Skips())
+    seen = dataset.read(directory).seen
+    short = [row for row in seen if row.calls and len(row.calls[0].arguments) < 90]
     return short[:ASKED]
 
 
