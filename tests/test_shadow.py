@@ -49,9 +49,10 @@ def shadowed(directory: Path, shadow: str = "share: 1", to: str = "cloud", **mor
     )
 
 
-async def lane(url: str, domain: str = "all") -> Any:
+async def lane(url: str, domain: str = "all", headers: dict[str, str] | None = None) -> Any:
     """What /ready says of a domain's lane."""
-    return (await send("GET", url.replace("/v1", "/ready"))).json["shadows"][domain]
+    ready = await send("GET", url.replace("/v1", "/ready"), headers=headers or {})
+    return ready.json["shadows"][domain]
 
 
 async def settled(url: str, sampled: int, domain: str = "all") -> Any:
@@ -184,11 +185,14 @@ def between(directory: Path, first: ScriptedCloud, other: ScriptedCloud) -> Conf
     """Settings in which one real cloud is the other's shadow."""
     backends = {
         name: {"kind": "openai", "base_url": one.base_url}
-        for name, one in (("local", first), ("cloud", other))
+        for name, one in (("near", first), ("cloud", other))
     }
     config = shadowed(directory)
+    domains = {"all": msgspec.structs.replace(config.domains["all"], plan=["near"])}
     return msgspec.structs.replace(
-        config, backends=msgspec.convert(backends, dict[str, BackendSettings])
+        config,
+        domains=domains,
+        backends=msgspec.convert(backends, dict[str, BackendSettings]),
     )
 
 
@@ -510,6 +514,6 @@ async def test_request_that_an_admin_pinned_is_no_traffic(cloud: ScriptedCloud, 
         msgspec.structs.replace(config, auth=auth), Engine("local", GOOD), cloud_backend(cloud)
     ) as url:
         response = await ask(url, headers=headers)
-        told = await lane(url)
+        told = await lane(url, headers=headers)
 
     assert (response.status, told["sampled"]) == (200, 0)

@@ -14,7 +14,7 @@ from peft import PeftModel, get_peft_model
 from torch.nn import functional
 
 from proxy.protocol.base_model import BaseModel
-from tests.trainer.bases import tiny
+from tests.trainer.bases import llama, tiny
 from trainer.distil import Distillation, distillation
 from trainer.engines import base_weights
 from trainer.engines.loss import cross_entropy, logits
@@ -87,9 +87,11 @@ def test_its_own_teacher_has_nothing_to_teach(base):
     assert loss.item() == pytest.approx(0, abs=1e-4)
 
 
-def test_another_vocabulary_is_refused(base):
+def test_another_vocabulary_is_refused(base, tmp_path):
+    teacher = llama(tmp_path / "llama")
+
     with pytest.raises(TrainingError, match="other vocabularies"):
-        distillation(DistilSettings(teacher="smollm2-135m-instruct"), base)
+        distillation(DistilSettings(teacher=str(teacher.directory)), base)
 
 
 def test_a_base_without_an_adapter_can_teach(base):

@@ -29,7 +29,7 @@ def written(directory, text: str, name: str = "mine.yaml"):
 
 
 def test_what_ships():
-    presets = ["article", "distil", "pitch", "pitch-cpu", "recommended"]
+    presets = ["article", "distil", "docs", "pitch", "pitch-cpu", "recommended"]
     assert sorted(SHIPPED) == sorted(["api", "bookings", *presets])
 
 

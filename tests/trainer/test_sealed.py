@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 pytest.importorskip("scipy", reason="needs the train extra")
@@ -24,6 +25,8 @@ def kept(tmp_path) -> Path:
     some = [row(weather())]
     dataset.write(Dataset(train=some, validation=[], seen=some, unseen=some, dropped={}), tmp_path)
     rows.write(tmp_path / "sealed.jsonl", SEALED)
+    said = msgspec.structs.replace(dataset.manifest(tmp_path), sealed=dataset.fingerprint(SEALED))
+    dataset.write_manifest(said, tmp_path)
     return tmp_path
 
 
