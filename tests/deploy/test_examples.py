@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 
 import pytest
+import yaml
 
 from proxy import config, plan_gpu
 from proxy.plan_gpu import Order
-from tests.deploy.conftest import CHART, EXAMPLES, INSTALL, pod_of
+from tests.deploy.conftest import CHART, EXAMPLES, INSTALL, ROOT, pod_of
 
-NOT_OF_KUBERNETES = ("HTTPRoute", "ServiceMonitor")
+NOT_OF_KUBERNETES = ("HTTPRoute", "PrometheusRule", "ServiceMonitor")
 """Kinds whose schemas come with what defines them."""
 KEYS = (
     *("AZURE_OPENAI_API_KEY", "HEADRACE_KEY", "OPENAI_API_KEY", "OPERATOR_KEY", "SALES_KEY"),
@@ -316,3 +318,15 @@ def test_recipe_of_the_trainer_is_one(manifests, tmp_path):
     (tmp_path / "recipe.yaml").write_text(text)
 
     assert recipe.read(tmp_path / "recipe.yaml").domain == "api"
+
+
+def test_dashboard_and_alerts_are_those_that_ship(manifests):
+    found = manifests(EXAMPLES["vllm-2x3090"])
+    dashboard = next(m for m in found if "headrace.json" in m.get("data", ()))
+    (rule,) = [m for m in found if m["kind"] == "PrometheusRule"]
+
+    shipped = json.loads((ROOT / "deploy" / "grafana.json").read_text())
+    assert json.loads(dashboard["data"]["headrace.json"]) == shipped
+    assert rule["spec"] == yaml.safe_load((ROOT / "deploy" / "alerts.yaml").read_text())
+    # Prometheus' own placeholders must get through Helm's.
+    assert "$labels." in str(rule["spec"])
