@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+import random
+import re
 from pathlib import Path
 
 import msgspec
@@ -71,15 +74,74 @@ def test_a_page_escapes_what_rows_say(recipe, tmp_path):
     assert "<b>evil" not in (tmp_path / "page.html").read_text()
 
 
-def test_rows_that_cannot_be_read_do_not_stop_a_build(recipe, tmp_path, capsys):
-    with (tmp_path / "rows.jsonl").open("ab") as file:
-        file.write(b'{"messages": 7}\n\xff\xfe\n' + b"[" * 5_000_000 + b"\n")
+def said(question: str, **more: object) -> bytes:
+    """A line of OpenAI's format."""
+    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": "Yes."}]
+    return msgspec.json.encode({"messages": messages} | more) + b"\n"
 
-    code = run("build", "--recipe", str(recipe), "--out", str(tmp_path / "made"))
 
+def cyclic(question: str) -> bytes:
+    """Two definitions of a schema that each only name the other."""
+    loop = {"b": {"$ref": "#/$defs/c"}, "c": {"$ref": "#/$defs/b"}}
+    schema = {"type": "object", "properties": {"a": {"$ref": "#/$defs/b"}}, "$defs": loop}
+    return said(
+        question, tools=[{"type": "function", "function": {"name": "f", "parameters": schema}}]
+    )
+
+
+ASKED = b"".join(said(f"Is {n} up?") for n in range(3))
+CUT = b"".join(said(random.Random(n).randbytes(40_000).hex()) for n in range(30))
+BAD_INPUT = {
+    "file_cut_short": ("rows.jsonl.gz", gzip.compress(CUT)[:-200_000]),
+    "line_too_long": ("rows.jsonl", ASKED + said("x" * 50_000_000) + ASKED),
+    "not_utf8": ("rows.jsonl", ASKED + said("Größe?").decode().encode("latin-1") + ASKED),
+    "not_json": ("rows.jsonl", ASKED + said("Up?")[:-9] + b"\n" + ASKED),
+    "missing_or_wrong_field": ("rows.jsonl", ASKED + b"[" * 5_000_000 + b"\n" + ASKED),
+    "no_answer": ("rows.jsonl", ASKED + b'{"messages": [{"role": "user", "content": "a"}]}\n'),
+    "schema_loops": ("rows.jsonl", ASKED + cyclic("Up?") + ASKED),
+}
+"""Reason → the name of a file and what is in it; where it breaks is its fourth line."""
+BAD_RECIPE = """
+domain: talk
+format: structured
+template: structured
+sources:
+  - {{kind: jsonl, paths: ["{bad}"], license: none}}
+  - {{kind: jsonl, paths: ["{rows}"], format: headrace, license: none}}
+filters: {{length: ~}}
+split: {{seen: 0.15, unseen_tools: 0}}
+variety: {{distractors: 0, unrelated: 0}}
+"""
+
+
+@pytest.mark.parametrize("command", ["dataset build", "import"])
+@pytest.mark.parametrize("reason", BAD_INPUT)
+def test_what_cannot_be_read_is_named_and_counted_and_the_rest_is_read(
+    recipe, tmp_path, capsys, reason, command
+):
+    name, content = BAD_INPUT[reason]
+    bad = tmp_path / "bad" / name
+    bad.parent.mkdir()
+    bad.write_bytes(content)
+    recipe.write_text(BAD_RECIPE.format(bad=bad, rows=tmp_path / "rows.jsonl"))
+    out = tmp_path / "made"
+
+    code = main([*command.split(), "--recipe", str(recipe), "--out", str(out)])
+
+    told = "".join(capsys.readouterr().out.split())
+    place = re.search(rf"{re.escape(str(bad))}:(\d+)", told)
     assert code == SKIPPED
-    assert "rows.jsonl:61" in capsys.readouterr().out.replace("\n", "")
-    assert dataset.manifest(tmp_path / "made").skipped
+    assert f"skipped1{reason}" in told
+    assert place is not None
+    if reason != "file_cut_short":
+        assert place[1] == "4"
+    if command == "import":
+        sources = [row.source for row in rows.read(out)]
+    else:
+        assert dataset.manifest(out).skipped == {reason: 1}
+        sources = [fate.source for fate in dataset.fates(out)]
+    assert f"jsonl:{bad}:1" in sources
+    assert len([one for one in sources if one.startswith("talk:")]) == 60
 
 
 def test_a_dataset_is_shown(built, capsys):

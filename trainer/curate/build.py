@@ -273,7 +273,11 @@ class _Build:
         held_out = parts["seen"] + parts["unseen"] + parts[SEALED]
         parts["seen"] = self._apart(parts["seen"], parts[SEALED])
         parts["train"] = self._without_leaks(self._apart(parts["train"], held_out), held_out)
-        parts["validation"], parts["train"] = parts["train"][:most], parts["train"][most:]
+        clusters = [self._of_cluster[index] for index in parts["train"].indices]
+        chosen = sides.fitting(clusters, most)
+        watched = [cluster in chosen for cluster in clusters]
+        parts["validation"] = parts["train"].where(watched)
+        parts["train"] = parts["train"].where([not one for one in watched])
 
     def _without_leaks(self, train: Part, held_out: Part) -> Part:
         """The training rows whose question shares no long run of words with a held-out one."""
@@ -324,7 +328,6 @@ class _Build:
         neither = seen.where([not (a or b) for a, b in pairs])
         self._lose(neither.numbers, "tool_only_a_distractor")
         parts["unseen"] = parts["unseen"] + seen.where([b and not a for a, b in pairs])
-        parts["validation"] = self._apart(parts["validation"], parts["train"])
         parts["seen"] = self._apart(seen.where(known), parts["unseen"])
 
     def _spool(self, name: str) -> Spool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+import msgspec
 from rich.console import Group, RenderableType
 from rich.table import Table
 
@@ -75,8 +76,28 @@ def facts(manifest: Manifest, taint: Taint | None, openings: list[Opening]) -> I
         yield f"code was held by {manifest.isolation}"
     if manifest.largest_cluster > 1:
         yield f"largest set of linked groups: {manifest.largest_cluster} rows"
+    wanted, watched = _wanted(manifest), manifest.rows.get("validation", 0)
+    if watched < wanted:
+        yield (
+            f"validation has {watched} of {wanted} rows: linked groups stay together, and those "
+            "that are left are larger than what is missing"
+        )
     if openings:
         yield f"sealed rows opened {len(openings)} times"
+
+
+class _Split(msgspec.Struct):
+    validation: int = 0
+
+
+class _Recipe(msgspec.Struct):
+    split: _Split
+
+
+def _wanted(manifest: Manifest) -> int:
+    """Rows of validation that the recipe asked for; 0 where a dataset was made by hand."""
+    recipe = msgspec.json.decode(manifest.recipe, type=_Recipe | None)
+    return recipe.split.validation if recipe else 0
 
 
 def html(manifest: Manifest, taint: Taint | None, openings: list[Opening]) -> str:

@@ -19,6 +19,7 @@ group.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
@@ -96,6 +97,17 @@ def linked(groups: NDArray[np.uint64], pairs: Numbers) -> Numbers:
     edges = edges[~_is_common(alike, of_row)[pairs[:, 0]]] if len(pairs) else edges
     found: Numbers = clusters(edges.astype(np.int64), len(names))[of_row]
     return found
+
+
+def fitting(clusters: Iterable[int], most: int) -> set[int]:
+    """Clusters that have at most `most` rows together, from the cluster of each row: one after the
+    other as they come, but for those that are larger than what is still wanted."""
+    chosen: set[int] = set()
+    for cluster, size in Counter(clusters).items():
+        if size <= most:
+            chosen.add(cluster)
+            most -= size
+    return chosen
 
 
 def _is_common(alike: Numbers, of_row: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -33,8 +33,7 @@ class Rename(_Settings, frozen=True, kw_only=True):
     parameters: dict[str, str] = {}
     """Old name → new name, of top-level parameters."""
     fingerprints: tuple[str, ...] = ()
-    """Only where the tool's schema has one of these (`sha256:…`, or the start of it); empty: any.
-    `dataset show --tools` lists the fingerprints of each tool."""
+    """Only where the tool's schema has one of these (`sha256:…`, or how it begins); empty: any."""
 
 
 class DriftSettings(_Settings, frozen=True, kw_only=True):
@@ -250,7 +249,7 @@ class SplitSettings(_Settings, frozen=True, kw_only=True):
     sealed: Share = 0.0
     """Share that nobody looks at but the gate, once for each candidate."""
     validation: int = 24
-    """Rows of the training side on which progress is watched."""
+    """Rows of the training side on which progress is watched: whole clusters, as many as fit."""
     newest: bool = False
     """Test on the newest of the groups that are new, where rows have a time, in place of a draw by
     hash. Needs a ledger."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,8 @@ Object: TypeAlias = Any
 
 _LONGEST = 100_000
 """Characters of a docstring that is read."""
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+"""Where an object lies in memory: another place in each process."""
 
 
 class Package:
@@ -47,7 +50,8 @@ class Package:
                 yield from lessons(described)
 
     def _described(self, name: str, thing: Object, library: str) -> Thing:
-        sections = _sections(inspect.getdoc(thing) or "")
+        # Packages write objects into docstrings when they are imported, with their addresses.
+        sections = _sections(_ADDRESS.sub("", inspect.getdoc(thing) or ""))
         signature, told = _signature(name, thing), _texts(sections)
         if not signature and told and "(" in told[0].split("\n")[0]:
             # Compiled functions say it in their first line.
@@ -153,11 +157,28 @@ def _texts(sections: list[griffe.DocstringSection]) -> list[str]:
     return [s.value for s in sections if isinstance(s, griffe.DocstringSectionText)][:2]
 
 
+class _Anything:
+    """A default that is not said, as documentation writes it."""
+
+    def __repr__(self) -> str:
+        return "..."
+
+
 def _signature(name: str, thing: Object) -> str:
     try:
-        return f"{name}{inspect.signature(thing)}"
+        signature = inspect.signature(thing)
+        said = [_steady(parameter) for parameter in signature.parameters.values()]
+        return _ADDRESS.sub("", f"{name}{signature.replace(parameters=said)}")
     except (ValueError, TypeError):
         return ""
+
+
+def _steady(parameter: inspect.Parameter) -> inspect.Parameter:
+    """The parameter; without its default where that reads otherwise in another process."""
+    is_set = isinstance(parameter.default, set | frozenset)
+    if is_set or _ADDRESS.search(repr(parameter.default)):
+        return parameter.replace(default=_Anything())
+    return parameter
 
 
 def _parameters(sections: list[griffe.DocstringSection]) -> Iterator[str]:

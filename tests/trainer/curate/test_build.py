@@ -16,6 +16,7 @@ from proxy.protocol.openai import FunctionCall
 from tests.trainer.examples import TOOLS, corpus, function, row, weather
 from trainer import dataset
 from trainer import rows as rows_module
+from trainer.curate import report
 from trainer.curate.build import build
 from trainer.curate.sides import share
 from trainer.dataset import SIDES, Dataset
@@ -349,6 +350,24 @@ def test_no_conversation_is_on_two_sides(rows):
     sides = [{r.group for r in getattr(made, side)} for side in SIDES if side != "unseen"]
     trained = sides[0] | sides[1]
     assert not trained & (sides[2] | {r.group for r in made.unseen})
+
+
+def test_validation_takes_whole_conversations_and_says_what_it_lacks(tmp_path):
+    said = [
+        msgspec.structs.replace(one, group=f"conversation {number % 8}")
+        for number, one in enumerate(corpus(3)[:40])
+    ]
+    recipe = msgspec.structs.replace(
+        RECIPE, split=SplitSettings(unseen_tools=0, seen=0, validation=12)
+    )
+
+    told = list(report.facts(build(said, recipe, tmp_path), None, []))
+
+    made = dataset.read(tmp_path)
+    watched = Counter(row.group for row in made.validation)
+    assert sorted(watched.values()) == [5, 5]
+    assert not set(watched) & {row.group for row in made.train}
+    assert any(line.startswith("validation has 10 of 12 rows") for line in told)
 
 
 @fewer

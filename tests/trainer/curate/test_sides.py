@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trainer.curate.sides import Ledger, Member, place
+from trainer.curate.sides import Ledger, Member, fitting, place
 from trainer.errors import DatasetError
 from trainer.recipe import SplitSettings
 
@@ -73,3 +73,20 @@ def test_a_broken_ledger_is_told(tmp_path):
 
     with pytest.raises(DatasetError, match=r"sides\.jsonl.*restore it"):
         Ledger(tmp_path / "sides.jsonl")
+
+
+# ---------------------------------------------------------------- whole clusters
+
+
+@pytest.mark.parametrize(
+    ("clusters", "most", "chosen"),
+    [
+        ([7, 7, 3, 5, 3, 9], 2, {7}),
+        ([7, 7, 3, 5, 3, 9], 3, {7, 5}),
+        ([7, 7, 7, 3, 5], 2, {3, 5}),
+        ([7, 7, 7], 2, set()),
+        ([7], 0, set()),
+    ],
+)
+def test_whole_clusters_are_chosen_until_there_are_enough_rows(clusters, most, chosen):
+    assert fitting(clusters, most) == chosen

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ast
 import importlib
+import json
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -193,6 +196,50 @@ class Broken(Exception):
     assert said["Show an example of `toylib.area`."] == shown
     assert "What does `toylib.Box.open` do, and how is it called?" in said
     assert not any("_hidden" in asked or "with_traceback" in asked for asked in said)
+
+
+PROCESS = """
+import json, sys
+from trainer.recipe.sources import PythonDocsSettings
+from trainer.sources.base import Skips
+from trainer.sources.python_docs import PythonDocsSource
+
+sys.path.insert(0, sys.argv[1])
+settings = PythonDocsSettings(license="PSF-2.0", packages=["placed", "numpy", "requests"])
+rows = PythonDocsSource(settings, Skips()).rows()
+print(json.dumps([[row.id, row.source, row.text] for row in rows]))
+"""
+
+
+def test_two_processes_read_the_same_rows(tmp_path):
+    (tmp_path / "placed.py").write_text(
+        """class Nothing:
+    pass
+
+
+def find(name, default=Nothing(), of=frozenset({"red", "green", "blue", "black", "white"})):
+    pass
+
+
+def kept(name: Nothing()) -> None:
+    pass
+
+
+find.__doc__ = f"Find it; {Nothing()} where it is not."
+kept.__doc__ = "Whether it is kept."
+"""
+    )
+    command = [sys.executable, "-c", PROCESS, str(tmp_path)]
+    read = [
+        json.loads(subprocess.check_output(command, env=os.environ | {"PYTHONHASHSEED": seed}))
+        for seed in "12"
+    ]
+
+    assert read[0] == read[1]
+    said = {source.rpartition("/")[2]: text for _, source, text in read[0]}
+    assert "def find(name, default=..., of=...): ..." in said["placed.find"]
+    assert "<placed.Nothing object> where it is not." in said["placed.find"]
+    assert "placed.kept" in said
 
 
 @pytest.mark.parametrize(("package", "least"), [("numpy", 5000), ("requests", 200)])
