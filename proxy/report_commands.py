@@ -6,11 +6,11 @@ import argparse
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -20,6 +20,7 @@ from proxy.config import Config
 from proxy.errors import BadConfig, CannotStart, MissingExtra
 from proxy.protocol.prices import PRICES, PriceTable
 from proxy.protocol.sealing import SealError
+from proxy.record_commands import Add, SubParsers
 
 if TYPE_CHECKING:
     from proxy.record.shelf import Shelf
@@ -27,25 +28,11 @@ if TYPE_CHECKING:
     from proxy.report.costs import Bill
     from proxy.report.pairs import Contest
 
-SubParsers = argparse._SubParsersAction
 _SPAN = re.compile(r"(\d+)([hdw])")
 _SECONDS = {"h": 60 * 60, "d": 24 * 60 * 60, "w": 7 * 24 * 60 * 60}
 _SWITCH = "the first answer at home"
 _AB = """Compares two backends on requests that both answered (docs/reports.md). Exit status: 0 the
 candidate is better, 10 not worse, 20 worse, 30 undecided; 1 and 2 are errors."""
-
-
-class Add(Protocol):
-    """Adds a command that takes --config."""
-
-    def __call__(
-        self,
-        commands: SubParsers[argparse.ArgumentParser],
-        name: str,
-        command: Callable[[argparse.Namespace], int],
-        text: str,
-        /,
-    ) -> argparse.ArgumentParser: ...
 
 
 def add_to(commands: SubParsers[argparse.ArgumentParser], add: Add) -> None:

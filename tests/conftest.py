@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -19,3 +21,17 @@ async def cloud() -> AsyncIterator[ScriptedCloud]:
     """A cloud that plays scripts, see tests/scripted.py."""
     async with scripted_cloud() as cloud:
         yield cloud
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """The system's Chromium; screenshots belong into build/pages."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs the extra browser")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("needs Chromium on this machine")
+    with playwright.sync_playwright() as running:
+        # Root has no sandbox; the pages are ours, and their policy lets them do nothing.
+        started = running.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield started
+        started.close()

@@ -5,8 +5,6 @@ Screenshots are kept in build/pages.
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +15,11 @@ from tests.report.examples import find, told
 from tests.report.test_ab import made
 from tests.report.test_figures import PAIRS, pair
 
-playwright = pytest.importorskip("playwright.sync_api", reason="needs the extra browser")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-SHOTS = Path(__file__).parents[2] / "build" / "pages"
 EVIL = '</pre><script>document.title = "taken"</script><img src=x onerror="document.title=1">'
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium on this machine"),
-]
+SHOTS = Path(__file__).parents[2] / "build" / "pages"
 
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as running:
-        # Root has no sandbox; the page is ours, and its policy lets it do nothing.
-        browser = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
+pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")

@@ -109,11 +109,12 @@ class CodeImports:
         pass
 
     def __call__(self, row: Row) -> Row | Drop:
-        missing = next((name for name in imported(program(row)) if not _is_installed(name)), None)
+        missing = next((name for name in imported(program(row)) if not is_installed(name)), None)
         return row if missing is None else Drop("import_missing", missing)
 
 
-def _is_installed(package: str) -> bool:
+def is_installed(package: str) -> bool:
+    """Whether a package can be imported here; nothing is imported to find out."""
     if package in sys.stdlib_module_names:
         return True
     try:

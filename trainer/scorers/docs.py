@@ -13,15 +13,13 @@ Each mark after the first asks for the one before, but for the last two; `good` 
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import sys
 from typing import Protocol
 
 import msgspec
 
 from trainer.benchmarks import Question
-from trainer.curate.code import blocks, imported, parsed
+from trainer.curate.code import blocks, imported, is_installed, parsed
 
 MARKS = ("has_code", "syntax", "imports", "runs", "correct", "current", "complete")
 _LEAST_WORDS = 6
@@ -73,7 +71,7 @@ def mark(question: Question, text: str, place: Runs) -> Marks:
     """The marks of an answer; its code runs in `place`, with the check and without."""
     code = "\n\n".join(blocks(text))
     syntax = bool(code.strip()) and parsed(code) is not None
-    imports = syntax and all(map(_is_installed, imported(code)))
+    imports = syntax and all(map(is_installed, imported(code)))
     alone = place.run(_IMPORTED + code) if imports else None
     runs = alone is not None and alone.reason == "ok"
     checked = place.run(f"{_IMPORTED}{code}\n\n{question.check}") if runs else None
@@ -102,12 +100,3 @@ def _is_complete(question: Question, text: str, code: str) -> bool:
         and len(said.split()) >= _LEAST_WORDS
         and all(need.casefold() in mentioned for need in question.needs)
     )
-
-
-def _is_installed(package: str) -> bool:
-    if package in sys.stdlib_module_names:
-        return True
-    try:
-        return importlib.util.find_spec(package) is not None
-    except (ImportError, ValueError):
-        return False

@@ -5,38 +5,19 @@ Screenshots are kept in build/pages.
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-pytest.importorskip("playwright.sync_api", reason="needs the extra browser")
 pytest.importorskip("matplotlib", reason="needs the train extra")
-
-from playwright import sync_api as playwright
 
 from tests.trainer.report.test_evaluation import twin
 from trainer.figures import Figure
 from trainer.report.evaluation import Version, write
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 SHOTS = Path(__file__).parents[3] / "build" / "pages"
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium on this machine"),
-]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as running:
-        # Root has no sandbox; the page is ours, and its policy lets it do nothing.
-        browser = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
+pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")
