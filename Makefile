@@ -2,6 +2,8 @@
 PYTHON ?= python3
 # `make serve` on another port: `make serve PORT=9000`
 PORT ?= 8080
+# Processes that run the tests: `make test JOBS=4`. More than two take 3 GB of memory each.
+JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
@@ -18,7 +20,7 @@ serve: setup
 
 test: test-setup
 	@scripts/check
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 # With the real litellm, in a virtual environment of its own: it needs an older openai than ours.
 test-litellm: .venv-litellm/.ready

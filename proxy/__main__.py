@@ -34,7 +34,9 @@ from proxy.auth import is_loopback
 from proxy.beside import missing
 from proxy.config import Config
 from proxy.errors import BadConfig, CannotStart
+from proxy.examples import EXAMPLES
 from proxy.fetch import fetch
+from proxy.protocol.command_line import add_examples
 from proxy.quotas.memory import MemoryLedger
 from proxy.reload import Live, live
 from proxy.server import Server, address, bind
@@ -92,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     report_commands.add_to(commands, _add)
     keys_commands.add_to(commands, _add)
     _add_completion(commands, parser)
+    add_examples(parser, EXAMPLES)
     return parser
 
 
@@ -134,6 +137,7 @@ def _add_fetch(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.set_defaults(command=_fetch)
     parser.add_argument("url", help="s3://, gs://, az:// or file://, with the path")
     parser.add_argument("directory", type=Path, help="made when missing")
+    parser.add_argument("--json", action="store_true", help="one JSON string a line")
 
 
 def _add(
@@ -236,7 +240,7 @@ def _plan_gpu(options: argparse.Namespace) -> int:
 
 def _fetch(options: argparse.Namespace) -> int:
     for line in fetch(options.url, options.directory):
-        print(line, flush=True)
+        print(msgspec.json.encode(line).decode() if options.json else line, flush=True)
     return 0
 
 

@@ -37,6 +37,7 @@ def add_to(commands: SubParsers[argparse.ArgumentParser], add: Add) -> None:
     ls.add_argument("--json", action="store_true", help="one JSON object a line")
     revoke = add(managing, "revoke", _revoke, "let a key stop working at once")
     revoke.add_argument("prefix", help="how the key begins, as `ls` shows it")
+    revoke.add_argument("--json", action="store_true", help="print whose key it was as JSON")
 
 
 def _add_new(parser: argparse.ArgumentParser) -> None:
@@ -145,5 +146,9 @@ def _revoke(options: argparse.Namespace) -> int:
     if store is None:
         raise BadConfig("the keys are in routes.yaml: take the entry out there, and reload")
     key = store.expire(options.prefix, _in())
-    print(f"{key.prefix} of {key.tenant}/{key.name} works no more")
+    if options.json:
+        gone = {"prefix": key.prefix, "tenant": key.tenant, "name": key.name}
+        print(msgspec.json.encode(gone).decode())
+    else:
+        print(f"{key.prefix} of {key.tenant}/{key.name} works no more")
     return 0

@@ -10,10 +10,10 @@ import contextlib
 import secrets
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -42,6 +42,10 @@ if TYPE_CHECKING:
 
 _ALIGNED = 200
 """Rows of a table whose columns are made equally wide; the rest follows in the same widths."""
+_LINES = "one JSON object a line, without what was asked and said"
+_ONE = "print what was done as JSON"
+_CONTENT = ("request", "attempts", "attempt", "value", "tool_results")
+"""Fields with what was asked and said: `show`, `query` and `export` tell them."""
 
 log = structlog.get_logger(__name__)
 
@@ -65,21 +69,25 @@ def add_to(commands: SubParsers[argparse.ArgumentParser], add: Add) -> None:
     """Add `record` and its commands to a command line."""
     record = commands.add_parser("record", help="read, compact, judge, erase what was recorded")
     reading = record.add_subparsers(required=True, metavar="command")
-    add(reading, "ls", _ls, "one line per exchange, oldest first")
+    ls = add(reading, "ls", _ls, "one line per exchange, oldest first")
+    ls.add_argument("--json", action="store_true", help=_LINES)
     show = add(reading, "show", _show, "one exchange as JSON")
     show.add_argument("id", help="id of the exchange, chatcmpl-…, or of its request")
     tail = add(reading, "tail", _tail, "the last exchanges in the segments")
     tail.add_argument("-f", "--follow", action="store_true", help="go on with what is written")
     tail.add_argument("-n", "--lines", type=int, default=10, help="how many (%(default)s)")
+    tail.add_argument("--json", action="store_true", help=_LINES)
     query = add(
         reading, "query", _query, "SQL over exchanges, attempts, calls, feedback and shadows"
     )
     query.add_argument("sql", help="one SELECT")
     query.add_argument("--json", action="store_true", help="one JSON object a row")
-    add(reading, "stats", _stats, "figures by domain")
+    stats = add(reading, "stats", _stats, "figures by domain")
+    stats.add_argument("--json", action="store_true", help="one JSON object a domain")
     _add_export(add(reading, "export", _export, "exchanges for others to read"))
     compact = add(reading, "compact", _compact, "segments to Parquet; what is too old is deleted")
     compact.add_argument("--every", type=float, metavar="SECONDS", help="again and again")
+    compact.add_argument("--json", action="store_true", help=_ONE)
     _add_erase(add(reading, "erase", _erase, "remove exchanges, and leave tombstones"))
     _add_feedback(add(reading, "feedback", _feedback, "judge an exchange or a conversation"))
 
@@ -95,6 +103,7 @@ def _add_erase(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tenant", help="tenant of the key")
     parser.add_argument("--conversation", help="id of the conversation")
     parser.add_argument("--matching", help="regular expression, found anywhere in the exchange")
+    parser.add_argument("--json", action="store_true", help=_ONE)
 
 
 def _add_feedback(parser: argparse.ArgumentParser) -> None:
@@ -104,6 +113,7 @@ def _add_feedback(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--value", required=True, help="true, 0.5, a text, the right answer")
     parser.add_argument("--name", default="", help="what is judged, where there are several things")
     parser.add_argument("--tenant", default="default", help="whose exchange it is (%(default)s)")
+    parser.add_argument("--json", action="store_true", help=_ONE)
 
 
 # ---------------------------------------------------------------- reading
@@ -112,7 +122,7 @@ def _add_feedback(parser: argparse.ArgumentParser) -> None:
 def _ls(options: argparse.Namespace) -> int:
     with _told():
         for exchange in _exchanges(_settings(options.config)):
-            print(_line(exchange))
+            print(_told_of(exchange, options.json))
     return 0
 
 
@@ -150,17 +160,14 @@ def _tail(options: argparse.Namespace) -> int:
     with _told():
         ring = keyring(settings)
         following = tail.follow(settings.directory, ring) if options.follow else iter(())
-        _print(tail.last(settings.directory, options.lines, ring))
-        _print(following)
+        for record in chain(tail.last(settings.directory, options.lines, ring), following):
+            print(_told_of(record, options.json), flush=True)
     return 0
 
 
-def _print(records: Iterable[Record]) -> None:
-    for record in records:
-        print(_told_of(record), flush=True)
-
-
-def _told_of(record: Record) -> str:
+def _told_of(record: Record, as_json: bool) -> str:
+    if as_json:
+        return _json(_metadata(record))
     match record:
         case Feedback():
             return _judgement(record)
@@ -168,6 +175,18 @@ def _told_of(record: Record) -> str:
             return _shadow(record)
         case _:
             return _line(record)
+
+
+def _metadata(record: Record) -> dict[str, object]:
+    names = (name for name in record.__struct_fields__ if name not in _CONTENT)
+    told = {name: getattr(record, name) for name in names}
+    match record:
+        case Exchange():
+            return told | {"backends": [attempt.backend for attempt in record.attempts]}
+        case Shadowed():
+            return told | {"backends": [record.attempt.backend]}
+        case _:
+            return told
 
 
 def _line(exchange: Exchange) -> str:
@@ -205,7 +224,7 @@ def _query(options: argparse.Namespace) -> int:
 def _stats(options: argparse.Namespace) -> int:
     with _extra():
         from proxy.record.query import STATS
-    return _search(options, STATS, as_json=False)
+    return _search(options, STATS, as_json=options.json)
 
 
 def _search(options: argparse.Namespace, sql: str, *, as_json: bool) -> int:
@@ -279,25 +298,29 @@ def _compact(options: argparse.Namespace) -> int:
     retention = _retention(settings)
     while options.every:
         try:
-            _compact_once(settings, retention)
+            _compact_once(settings, retention, options.json)
         except CannotStart as error:
             # The bucket may be back by the next time; until then the segments keep everything.
             print(f"headrace: {error}", file=sys.stderr)
         time.sleep(options.every)
-    _compact_once(settings, retention)
+    _compact_once(settings, retention, options.json)
     return 0
 
 
-def _compact_once(settings: RecordSettings, retention: Retention) -> None:
+def _compact_once(settings: RecordSettings, retention: Retention, as_json: bool) -> None:
     from proxy.record.compact import compact
 
     with _told():
         report = compact(_shelf(settings), retention)
-    print(
+    told = (
         f"{report.records} records of {report.segments} segments → {report.files} files;"
-        f" {report.expired} too old; {report.waiting} segments still being written",
-        flush=True,
+        f" {report.expired} too old; {report.waiting} segments still being written"
     )
+    print(_json(report) if as_json else told, flush=True)
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
 
 
 def _retention(settings: RecordSettings) -> Retention:
@@ -321,10 +344,11 @@ def _erase(options: argparse.Namespace) -> int:
         raise BadConfig(f"{error}: --caller, --tenant, --conversation or --matching") from error
     with _told():
         report = erase(_shelf(_settings(options.config)), choice)
-    print(
+    told = (
         f"{report.exchanges} exchanges, {report.feedback} statements"
         f" and {report.shadows} shadows erased"
     )
+    print(_json(report) if options.json else told)
     if report.unfinished:
         told = f"{report.unfinished} segments are still being written: hidden there; run it again"
         print(f"headrace: {told}", file=sys.stderr)
@@ -351,7 +375,7 @@ def _feedback(options: argparse.Namespace) -> int:
     sink = SegmentSink(settings.directory, keyring=keyring(settings))
     with _told(), contextlib.closing(sink):
         sink.write([Keeping(redactor=redactor(settings, whole))(feedback)])
-    print(feedback.id)
+    print(_json({"id": feedback.id}) if options.json else feedback.id)
     return 0
 
 

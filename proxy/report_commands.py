@@ -6,7 +6,7 @@ import argparse
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _SPAN = re.compile(r"(\d+)([hdw])")
 _SECONDS = {"h": 60 * 60, "d": 24 * 60 * 60, "w": 7 * 24 * 60 * 60}
 _SWITCH = "the first answer at home"
+_SCREEN = Path("-")
 _AB = """Compares two backends on requests that both answered (docs/reports.md). Exit status: 0 the
 candidate is better, 10 not worse, 20 worse, 30 undecided; 1 and 2 are errors."""
 
@@ -68,7 +69,14 @@ def _add_scope(parser: argparse.ArgumentParser, since: str | None) -> None:
         help=f"12h, 7d, 4w ago, or a day ({since or _SWITCH})",
     )
     add("--until", type=moment, default="0h", help="the same (now)")
-    add("--json", type=Path, metavar="FILE", help="write the same for machines")
+    add(
+        "--json",
+        nargs="?",
+        const=_SCREEN,
+        type=Path,
+        metavar="FILE",
+        help="the same for machines, into a file or, without one, on the screen instead",
+    )
 
 
 def moment(text: str) -> float:
@@ -92,9 +100,7 @@ def _ab(options: argparse.Namespace) -> int:
     if not 0 < options.margin < 1:
         raise BadConfig(f"--margin {options.margin}: a share between 0 and 1, such as 0.03")
     report = _compared(options, config.load(options.config))
-    print("\n".join(text.aligned(text.lines(report))))
-    if options.json:
-        _write(options.json, msgspec.json.format(msgspec.json.encode(report)))
+    _tell(options.json, report, text.lines(report))
     if options.html:
         _write(options.html, html.html(report).encode())
     return verdict.EXIT[report.verdict.word]
@@ -151,11 +157,9 @@ def _local(settings: Config) -> list[str]:
 
 def _costs(options: argparse.Namespace) -> int:
     with _extra():
-        from proxy.report import costs, text
+        from proxy.report import costs
     found = _billed(options, config.load(options.config))
-    print("\n".join(text.aligned(costs.lines(found))))
-    if options.json:
-        _write(options.json, msgspec.json.format(msgspec.json.encode(found)))
+    _tell(options.json, found, costs.lines(found))
     return 0
 
 
@@ -197,6 +201,17 @@ def _shelf(settings: Config) -> Shelf:
     if settings.record is None:
         raise BadConfig("there is nothing to report on, as routes.yaml has no `record` section")
     return Shelf(settings.record.directory, open_archive(settings.record), keyring(settings.record))
+
+
+def _tell(json: Path | None, found: Report | Bill, lines: Iterable[str | tuple[str, ...]]) -> None:
+    """For people on the screen, for machines into the file, if one is named; `-` is the screen."""
+    from proxy.report import text
+
+    if json != _SCREEN:
+        print("\n".join(text.aligned(lines)))
+    if json is not None:
+        content = msgspec.json.format(msgspec.json.encode(found))
+        print(content.decode()) if json == _SCREEN else _write(json, content)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -59,8 +59,10 @@ def test_revoked_key_works_no_more_and_stays_listed(routes, capsys):
     keys(routes, "new")
     key = secret(capsys.readouterr().out)
 
-    assert keys(routes, "revoke", key[:20]) == 0
+    assert keys(routes, "revoke", key[:20], "--json") == 0
 
+    gone = msgspec.json.decode(capsys.readouterr().out)
+    assert gone == {"prefix": key[:20], "tenant": "default", "name": "default"}
     assert not lets_in(routes, key)
     keys(routes, "ls")
     assert "over" in capsys.readouterr().out

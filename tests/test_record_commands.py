@@ -53,6 +53,39 @@ def test_ls_and_show_find_both_forms(routes: Path, capsys: pytest.CaptureFixture
     assert shown.id == "a"
 
 
+@pytest.mark.parametrize("command", ["ls", "tail"])
+def test_lists_as_json_tell_nothing_that_was_said(
+    routes: Path, capsys: pytest.CaptureFixture[str], command: str
+):
+    capsys.readouterr()
+
+    assert run(routes, command, "--json") == 0
+
+    *_, last = map(msgspec.json.decode, capsys.readouterr().out.splitlines())
+    assert (last["id"], last["domain"], last["caller"]) == ("b", "chat", "other")
+    assert last["backends"] == ["local"]
+    assert not {"request", "attempts"} & set(last)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["compact"], {"segments": 1, "records": 1, "files": 1, "expired": 0, "waiting": 0}),
+        (["erase", "--caller", "other"], {"exchanges": 1, "feedback": 0, "shadows": 0}),
+        (["stats"], {"domain": "api", "exchanges": 1}),
+    ],
+)
+def test_figures_as_json(
+    routes: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], told: dict[str, object]
+):
+    capsys.readouterr()
+
+    assert run(routes, *arguments, "--json") == 0
+
+    first = msgspec.json.decode(capsys.readouterr().out.splitlines()[0])
+    assert first.items() >= told.items()
+
+
 def test_compact_says_what_it_did(routes: Path, capsys: pytest.CaptureFixture[str]):
     assert run(routes, "compact") == 0
 

@@ -54,6 +54,12 @@ def reported(settings: Path, *arguments: str) -> Report:
     return msgspec.json.decode(target.read_bytes(), type=Report)
 
 
+def test_json_without_a_file_takes_the_screen(settings: Path, capsys):
+    run(settings, "ab", *SINCE, "--json")
+
+    msgspec.json.decode(capsys.readouterr().out, type=Report)
+
+
 def test_a_table_a_page_and_json_are_of_one_report(settings: Path, capsys):
     page = settings.parent / "report.html"
 

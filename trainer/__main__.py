@@ -8,8 +8,10 @@ from collections.abc import Sequence
 
 from proxy.protocol.adapter import AdapterError
 from proxy.protocol.base_model import BaseModelError
+from proxy.protocol.command_line import add_examples
 from proxy.protocol.formats.base import UnknownTemplate
 from trainer.commands import COMMANDS
+from trainer.commands.examples import EXAMPLES
 from trainer.errors import TrainerError
 
 
@@ -33,6 +35,7 @@ def _parser() -> argparse.ArgumentParser:
 
     for command in COMMANDS:
         command.add(commands)
+    add_examples(parser, EXAMPLES)
     return parser
 
 

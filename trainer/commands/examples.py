@@ -1,0 +1,42 @@
+"""One line to type for each command of `headrace-trainer`; a test parses them all."""
+
+from __future__ import annotations
+
+EXAMPLES = {
+    "import": "headrace-trainer import calls.jsonl --format openai --license MIT --out rows.jsonl",
+    "export": "headrace-trainer export rows.jsonl --format sharegpt --out rows.sharegpt.jsonl",
+    "label": (
+        "headrace-trainer label rows.jsonl --out labelled.jsonl"
+        " --base-url https://api.openai.com/v1 --model gpt-4o --budget-tokens 2000000"
+    ),
+    "recipe ls": "headrace-trainer recipe ls",
+    "recipe explain": "headrace-trainer recipe explain recommended",
+    "dataset build": "headrace-trainer dataset build --recipe api --out datasets/api",
+    "dataset show": "headrace-trainer dataset show datasets/api --html api.html",
+    "dataset diff": "headrace-trainer dataset diff datasets/api-1 datasets/api-2",
+    "dataset why": "headrace-trainer dataset why datasets/api chatcmpl-5f0c2b",
+    "dataset taint": "headrace-trainer dataset taint datasets/api --record record",
+    "dataset export": "headrace-trainer dataset export datasets/api --side seen --out seen.jsonl",
+    "preflight": "headrace-trainer preflight --recipe api --dataset datasets/api",
+    "train": "headrace-trainer train --recipe api --dataset datasets/api --out runs/api",
+    "evaluate": (
+        "headrace-trainer evaluate --dataset datasets/api"
+        " --subject base --subject api-v2 --out figures"
+    ),
+    "judge run": (
+        "headrace-trainer judge run base.json docs-v1.json"
+        " --base-url https://api.openai.com/v1 --model gpt-4o --ratings ratings.json --out out.json"
+    ),
+    "judge rate": (
+        "headrace-trainer judge rate base.json docs-v1.json --by Ada --ratings ratings.json"
+    ),
+    "gate": (
+        "headrace-trainer gate --candidate api-v2.json --champion api-v1.json"
+        " --recipe api --out verdict.json"
+    ),
+    "report show": "headrace-trainer report show --candidate api-v2.json --out pages/api-v2",
+    "report index": "headrace-trainer report index pages",
+    "promote": "headrace-trainer promote api-v2 --adapters adapters",
+    "convert": "headrace-trainer convert api-v2 --out merged",
+    "router train": "headrace-trainer router train --record record --out router.json",
+}
