@@ -124,6 +124,7 @@ async def _asked(attempt: Attempt, job: Job, tape: Tape) -> AsyncGenerator[Item,
         candidate.adapter,
         policy.constrain or again,
         candidate.bare,
+        tenant=job.recording.tenant,
         counted=attempt.kind == "shadow",
     )
     async with candidate.backend.ask(ask) as reply:

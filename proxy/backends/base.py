@@ -59,6 +59,8 @@ class Ask:
     """Whether a local engine keeps calls inside the offered tools' schemas while it decodes."""
     bare: bool = False
     """Ask as for the adapter, but let the base answer: what an adapter is measured against."""
+    tenant: str = ""
+    """Whose request it is; an engine that can keeps what it remembers of tenants' prompts apart."""
     counted: bool = False
     """Have the usage reported where a backend has to be asked for that; nobody else will read the
     answer."""

@@ -106,6 +106,8 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
     sampling: Sampling
     constraint: Constraint | None = None
     """What the answer may look like, for engines that can hold it to that."""
+    tenant: str = ""
+    """Whose prompt it is."""
 
 
 class Conversation(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,6 +117,7 @@ class Conversation(msgspec.Struct, frozen=True, kw_only=True):
     request: ChatRequest
     sampling: Sampling
     constrain: bool = False
+    tenant: str = ""
 
 
 # ---------------------------------------------------------------- what a server says
@@ -281,6 +284,7 @@ class EngineBackend:
             prompt=Prompt(prompt.text, ids),
             sampling=sampling,
             constraint=prompt.constraint if self._settings.constrain else None,
+            tenant=ask.tenant,
         )
         return _Work(
             lambda url: self._dialect.generate(self._session, url, generation),
@@ -299,6 +303,7 @@ class EngineBackend:
             request=ask.request,
             sampling=sampling,
             constrain=ask.constrain and self._settings.constrain,
+            tenant=ask.tenant,
         )
         head = (ask.request.messages[0].text, *(f.name for f in ask.request.offered))
         return _Work(

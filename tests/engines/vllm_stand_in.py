@@ -52,6 +52,7 @@ class Asked(msgspec.Struct):
     stream: bool = False
     stream_options: StreamOptions | None = None
     structured_outputs: dict[str, object] | None = None
+    cache_salt: Annotated[str, msgspec.Meta(pattern=r"^[0-9A-Za-z_-]{1,64}$")] | None = None
 
 
 class Completion(Asked):

@@ -89,6 +89,7 @@ class Vllm:
             "logprobs": 1,
             **bodies.streamed(generation.sampling),
             **({} if self._is_sglang else bodies.constrained(generation.constraint)),
+            **({} if self._is_sglang else bodies.apart(generation.tenant)),
         }
         usage: Usage | None = None
         finish: FinishReason | None = None
@@ -110,6 +111,8 @@ class Vllm:
     ) -> AsyncGenerator[Output, None]:
         strict = conversation.constrain and not self._is_sglang
         body = bodies.chat(conversation, self._model(conversation.adapter), strict)
+        if not self._is_sglang:
+            body |= bodies.apart(conversation.tenant)
         answer = ChatAnswer()
         async with http.post(
             session, f"{url}/v1/chat/completions", body, errors.of_response

@@ -129,6 +129,18 @@ async def test_health_is_what_the_server_says(engine, session):
     assert not await vllm().healthy(session, "http://127.0.0.1:1")
 
 
+# ---------------------------------------------------------------- tenants
+
+
+async def test_tenants_do_not_share_the_prefix_cache(engine, session):
+    for tenant in ("acme", "globex: Ünited/Inc." * 40, "acme", ""):
+        await outputs(vllm().generate(session, engine.url, generation(tenant=tenant)))
+
+    acme, globex, again, nobody = (body.get("cache_salt") for body in engine.bodies)
+    assert acme == again != globex
+    assert nobody is None
+
+
 # ---------------------------------------------------------------- constraints
 
 
