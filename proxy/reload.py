@@ -150,8 +150,13 @@ class Live:
 
     async def _begun(self) -> _Generation:
         generation = _Generation()
-        self._tasks.create_task(self._live(generation), name="proxy")
-        await generation.started
+        living = self._tasks.create_task(self._live(generation), name="proxy")
+        try:
+            await generation.started
+        except asyncio.CancelledError:
+            # The server stops, or who asked has left: nobody is there to hand over to it.
+            living.cancel()
+            raise
         return generation
 
     async def _live(self, generation: _Generation) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
@@ -310,3 +311,21 @@ async def test_request_that_is_none_is_told(
 
     assert code == 2
     assert why in err
+
+
+async def test_server_that_stops_waits_for_no_successor(routes: Path, cloud: ScriptedCloud):
+    """A successor that takes its time, as embedded engines do, is given up when the server ends."""
+    is_starting = asyncio.Event()
+    settings = parse(text(cloud), routes.parent, {})
+
+    @asynccontextmanager
+    async def start(it: Live):
+        if it.told.generation:
+            is_starting.set()
+            await asyncio.sleep(0.5)
+        async with running(settings, MemoryLedger(), it) as proxy:
+            yield proxy
+
+    async with asyncio.timeout(10), live(routes, start, 5) as proxies:
+        proxies.want()
+        await is_starting.wait()

@@ -8,9 +8,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -247,6 +249,39 @@ def test_port_in_use_is_told_and_nothing_is_started(server, tmp_path):
 
     assert second.process.wait(timeout=60) == 1
     assert str(server.port) in second.log.read_text()
+
+
+def test_reload_keeps_answering_from_the_engine(server: Server):
+    """Settings change while the embedded engine answers: calls go on, none of them fails."""
+    text = server.config.read_text()
+    server.config.write_text(text.replace("headrace]", "headrace, renamed]"))
+    with ThreadPoolExecutor(1) as beside:
+        ended = threading.Event()
+        asking = beside.submit(calls_until, ended, server)
+        try:
+            wait_for_model(server, "renamed")
+        finally:
+            ended.set()
+            server.config.write_text(text)
+
+    assert set(asking.result()) == {"getallcountry"}
+    assert asked(server, "List all countries, page 1.", *API).tool_calls
+
+
+def calls_until(ended: threading.Event, server: Server) -> list[str]:
+    """The functions that were called until `ended`, and once afterwards."""
+    called = []
+    while not called or not ended.is_set():
+        message = asked(server, "List all countries, page 1.", COUNTRIES)
+        called += [call.function.name for call in message.tool_calls or []]
+    return called
+
+
+def wait_for_model(server: Server, name: str, patience: float = 240) -> None:
+    end = time.monotonic() + patience
+    while name not in [model.id for model in server.client.models.list()]:
+        assert time.monotonic() < end, server.log.read_text()
+        time.sleep(0.2)
 
 
 def test_terminated_server_ends_cleanly(server, tmp_path):
