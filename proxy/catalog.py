@@ -262,7 +262,8 @@ def _read(directory: Path, id: str, base: Base) -> Adapter:
 def _candidates(directory: Path, base: Base, known: set[str]) -> Iterator[Adapter]:
     """The sound bundles beside the champions; a broken one serves nobody and is only reported."""
     for manifest in sorted(directory.glob(f"*/{MANIFEST}")):
-        if manifest.parent.name in known:
+        # A name with a dot is a bundle that is still being written.
+        if manifest.parent.name in known or manifest.parent.name.startswith("."):
             continue
         try:
             yield _read(directory, manifest.parent.name, base)

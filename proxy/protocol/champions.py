@@ -15,6 +15,7 @@ from __future__ import annotations
 import getpass
 import os
 import re
+import secrets
 import socket
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -76,6 +77,8 @@ class Change(msgspec.Struct, frozen=True, kw_only=True, rename={"before": "from"
     before: Alias | None
     after: Alias | None
     reason: str
+    id: str = ""
+    """Drawn by chance: tells a writer's change from another's that is alike."""
 
 
 class Champions(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,6 +146,7 @@ def change(
         before=before.domains.get(domain),
         after=alias,
         reason=reason,
+        id=secrets.token_hex(8),
     )
     after = _after(before, change)
     if before.last is not None:
@@ -150,7 +154,9 @@ def change(
     try:
         store.swap(CHAMPIONS, _pretty(after), tag)
     except Swapped:
-        raise Conflict(store, read(store), expected_revision) from None
+        # A bucket may have done what was asked, and its answer was lost: then the change is ours.
+        if (there := read(store)) != after:
+            raise Conflict(store, there, expected_revision) from None
     # What has been changed has been changed: the next writer keeps what this one could not.
     with suppress(StoreError):
         _keep(store, change)

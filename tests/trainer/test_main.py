@@ -15,11 +15,12 @@ from proxy.protocol import champions
 from proxy.protocol.adapter import Canary, Manifest
 from tests.trainer.answers import calls, none, report
 from tests.trainer.examples import corpus, row, weather
-from trainer import dataset, gate, registry
+from trainer import dataset, gate
 from trainer import evaluate as evaluation
 from trainer.__main__ import main
 from trainer.commands.shared import RECIPES
 from trainer.dataset import Dataset
+from trainer.registry import bundles
 from trainer.sources.bfcl import BfclSource
 
 LEAST = """
@@ -167,7 +168,7 @@ def adapters(tmp_path) -> Path:
     )
     canary = Canary([1], [2], [3])
     adapters = tmp_path / "adapters"
-    registry.write(manifest, tmp_path / "weights", {"structured": ""}, canary, [], "", adapters)
+    bundles.write(manifest, tmp_path / "weights", {"structured": ""}, canary, [], "", adapters)
     return tmp_path / "adapters"
 
 
