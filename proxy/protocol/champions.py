@@ -31,7 +31,7 @@ from proxy.protocol.store import DirectoryStore, Store, StoreError, Swapped
 CHAMPIONS = "champions.json"
 HISTORY = ".history"
 VERSION = 2
-_LIMIT = 1024 * 1024
+LIMIT = 1024 * 1024
 """Bytes of the champion file, at most: some thousand domains."""
 _NUMBERED = re.compile(rf"{re.escape(HISTORY)}/(\d{{8,}})\.json")
 
@@ -215,7 +215,7 @@ def _store(where: Path | Store) -> Store:
 
 
 def _seen(store: Store) -> tuple[Champions, str | None]:
-    held = store.read(CHAMPIONS, _LIMIT)
+    held = store.read(CHAMPIONS, LIMIT)
     if held is None:
         return Champions(), None
     return decode(held.content, f"{store}/{CHAMPIONS}"), held.tag
@@ -252,7 +252,7 @@ def _keep(store: Store, change: Change) -> None:
 
 
 def _change(store: Store, path: str) -> Change:
-    held = store.read(path, _LIMIT)
+    held = store.read(path, LIMIT)
     try:
         return msgspec.json.decode(held.content if held else b"", type=Change)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
