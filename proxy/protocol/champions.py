@@ -25,6 +25,7 @@ from typing import Annotated, Literal, TypeAlias
 import msgspec
 from msgspec.structs import replace
 
+from proxy.protocol import taints
 from proxy.protocol.adapter import ADAPTER_ID, AdapterError
 from proxy.protocol.store import DirectoryStore, Store, StoreError, Swapped
 
@@ -131,13 +132,19 @@ def change(
     """Let a domain's name stand for this (None: for nothing) from now on; the file as it is then.
 
     `expected_revision` is that of the file which the change was decided on. `who` is the user on
-    this machine where it is not said. Raises Conflict, and AdapterError.
+    this machine where it is not said. Raises Conflict, TaintedAdapter, and AdapterError.
+
+    A tainted adapter gets no new role. One that has been champion stays, and may be gone back to:
+    what was erased is answered by training anew, and not by an outage.
     """
     store = _store(where)
     before, tag = _seen(store)
     if before.revision != expected_revision:
         raise Conflict(store, before, expected_revision)
     _require_names(alias)
+    known = before.domains.get(domain, Alias())
+    for id in sorted(_answering(alias) - {known.champion, known.previous}):
+        taints.require_clean(store, id)
     change = Change(
         revision=_next(store, before),
         at=now(),
@@ -237,11 +244,17 @@ def _after(before: Champions, change: Change) -> Champions:
     return replace(before, version=VERSION, revision=change.revision, domains=named, last=change)
 
 
-def _require_names(alias: Alias | None) -> None:
+def _answering(alias: Alias | None) -> set[str]:
+    """Who is to answer clients, or about to."""
     if alias is None:
-        return
+        return set()
     candidate = alias.candidate.adapter if alias.candidate else None
-    for id in filter(None, (alias.champion, alias.previous, candidate)):
+    return {id for id in (alias.champion, candidate) if id}
+
+
+def _require_names(alias: Alias | None) -> None:
+    previous = {alias.previous} if alias and alias.previous else set()
+    for id in _answering(alias) | previous:
         if not ADAPTER_ID.fullmatch(id):
             raise AdapterError(f"{id!r} is no adapter id (a-z, 0-9, '.', '_', '-')")
 

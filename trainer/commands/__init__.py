@@ -16,11 +16,12 @@ from trainer.commands import (
     report,
     router,
     rows,
+    trace,
     train,
 )
 
 COMMANDS = (
     *(rows, label, recipe, dataset, preflight, train),
-    *(evaluate, judge, gate, report, promote, registry, convert, router),
+    *(evaluate, judge, gate, report, promote, registry, trace, convert, router),
 )
 """In the order of their use, as the help shows them."""

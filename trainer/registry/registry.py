@@ -12,28 +12,16 @@ from typing import TypeVar
 
 import msgspec
 
-from proxy.protocol import champions
+from proxy.protocol import champions, taints
 from proxy.protocol.adapter import LINEAGE, AdapterError, Lineage, Manifest
 from proxy.protocol.bundles import open_bundles
 from proxy.protocol.champions import Alias, Champions, Change
 from proxy.protocol.signature import SIGNATURE, Signature, Trusted
-from proxy.protocol.store import Swapped
+from proxy.protocol.taints import Taint
 from trainer.errors import RegistryError
 from trainer.registry.bundles import next_id
 
 _T = TypeVar("_T")
-
-TAINTS = ".taints"
-_LIMIT = 1024 * 1024
-
-
-class Taint(msgspec.Struct, frozen=True, kw_only=True):
-    """Why a bundle must not be promoted: something that it learnt from was erased."""
-
-    exchanges: int
-    """How many."""
-    found_at: str
-    """ISO 8601, UTC."""
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,10 +79,14 @@ class Registry:
 
     def ls(self, domain: str | None = None) -> list[Entry]:
         """The bundles of a domain, or all, oldest first."""
-        there, taints = self.champions(), self.taints()
-        entries = [self._entry(id, there, taints.get(id)) for id in self.ids()]
+        there, marks = self.champions(), self.taints()
+        entries = [self._entry(id, there, marks.get(id)) for id in self.ids()]
         found = [one for one in entries if domain in (None, one.domain)]
         return sorted(found, key=lambda one: (one.domain, one.created_at, one.id))
+
+    def entry(self, id: str) -> Entry:
+        """One bundle, as it stands in the list."""
+        return self._entry(id, self.champions(), taints.read(self._bundles.store, id))
 
     def next_id(self, domain: str) -> str:
         """`<domain>-v<N>`, one higher than the highest there is."""
@@ -115,21 +107,17 @@ class Registry:
         *,
         who: str | None = None,
     ) -> Champions:
-        """As `champions.change`, of bundles only that are there; a tainted one gets no new role.
-
-        One that has been champion stays, and may be gone back to: what is erased is answered by
-        training anew, and not by an outage.
-        """
-        before = self.champions().domains.get(domain, Alias())
-        for id in _named(alias) - {before.champion, before.previous}:
-            self.require_promotable(id)
+        """As `champions.change`, of bundles only that are there, whole."""
+        candidate = alias.candidate.adapter if alias and alias.candidate else None
+        for id in {alias.champion if alias else None, candidate} - {None}:
+            self._bundles.check(str(id))
         return champions.change(
             self._bundles.store, domain, alias, expected_revision, reason, who=who
         )
 
     def appoint(self, id: str, reason: str) -> Champions:
         """Make a bundle the champion of its domain at once."""
-        self.require_promotable(id)
+        self._bundles.check(id)
         return champions.appoint(self._bundles.store, self.manifest(id).domain, id, reason)
 
     def history(self, domain: str | None = None) -> list[Change]:
@@ -140,30 +128,16 @@ class Registry:
 
     def taints(self) -> dict[str, Taint]:
         """Bundles that are marked as tainted."""
-        store = self._bundles.store
-        found: dict[str, Taint] = {}
-        for path in store.paths(TAINTS):
-            held = store.read(path, _LIMIT)
-            if held is not None:
-                found[Path(path).stem] = self._decoded(held.content, Taint, path)
-        return found
+        return taints.read_all(self._bundles.store)
 
     def mark(self, id: str, taint: Taint) -> None:
-        """Mark a bundle, once and for all."""
-        try:
-            self._bundles.store.create(f"{TAINTS}/{id}.json", msgspec.json.encode(taint))
-        except Swapped:
-            return
+        """Mark a bundle, once and for all: it gets no new role."""
+        taints.mark(self._bundles.store, id, taint)
 
     def require_promotable(self, id: str) -> None:
-        """Raises RegistryError for a tainted bundle, AdapterError for one that is torn or gone."""
+        """Raises AdapterError for a bundle that is torn, gone or tainted."""
         self._bundles.check(id)
-        taint = self.taints().get(id)
-        if taint is not None:
-            raise RegistryError(
-                f"{id} is tainted: {taint.exchanges} of the exchanges that it learnt from were"
-                " erased; train its domain again without them"
-            )
+        taints.require_clean(self._bundles.store, id)
 
     # ------------------------------------------------------------ inside
 
@@ -189,14 +163,6 @@ class Registry:
             return msgspec.json.decode(content, type=kind)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise AdapterError(f"{self}/{path}: {error}") from error
-
-
-def _named(alias: Alias | None) -> set[str]:
-    """Who is to answer clients."""
-    if alias is None:
-        return set()
-    candidate = alias.candidate.adapter if alias.candidate else None
-    return {id for id in (alias.champion, candidate) if id is not None}
 
 
 def _roles(id: str, domain: str, alias: Alias) -> list[str]:

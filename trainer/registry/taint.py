@@ -9,9 +9,10 @@ import msgspec
 
 from proxy.protocol import tombstones
 from proxy.protocol.champions import now
+from proxy.protocol.taints import Taint
 from trainer import dataset, rows
 from trainer.dataset import SIDES
-from trainer.registry.registry import Registry, Taint
+from trainer.registry.registry import Registry
 
 
 class Tainted(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,9 +10,9 @@ from proxy.protocol import adapter
 from proxy.protocol.adapter import AdapterError, Lineage
 from proxy.protocol.champions import Alias, Candidate, Conflict
 from proxy.protocol.signature import generate, sign
+from proxy.protocol.taints import Taint, TaintedAdapter
 from tests.trainer.registry.examples import bundle
-from trainer.errors import RegistryError
-from trainer.registry.registry import Registry, Taint
+from trainer.registry.registry import Registry
 
 TAINT = Taint(exchanges=3, found_at="2026-11-22T00:00:00Z")
 
@@ -94,9 +94,9 @@ def test_a_tainted_bundle_gets_no_new_role(made: Registry, alias: Alias):
     made.appoint("geo-v1", "first")
     made.mark("geo-v2", TAINT)
 
-    with pytest.raises(RegistryError, match=r"geo-v2 is tainted: 3 of the exchanges.*train"):
+    with pytest.raises(TaintedAdapter, match=r"geo-v2 is tainted: 3 of the exchanges.*train"):
         made.change("geo", alias, 1, "better")
-    with pytest.raises(RegistryError, match="geo-v2 is tainted"):
+    with pytest.raises(TaintedAdapter, match="geo-v2 is tainted"):
         made.appoint("geo-v2", "better")
 
     assert made.champions().domains["geo"].champion == "geo-v1"
