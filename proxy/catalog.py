@@ -16,16 +16,12 @@ import structlog
 from proxy.backends.base import Backend
 from proxy.comparison import draw, side
 from proxy.errors import BackendUnavailable, BadRequest, CannotStart, Unsupported
-from proxy.protocol.adapter import (
-    CHAMPIONS,
-    MANIFEST,
-    Adapter,
-    AdapterError,
-    read,
-    read_champions,
-)
+from proxy.protocol import champions as champion_file
+from proxy.protocol.adapter import MANIFEST, Adapter, AdapterError, read
+from proxy.protocol.champions import CHAMPIONS
 from proxy.protocol.openai import ChatRequest
 from proxy.protocol.parity import ParityError, prove, rendering
+from proxy.protocol.signature import Trusted
 from proxy.protocol.toolcheck import fingerprint
 from proxy.routing import Drift, Route
 
@@ -60,18 +56,21 @@ class Champions(NamedTuple):
     """Every sound bundle, candidates included: these may be pinned."""
 
     @classmethod
-    def read(cls, directory: Path, base: Base, domains: Iterable[str]) -> Champions:
+    def read(
+        cls, directory: Path, base: Base, domains: Iterable[str], trusted: Trusted | None = None
+    ) -> Champions:
         """The champions of these domains; raises BadAdapter, with the file and the remedy.
 
-        A domain without a champion is answered by the base model.
+        A domain without a champion is answered by the base model. `trusted`: whose bundles are
+        read; None: anybody's.
         """
         try:
-            named = read_champions(directory)
+            named = champion_file.read(directory).serving
             wanted = {domain: named[domain] for domain in domains if domain in named}
-            champions = {d: _read(directory, id, base) for d, id in wanted.items()}
+            champions = {d: _read(directory, id, base, trusted) for d, id in wanted.items()}
         except AdapterError as error:
             raise BadAdapter(str(error)) from error
-        others = _candidates(directory, base, {a.id for a in champions.values()})
+        others = _candidates(directory, base, {a.id for a in champions.values()}, trusted)
         return cls(champions, {adapter.id: adapter for adapter in (*champions.values(), *others)})
 
     @property
@@ -255,22 +254,25 @@ def _unsupported(lacks: Mapping[str, str | None]) -> Unsupported:
     )
 
 
-def _read(directory: Path, id: str, base: Base) -> Adapter:
+def _read(directory: Path, id: str, base: Base, trusted: Trusted | None) -> Adapter:
     path = directory / id
     if path.parent != directory:
         raise AdapterError(f"{directory / CHAMPIONS}: {id!r} is no adapter id")
-    adapter = read(path)
+    adapter = read(path, trusted)
     _check_base(adapter, base)
     return adapter
 
 
-def _candidates(directory: Path, base: Base, known: set[str]) -> Iterator[Adapter]:
+def _candidates(
+    directory: Path, base: Base, known: set[str], trusted: Trusted | None
+) -> Iterator[Adapter]:
     """The sound bundles beside the champions; a broken one serves nobody and is only reported."""
     for manifest in sorted(directory.glob(f"*/{MANIFEST}")):
-        if manifest.parent.name in known:
+        # A name with a dot is a bundle that is still being written.
+        if manifest.parent.name in known or manifest.parent.name.startswith("."):
             continue
         try:
-            yield _read(directory, manifest.parent.name, base)
+            yield _read(directory, manifest.parent.name, base, trusted)
         except AdapterError as error:
             log.warning("adapter_skipped", reason=str(error))
 

@@ -18,9 +18,10 @@ from proxy.config_schema import schema
 from proxy.errors import BadConfig, ProxyError
 from proxy.explain import Step, explain, told
 from proxy.gateway import parse
-from proxy.protocol import adapter
+from proxy.protocol import adapter, champions
 from proxy.protocol.openai import ChatRequest
 from proxy.record_commands import Add, SubParsers, table
+from proxy.registry import trusted
 from proxy.routing import Domain, Routes
 
 _COLUMNS = ("domain", "tools", "plan", "verify", "adapter", "compared")
@@ -102,8 +103,9 @@ def _champion(settings: Config, backend: str, domain: str) -> str | None:
     if isinstance(local, CloudSettings):
         return None
     try:
-        id = adapter.read_champions(local.adapters).get(domain)
-        return adapter.read(local.adapters / id).id if id else None
+        id = champions.read(local.adapters).serving.get(domain)
+        keys = trusted(f"$.backends.{backend}", local)
+        return adapter.read(local.adapters / id, keys).id if id else None
     except adapter.AdapterError as error:
         raise BadAdapter(str(error)) from error
 

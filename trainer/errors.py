@@ -9,6 +9,8 @@ TrainerError
 ├── PreflightError     rows that would train something else than what is meant
 ├── TrainingError      a run that went wrong
 ├── Stopped            a run that was asked to stop, and can go on
+├── TraceError         a name of which nothing is known
+├── RegistryError      a bundle that cannot be kept, found or promoted
 ├── GateError          a verdict that cannot be given, or is not one to act upon
 └── JudgeError         a judge that cannot be asked, or does not count
 """
@@ -52,6 +54,14 @@ class TrainingError(TrainerError):
 
 
 class GateError(TrainerError):
+    pass
+
+
+class RegistryError(TrainerError):
+    pass
+
+
+class TraceError(TrainerError):
     pass
 
 

@@ -12,7 +12,7 @@ import aiohttp
 import msgspec
 
 from proxy.config import Config, parse
-from proxy.protocol.adapter import write_champions
+from proxy.protocol.champions import appoint
 from proxy.protocol.exchange import Exchange
 from proxy.protocol.segments import read
 from tests.engines import bundles
@@ -76,7 +76,7 @@ class Pooled:
     def champion(self, id: str, answers_as: str | None = None) -> None:
         """Write a bundle and make it the champion of `chat`."""
         bundles.write(self.adapters, id, answers_as)
-        write_champions(self.adapters, {"chat": id})
+        appoint(self.adapters, "chat", id, "test")
 
     def recorded(self) -> list[Exchange]:
         """All exchanges, oldest first; whole once the proxy has stopped."""
@@ -128,14 +128,18 @@ async def pooled(
     kind: str,
     machines: Sequence[Machine],
     *,
-    adapter: str = "chat-v1",
+    adapter: str | None = "chat-v1",
     pool: str = QUICK,
     more: str = "",
     policy: str = "",
 ) -> AsyncIterator[Pooled]:
-    """A proxy whose domain `chat` is answered by one adapter on these machines."""
-    bundles.write(directory / "adapters", adapter)
-    write_champions(directory / "adapters", {"chat": adapter})
+    """A proxy whose domain `chat` is answered by one adapter on these machines.
+
+    None: the directory of adapters is somebody else's to fill.
+    """
+    if adapter is not None:
+        bundles.write(directory / "adapters", adapter)
+        appoint(directory / "adapters", "chat", adapter, "test")
     config = configuration(directory, kind, machines, pool, more, policy)
     async with serving(config) as url, aiohttp.ClientSession() as session:
         yield Pooled(url, directory, session)

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from proxy.protocol import adapter
-from proxy.protocol.adapter import (
-    AdapterError,
-    Canary,
-    Manifest,
-    read_champions,
-    sha256,
-    write_champions,
-)
+from proxy.protocol.adapter import AdapterError, Canary, Manifest, sha256
+from proxy.protocol.calibration import Calibration
+from proxy.protocol.signature import Trusted, generate, sign
 
 FILES = {
     "template.jinja": "{{ messages[0].content }} ⟂".encode(),
@@ -127,57 +118,92 @@ def test_a_manifest_that_lacks_a_field_is_told_with_the_field(bundle):
         adapter.read(bundle)
 
 
-# ---------------------------------------------------------------- champions
+# ---------------------------------------------------------------- all files, signed
 
 
-@given(st.dictionaries(st.text(), st.text()))
-def test_champions_are_read_as_they_were_written(champions):
-    with TemporaryDirectory() as directory:
-        write_champions(Path(directory), champions)
-
-        assert read_champions(Path(directory)) == champions
-
-
-def test_where_no_champion_was_written_there_is_none(tmp_path):
-    assert read_champions(tmp_path) == {}
+@pytest.fixture
+def sealed(bundle) -> Path:
+    """A bundle whose manifest names every file."""
+    (bundle / "README.md").write_text("# A card")
+    adapter.seal(bundle, MANIFEST)
+    return bundle
 
 
-def test_new_champions_take_the_place_of_the_old_and_leave_nothing_else(tmp_path):
-    write_champions(tmp_path, {"api": "api-v1", "bookings": "bookings-v1"})
-    write_champions(tmp_path, {"api": "api-v2"})
+def test_a_manifest_names_every_file_but_itself_and_the_signature(sealed):
+    (sealed / "signature.json").write_text("{}")
 
-    assert read_champions(tmp_path) == {"api": "api-v2"}
-    assert [path.name for path in tmp_path.iterdir()] == ["champions.json"]
-
-
-@pytest.mark.parametrize("step", ["write", "replace"])
-def test_a_write_that_is_cut_off_leaves_the_old_champions(tmp_path, monkeypatch, step):
-    write_champions(tmp_path, {"api": "api-v1"})
-    monkeypatch.setattr(*CUT_OFF[step])
-
-    with pytest.raises(OSError, match="power"):
-        write_champions(tmp_path, {"api": "api-v2"})
-
-    assert read_champions(tmp_path) == {"api": "api-v1"}
+    assert adapter.read(sealed).manifest.files == {
+        name: sha256((sealed / name).read_bytes()) for name in (*FILES, "README.md")
+    }
 
 
-def _half(path: Path, content: bytes) -> int:
-    with path.open("wb") as file:
-        file.write(content[: len(content) // 2])
-    raise OSError("no power")
+@pytest.mark.parametrize("name", [*FILES, "README.md"])
+def test_every_file_that_the_manifest_names_is_proven(sealed, name):
+    (sealed / name).write_bytes((sealed / name).read_bytes() + b"\n")
+
+    with pytest.raises(AdapterError, match=f"{name} is not the file that its manifest names"):
+        adapter.read(sealed)
 
 
-def _none(source: Path, target: Path) -> None:
-    raise OSError("no power")
+def test_a_file_that_the_manifest_does_not_name_is_refused(sealed):
+    (sealed / "adapter_model.bin").write_bytes(b"pickle")
+
+    with pytest.raises(AdapterError, match=r"adapter_model\.bin is not named by its manifest"):
+        adapter.read(sealed)
 
 
-CUT_OFF = {"write": (Path, "write_bytes", _half), "replace": (os, "replace", _none)}
-"""What ends before it is done → what is patched."""
+@pytest.mark.parametrize("name", ["../other", "/etc/passwd", "a/b", "", ".hidden", "manifest.json"])
+def test_a_manifest_that_names_what_is_no_file_of_a_bundle_is_refused(bundle, name):
+    named = msgspec.structs.replace(MANIFEST, files={name: "0" * 64})
+    (bundle / "manifest.json").write_bytes(msgspec.json.encode(named))
+
+    with pytest.raises(AdapterError, match="is no file of a bundle"):
+        adapter.read(bundle)
 
 
-@pytest.mark.parametrize("content", [b"", b'{"api":', b"[]", b'{"api": 1}', b'{"api": "\xff"}'])
-def test_a_broken_champion_file_is_named(tmp_path, content):
-    (tmp_path / "champions.json").write_bytes(content)
+def test_a_calibration_is_put_into_a_sealed_bundle(sealed):
+    calibration = Calibration(reference="labels", dataset_fingerprint="d", steps=[])
 
-    with pytest.raises(AdapterError, match=r"champions\.json"):
-        read_champions(tmp_path)
+    adapter.write_calibration(sealed, calibration)
+
+    assert adapter.read(sealed).calibration == calibration
+
+
+def test_a_signed_bundle_is_read_where_its_key_is_trusted(sealed):
+    key = generate()
+    adapter.sign(sealed, key.private)
+
+    assert adapter.read(sealed, Trusted([key.public])).id == "api-v1"
+
+
+def test_an_old_bundle_is_sealed_by_signing_it(bundle):
+    key = generate()
+    adapter.sign(bundle, key.private)
+
+    assert adapter.read(bundle, Trusted([key.public])).manifest.files.keys() == FILES.keys()
+
+
+def test_an_unsigned_bundle_is_refused_with_the_remedy(sealed):
+    with pytest.raises(
+        AdapterError, match="is not signed; sign it with `headrace-trainer registry"
+    ):
+        adapter.read(sealed, Trusted([generate().public]))
+
+
+def test_a_bundle_that_was_sealed_again_is_no_longer_signed(sealed):
+    key = generate()
+    adapter.sign(sealed, key.private)
+    (sealed / "canary.json").write_bytes(b'{"prompt":[],"expected":[],"base":[]}')
+    adapter.seal(sealed, MANIFEST)
+
+    with pytest.raises(AdapterError, match=r"signature\.json: .*of another manifest; sign it"):
+        adapter.read(sealed, Trusted([key.public]))
+
+
+def test_a_signature_over_a_manifest_that_names_not_all_files_is_refused(bundle):
+    key = generate()
+    signature = sign((bundle / "manifest.json").read_bytes(), key.private)
+    (bundle / "signature.json").write_bytes(msgspec.json.encode(signature))
+
+    with pytest.raises(AdapterError, match="does not name all files"):
+        adapter.read(bundle, Trusted([key.public]))

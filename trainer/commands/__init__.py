@@ -12,14 +12,16 @@ from trainer.commands import (
     preflight,
     promote,
     recipe,
+    registry,
     report,
     router,
     rows,
+    trace,
     train,
 )
 
 COMMANDS = (
     *(rows, label, recipe, dataset, preflight, train),
-    *(evaluate, judge, gate, report, promote, convert, router),
+    *(evaluate, judge, gate, report, promote, registry, trace, convert, router),
 )
 """In the order of their use, as the help shows them."""

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from proxy.protocol import adapter
 from trainer.commands.shared import Commands, console
-from trainer.errors import TrainerError
+from trainer.registry.registry import Registry
 
 
 def add(commands: Commands) -> None:
     """Add the command."""
     promote = commands.add_parser("promote", help="let a bundle serve its domain")
     promote.add_argument("id")
-    promote.add_argument("--adapters", type=Path, default=Path("adapters"))
+    promote.add_argument("--adapters", default="adapters", help="a directory, or a bucket's URL")
+    promote.add_argument("--reason", default="by hand", help="what the history says")
     promote.set_defaults(run=_promote)
 
 
 def _promote(options: argparse.Namespace) -> None:
-    bundle = adapter.read(options.adapters / options.id)
-    if bundle.id != options.id:
-        raise TrainerError(f"{bundle.path} holds {bundle.id}; name the directory so")
-    champions = adapter.read_champions(options.adapters)
-    before = champions.get(bundle.manifest.domain, "none")
-    adapter.write_champions(options.adapters, champions | {bundle.manifest.domain: bundle.id})
-    console.print(f"{bundle.manifest.domain}: {before} → {bundle.id}")
+    registry = Registry(options.adapters)
+    domain = registry.manifest(options.id).domain
+    alias = registry.appoint(options.id, options.reason).domains[domain]
+    console.print(f"{domain}: {alias.previous or 'none'} → {alias.champion}")
