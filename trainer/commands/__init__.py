@@ -9,6 +9,7 @@ from trainer.commands import (
     gate,
     judge,
     label,
+    prefer,
     preflight,
     promote,
     recipe,
@@ -16,10 +17,11 @@ from trainer.commands import (
     router,
     rows,
     train,
+    workflows,
 )
 
 COMMANDS = (
-    *(rows, label, recipe, dataset, preflight, train),
-    *(evaluate, judge, gate, report, promote, convert, router),
+    *(rows, label, recipe, dataset, preflight, train, prefer),
+    *(evaluate, workflows, judge, gate, report, promote, convert, router),
 )
 """In the order of their use, as the help shows them."""

@@ -47,8 +47,8 @@ class ExchangesSource:
         self._skips = skips
 
     def rows(self) -> Iterator[Row]:
-        with _translated(self._settings.directory):
-            shelf = _open(self._settings, self._skips)
+        with translated(self._settings.directory):
+            shelf = opened(self._settings, self._skips)
             told = _Told(shelf, self._is_wanted)
             seen: Counter[_Key] = Counter()
             for exchange in shelf.exchanges():
@@ -58,10 +58,7 @@ class ExchangesSource:
                         yield row
 
     def _is_wanted(self, exchange: Exchange) -> bool:
-        given = self._settings
-        return any(fnmatch.fnmatchcase(exchange.tenant, glob) for glob in given.tenants) and any(
-            fnmatch.fnmatchcase(exchange.domain, glob) for glob in given.domains
-        )
+        return is_wanted(self._settings, exchange)
 
     def _is_counted(self, exchange: Exchange) -> bool:
         """Whether it is wanted and can be a row; that it cannot is told."""
@@ -115,6 +112,13 @@ class ExchangesSource:
 
 
 # ---------------------------------------------------------------- which exchanges
+
+
+def is_wanted(settings: ExchangesSettings, exchange: Exchange) -> bool:
+    """Whether it is of a tenant and a domain that the settings take."""
+    return any(fnmatch.fnmatchcase(exchange.tenant, glob) for glob in settings.tenants) and any(
+        fnmatch.fnmatchcase(exchange.domain, glob) for glob in settings.domains
+    )
 
 
 def _unusable(exchange: Exchange) -> str | None:
@@ -242,7 +246,8 @@ def _differ(one: Answer, other: Answer) -> bool:
 # ---------------------------------------------------------------- opening
 
 
-def _open(settings: ExchangesSettings, skips: Skips) -> Shelf:
+def opened(settings: ExchangesSettings, skips: Skips) -> Shelf:
+    """The record that the settings name; read it within `translated`."""
     try:
         from proxy.record.archive import open_archive
         from proxy.record.shelf import Shelf
@@ -273,7 +278,8 @@ def _record(settings: ExchangesSettings, directory: Path) -> RecordSettings:
 
 
 @contextmanager
-def _translated(directory: str) -> Iterator[None]:
+def translated(directory: str) -> Iterator[None]:
+    """What goes wrong with a record, as a SourceError."""
     try:
         yield
     except (CannotStart, SealError, OSError) as error:
