@@ -13,7 +13,8 @@ VLLM := .venv-vllm
 .PHONY: serve test check demo setup train-setup test-setup clients-setup train lock clean
 .PHONY: test-long test-engines test-litellm test-clients test-deploy test-statistics test-report test-pages
 .PHONY: test-gate test-bfcl result-docs result-structured
-.PHONY: bench-record bench-shadow bench-dedupe bench-trainer
+.PHONY: test-training test-export
+.PHONY: bench-record bench-shadow bench-dedupe bench-trainer bench-engines
 
 serve: setup
 	@$(BIN)/headrace serve --port $(PORT)
@@ -74,6 +75,26 @@ test-engines: test-setup $(VLLM)/.ready
 	@HEADRACE_VLLM="$(CURDIR)/$(VLLM)/bin/python" PATH="$(CURDIR)/$(BIN):$$PATH" \
 		$(BIN)/python -m pytest tests/engines/test_vllm_live.py
 
+# Training by two processes, on a Ray cluster, and with too little memory. Some two minutes.
+test-training: test-setup
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest tests/trainer/engines/real_team.py \
+		tests/trainer/engines/real_memory.py tests/trainer/jobs/real_ray.py
+
+# Exported adapters in llama.cpp itself. Some two minutes.
+test-export: train-setup .venv-llamacpp/.ready
+	@HEADRACE_LLAMACPP="$(CURDIR)/.venv-llamacpp" PATH="$(CURDIR)/$(BIN):$$PATH" \
+		$(BIN)/python -m pytest tests/trainer/real_llamacpp.py
+
+# llama.cpp's server as a package, and its converters, which only the source of another one has.
+.venv-llamacpp/.ready: $(LOCKS)/llamacpp.txt $(LOCKS)/llamacpp-source.txt
+	@echo "installing llama.cpp (120 MB) …"
+	@$(PYTHON) -m venv .venv-llamacpp
+	@.venv-llamacpp/bin/python -m pip install --quiet --require-hashes --no-deps -r $(LOCKS)/llamacpp.txt
+	@.venv-llamacpp/bin/python -m pip download --quiet --require-hashes --no-deps \
+		--dest .venv-llamacpp/src -r $(LOCKS)/llamacpp-source.txt
+	@cd .venv-llamacpp/src && tar -xzf *.tar.gz
+	@touch $@
+
 # Chart, image and compose file; as root with debootstrap also the Dockerfile's lines, in a clean root.
 test-deploy: test-setup
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest tests/deploy tests/e2e/test_drain.py
@@ -101,6 +122,11 @@ result-structured: train-setup
 # Training beside TRL's SFTTrainer, same rows, turn about.
 bench-trainer: train-setup
 	@$(BIN)/python -m bench.trainer
+
+# The embedded engine beside llama.cpp and vLLM on this processor; some 6 minutes. What is installed
+# (`make test-engines` and `make test-export` do that) is compared.
+bench-engines: train-setup .venv-llamacpp/.ready
+	@$(BIN)/python -m bench.engines --vllm $(VLLM)/bin/python
 
 check: train-setup
 	@scripts/check
@@ -192,4 +218,4 @@ lock: train-setup
 	@scripts/lock
 
 clean:
-	rm -rf $(VENV) .venv-litellm .venv-bfcl .venv-clients .venv-clients-openai2 $(NODE)/node_modules build *.egg-info
+	rm -rf $(VENV) .venv-litellm .venv-bfcl .venv-llamacpp $(VLLM) .venv-clients .venv-clients-openai2 $(NODE)/node_modules build *.egg-info

@@ -10,6 +10,7 @@ import datetime
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import yaml
 
@@ -24,6 +25,7 @@ from proxy.protocol.openai import Message
 from trainer import docs_benchmark, rows
 from trainer.benchmarks import python_docs
 from trainer.docs_benchmark import Compared, DocsReport, compare
+from trainer.engines.journal import METRICS, Line
 from trainer.rows import Row
 from trainer.scorers.docs import MARKS
 from trainer.tokens import Encoder
@@ -45,7 +47,8 @@ def main() -> None:
     bundle = sorted(adapters.glob("docs-v*"))[-1]
     base, expert = _asked(bundle, run_directory, options.questions)
     page = options.results / f"{datetime.date.today()}-docs-expert.md"
-    page.write_text(_page(base, expert, bundle.name, read, kept, options))
+    spent = _spent(run_directory / "train" / METRICS)
+    page.write_text(_page(base, expert, bundle.name, read, kept, spent, options))
     print(page)
 
 
@@ -57,6 +60,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--questions", type=int, default=100)
     parser.add_argument("--results", type=Path, default=ROOT / "docs" / "results")
     parser.add_argument("--tokens-per-second", type=float, default=400, help="of this machine")
+    parser.add_argument("--note", default="", help="a sentence for the page, such as what else ran")
     return parser.parse_args()
 
 
@@ -137,7 +141,7 @@ def _asked(bundle: Path, directory: Path, questions: int) -> tuple[DocsReport, D
     }
     with server(directory, changes) as base_url:
         subjects = ("--subject", "base", "--subject", bundle.name)
-        where = ("--base-url", base_url, "--concurrency", "2", "--out", str(answers))
+        where = ("--base-url", base_url, "--concurrency", "6", "--out", str(answers))
         where += ("--most", str(questions))
         run(TRAINER, "evaluate", "--benchmark", "python-docs", *subjects, *where)
     base, expert = (
@@ -149,19 +153,35 @@ def _asked(bundle: Path, directory: Path, questions: int) -> tuple[DocsReport, D
 # ------------------------------------------------------------------ the page
 
 
+class Spent(NamedTuple):
+    """What the training took."""
+
+    steps: int
+    tokens: int
+    """Padding included."""
+    seconds: float
+
+
+def _spent(metrics: Path) -> Spent:
+    lines = [msgspec.json.decode(line, type=Line) for line in metrics.read_bytes().splitlines()]
+    seconds = sum(line.tokens / line.tok_s for line in lines)
+    return Spent(len(lines), sum(line.tokens for line in lines), seconds)
+
+
 def _page(
     base: DocsReport,
     expert: DocsReport,
     name: str,
     read: int,
     kept: int,
+    spent: Spent,
     options: argparse.Namespace,
 ) -> str:
     head = f"# A documentation expert: {name} beside its base\n"
     made = (
         f"{datetime.date.today()}. SmolLM2-135M-Instruct, LoRA, trained on {kept} of {read} rows of"
-        f" documentation (what {options.minutes:g} minutes allow at"
-        f" {options.tokens_per_second:g} tokens/s), served by the embedded engine, and asked"
+        f" documentation: {spent.steps} steps, {spent.tokens:,} tokens in {spent.seconds / 60:.0f}"
+        f" minutes. {options.note} Served by the embedded engine, and asked"
         f" {len(base.answers)} questions of `trainer/benchmarks/python_docs_100.yaml`, greedily."
         " Judged by"
         " execution alone ([evaluation](../evaluation.md)). 95 % intervals: Wilson for shares,"

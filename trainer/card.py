@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from proxy.protocol.adapter import Manifest
+from proxy.protocol.formats import FORMATS
 from trainer.evaluate import Report
 
 _FIGURES = (
@@ -17,9 +20,19 @@ _FIGURES = (
     "false calls",
 )
 
+_BY_TOOL = """\
+They are split by tool: *seen* are other questions about tools of the training, *unseen* are
+questions about tools that training never showed. Related functions under other names may stand on
+both sides."""
+_SINGLE = """\
+Single calls only. It was never trained on tool results, so that the turn after a call belongs to
+another model. Where no tool fits it answers with one fixed sentence."""
 
-def card(manifest: Manifest, rows: dict[str, int], reports: Sequence[Report] = ()) -> str:
-    """What someone who is about to use the adapter should know."""
+
+def card(
+    manifest: Manifest, rows: dict[str, int], reports: Sequence[Report] = (), note: str = ""
+) -> str:
+    """What someone who is about to use the adapter should know. `note`: how else it was made."""
     return f"""---
 license: apache-2.0
 library_name: peft
@@ -31,17 +44,32 @@ A LoRA adapter of {manifest.base_model} for the domain `{manifest.domain}`, form
 `{manifest.format}`. Trained by `headrace-trainer train` with the recipe in `manifest.json`,
 seed {manifest.seed}, on {rows["train"]} examples; dataset `{manifest.dataset_fingerprint[:23]}`.
 
-Rows are read from the Berkeley Function Calling Leaderboard (package `bfcl-eval`, Apache-2.0),
-split by tool: *seen* are other questions about tools of the training, *unseen* are questions about
-tools that training never showed. Related functions under other names may stand on both sides.
+{_origin(manifest, note)}
 
 {_figures(reports) or "Not evaluated yet: `headrace-trainer evaluate`."}
 
 ## Limits
 
-Single calls only. It was never trained on tool results, so that the turn after a call belongs to
-another model. Where no tool fits it answers with one fixed sentence.
+{_limits(manifest)}
 """
+
+
+def _origin(manifest: Manifest, note: str) -> str:
+    recipe = msgspec.json.decode(manifest.recipe)
+    sources = recipe.get("sources", []) if isinstance(recipe, dict) else []
+    read = [f"{one['kind']} ({one.get('license', 'Apache-2.0')})" for one in sources]
+    told = [f"Rows are read from: {', '.join(read)}."] if read else []
+    if manifest.tool_fingerprints:
+        told.append(_BY_TOOL)
+    return "\n\n".join([*told, note] if note else told)
+
+
+def _limits(manifest: Manifest) -> str:
+    if not manifest.tool_fingerprints:
+        return "It answers in words, and was never trained to call a tool."
+    if FORMATS[manifest.format].many:
+        return "What its rows do not show, it was not trained for."
+    return _SINGLE
 
 
 def _figures(reports: Sequence[Report]) -> str:

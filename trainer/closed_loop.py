@@ -29,6 +29,7 @@ from trainer.figures import Answered, Figure
 from trainer.rows import Row
 from trainer.simulators import Task
 from trainer.simulators.base import Simulator, ToolError, call
+from trainer.subject import Subject
 
 MOST_STEPS = 20
 """Answers with calls; more of them are a loop (BFCL's number)."""
@@ -65,8 +66,16 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     """None where a task was run less than three times."""
     precision: float
     recall: float
-    step_ratio: float
-    """Steps of the right runs beside those of the right calls; not a number where none is."""
+    step_ratio: float | None
+    """Steps of the right runs beside those of the right calls; None where none is right."""
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """One subject's runs, and what they come to."""
+
+    subject: Subject
+    figures: Figures
+    runs: list[Ended]
 
 
 async def run(task: Task, asker: Asker, *, failing: bool = False) -> Ended:
@@ -124,7 +133,7 @@ def figures(ended: Sequence[Ended], tasks: Iterable[Task]) -> Figures:
         pass_3=pass_hat(plain, 3),
         precision=fmean(precision for precision, _ in overlaps) if overlaps else 0.0,
         recall=fmean(recall for _, recall in overlaps) if overlaps else 0.0,
-        step_ratio=fmean(ratios) if ratios else float("nan"),
+        step_ratio=fmean(ratios) if ratios else None,
     )
 
 

@@ -90,7 +90,7 @@ async def ask(
     """Ask and judge all questions; raises TrainerError when not one is answered."""
     url = subject.url or base_url
     gate = asyncio.Semaphore(concurrency)
-    client = AsyncOpenAI(base_url=url, api_key=key, max_retries=0, timeout=300)
+    client = AsyncOpenAI(base_url=url, api_key=key, max_retries=0, timeout=1200)
 
     async def one(question: Question) -> DocsAnswer:
         async with gate:

@@ -84,14 +84,25 @@ def train(
     base = BaseModel.find(recipe.base_model)
     checks.require(_checks(recipe, built, base, run))
     encoder = Encoder.of(recipe, base)
-    validation = Validation(built.validation, encoder, recipe.training.max_tokens)
-    trained = engine.train(
-        base, list(_short(built.train, encoder, recipe)), recipe, run, validation
-    )
+    trained = _trained(recipe, engine, run, built, encoder)
     trained.save(run / "weights")
-    bundle = _bundle(recipe, built, base, encoder, trained, run, adapters)
+    made_bundle = bundle(recipe, built, base, encoder, trained, run, adapters)
     checkpoint.remove(run)
-    return bundle
+    return made_bundle
+
+
+def assist(recipe: Recipe, engine: Engine, run: Path, made: Path) -> None:
+    """Train along with the process that writes the bundle; see `trainer/engines/team.py`."""
+    encoder = Encoder.of(recipe, BaseModel.find(recipe.base_model))
+    _trained(recipe, engine, run, dataset.read(made), encoder)
+
+
+def _trained(
+    recipe: Recipe, engine: Engine, run: Path, built: Dataset, encoder: Encoder
+) -> Trained:
+    validation = Validation(built.validation, encoder, recipe.training.max_tokens)
+    examples = list(_short(built.train, encoder, recipe))
+    return engine.train(encoder.base, examples, recipe, run, validation)
 
 
 def _dataset(recipe: Recipe, made: Path | None, run: Path, skips: Skips) -> Dataset:
@@ -113,7 +124,7 @@ def _short(rows: list[Row], encoder: Encoder, recipe: Recipe) -> Iterator[Exampl
             yield example
 
 
-def _bundle(
+def bundle(
     recipe: Recipe,
     built: Dataset,
     base: BaseModel,
@@ -121,7 +132,9 @@ def _bundle(
     trained: Trained,
     run: Path,
     adapters: Path,
+    note: str = "",
 ) -> Path:
+    """Write what was trained as the domain's next version; `note` is for its card."""
     manifest = Manifest(
         id=bundles.next_id(recipe.domain, (path.name for path in adapters.glob("*"))),
         domain=recipe.domain,
@@ -150,7 +163,7 @@ def _bundle(
         encoder.templates,
         _canary(built, encoder, trained),
         [*itertools.islice(_parity(built, encoder), PARITY_SAMPLES)],
-        card.card(manifest, {side: len(getattr(built, side)) for side in SIDES}),
+        card.card(manifest, {side: len(getattr(built, side)) for side in SIDES}, note=note),
         adapters,
         Lineage(exchanges=sorted({row.exchange for row in _learnt(built) if row.exchange})),
     )

@@ -47,7 +47,7 @@ def pairs(exchanges: Sequence[Exchange], feedback: Iterable[Feedback]) -> Iterat
     fixes = _fixes(chats)
     for exchange in chats:
         given = exchange.attempts[-1].answer
-        for person in corrected.get((exchange.tenant, exchange.id), ())[-1:]:
+        for person in _about(exchange, corrected)[-1:]:
             if isinstance(person.value, Answer):
                 yield from _pair(exchange, person.value, given, "correction", person.caller)
         if exchange.id in fixes:
@@ -60,7 +60,7 @@ def judged(exchanges: Iterable[Exchange], feedback: Iterable[Feedback]) -> Itera
     """Answers with their thumbs; of several about one answer the last counts."""
     thumbs = _by_exchange(feedback, "boolean")
     for exchange in filter(_is_whole, exchanges):
-        for thumb in thumbs.get((exchange.tenant, exchange.id), ())[-1:]:
+        for thumb in _about(exchange, thumbs)[-1:]:
             row = _row(exchange, exchange.attempts[-1].answer, thumb.caller)
             if row is not None:
                 yield Judged(row, thumb.value is True)
@@ -86,6 +86,13 @@ def _by_exchange(feedback: Iterable[Feedback], kind: str) -> dict[tuple[str, str
         if one.kind == kind and one.exchange is not None:
             found[one.tenant, one.exchange].append(one)
     return found
+
+
+def _about(exchange: Exchange, heard: dict[tuple[str, str], list[Feedback]]) -> list[Feedback]:
+    """What names the exchange by its own id or by its request's, oldest first."""
+    ids = dict.fromkeys((exchange.id, exchange.request_id))
+    found = [one for id in ids for one in heard.get((exchange.tenant, id), ())]
+    return sorted(found, key=lambda one: one.given_at)
 
 
 def _fixes(exchanges: Sequence[Exchange]) -> dict[str, Answer]:

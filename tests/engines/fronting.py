@@ -122,7 +122,8 @@ async def watched(pool: Replicas) -> AsyncIterator[None]:
     """The servers have proven what they can; they are watched until the end."""
     async with asyncio.TaskGroup() as tasks:
         watching = tasks.create_task(pool.run())
-        await pool.settled(10)
+        # As long as it takes: a busy machine is slow to prove an adapter.
+        await pool.settled(300)
         yield
         watching.cancel()
 

@@ -94,6 +94,14 @@ def test_what_a_person_put_right_is_preferred_to_what_was_answered():
     assert found[0].chosen.messages == found[0].rejected.messages
 
 
+def test_a_correction_may_name_the_request():
+    wrong = exchange("a", attempt(call("Olso")))
+
+    found = pairs([wrong], [said("a", call("Rome"), at=3), said("req-a", call("Oslo"), at=9)])
+
+    assert [chosen for _, chosen, _ in shown(found)] == ['{"city": "Oslo"}']
+
+
 def test_of_several_corrections_the_last_counts():
     wrong = exchange("a", attempt(call("Olso")))
 

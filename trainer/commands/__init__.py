@@ -9,6 +9,7 @@ from trainer.commands import (
     gate,
     judge,
     label,
+    prefer,
     preflight,
     promote,
     recipe,
@@ -18,10 +19,11 @@ from trainer.commands import (
     rows,
     trace,
     train,
+    workflows,
 )
 
 COMMANDS = (
-    *(rows, label, recipe, dataset, preflight, train),
-    *(evaluate, judge, gate, report, promote, registry, trace, convert, router),
+    *(rows, label, recipe, dataset, preflight, train, prefer),
+    *(evaluate, workflows, judge, gate, report, promote, registry, trace, convert, router),
 )
 """In the order of their use, as the help shows them."""

@@ -23,11 +23,16 @@ SKIPPED = 3
 
 def find_recipe(name: str) -> recipe.Recipe:
     """The recipe of a YAML file, or of the shipped one with this name."""
+    return recipe.read(recipe_path(name))
+
+
+def recipe_path(name: str) -> Path:
+    """Where it is written; raises RecipeError for a name that there is not."""
     shipped = RECIPES / f"{name}.yaml"
     if not shipped.exists() and not Path(name).exists():
         known = ", ".join(sorted(path.stem for path in RECIPES.glob("*.yaml")))
         raise RecipeError(f"no recipe {name!r}; shipped ones: {known}")
-    return recipe.read(shipped if shipped.exists() else Path(name))
+    return shipped if shipped.exists() else Path(name)
 
 
 def tell(skips: Skips) -> int:

@@ -131,32 +131,33 @@ class CodeDeprecated:
     def __init__(self, settings: CodeDeprecatedSettings, recipe: Recipe) -> None:
         if importlib.util.find_spec("ruff") is None:
             raise RecipeError("filters.code_deprecated needs ruff; run `make train-setup`")
-        rules, target = ",".join(settings.rules), settings.target
-        self._command = [
-            *(str(Path(sys.executable).with_name("ruff")), "check", "--isolated", "--no-cache"),
-            *("--select", rules, "--target-version", target, "--output-format", "json"),
-            *("--preview", "--quiet", "--stdin-filename", "answer.py", "-"),
-        ]
+        self._settings = settings
 
     def __call__(self, row: Row) -> Row | Drop:
         code = program(row)
         if not code:
             return row
-        found = self._found(code)
+        found = outdated(code, self._settings)
         return Drop("deprecated_api", ", ".join(found)) if found else row
 
-    def _found(self, code: str) -> list[str]:
-        """Codes of the rules that the code breaks; raises RecipeError where ruff fails."""
-        done = subprocess.run(  # noqa: S603 - ruff, with options from the recipe
-            self._command,
-            input=code.encode("utf-8", "replace"),
-            capture_output=True,
-            timeout=_RUFF_S,
-            check=False,
-        )
-        if done.returncode not in (0, 1):
-            raise RecipeError(f"filters.code_deprecated: {done.stderr.decode().strip()[:300]}")
-        return sorted({str(one["code"]) for one in json.loads(done.stdout) if one.get("code")})
+
+def outdated(code: str, settings: CodeDeprecatedSettings) -> list[str]:
+    """Codes of the rules that the code breaks; raises RecipeError where ruff fails."""
+    rules, target = ",".join(settings.rules), settings.target
+    done = subprocess.run(  # noqa: S603 - ruff, with options from the recipe
+        [
+            *(str(Path(sys.executable).with_name("ruff")), "check", "--isolated", "--no-cache"),
+            *("--select", rules, "--target-version", target, "--output-format", "json"),
+            *("--preview", "--quiet", "--stdin-filename", "answer.py", "-"),
+        ],
+        input=code.encode("utf-8", "replace"),
+        capture_output=True,
+        timeout=_RUFF_S,
+        check=False,
+    )
+    if done.returncode not in (0, 1):
+        raise RecipeError(f"filters.code_deprecated: {done.stderr.decode().strip()[:300]}")
+    return sorted({str(one["code"]) for one in json.loads(done.stdout) if one.get("code")})
 
 
 class CodeRuns:

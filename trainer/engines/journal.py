@@ -83,6 +83,27 @@ class Journal:
             self._board.close()
 
 
+class Quiet:
+    """The journal of a process whose steps another one tells."""
+
+    def tell(self, line: Line) -> None:
+        return None
+
+    def speed(self, tokens: int) -> float:
+        return 0.0
+
+    def __enter__(self) -> Quiet:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        return None
+
+
 def memory() -> int:
     """Bytes that were in use at most: on the GPU where there is one, else of this process."""
     if torch.cuda.is_available():

@@ -2,8 +2,9 @@
 
     restore → [step → tell → validate → keep] … → the best adapter
 
-It ends when the plan is done, when validation finds nothing better for a while, when the loss is no
-number, or when it is asked to stop; in the last case the checkpoint holds everything.
+It ends when the plan is done, when validation finds nothing better for a while, when a file says
+that it is enough, when the loss is no number, or when it is asked to stop; in the last case the
+checkpoint holds everything.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ from peft import PeftModel
 from trainer.batches import MicroBatch, Step, padded
 from trainer.engines import checkpoint
 from trainer.engines.checkpoint import State
-from trainer.engines.journal import Journal, Line, memory
+from trainer.engines.journal import Journal, Line, Quiet, memory
 from trainer.engines.loss import cross_entropy
 from trainer.engines.memory_ladder import MemoryLadder
 from trainer.engines.optimizer import Optimizer
 from trainer.engines.stopping import Stopping
+from trainer.engines.team import Team
 from trainer.errors import Stopped, TrainingError
 from trainer.recipe import Recipe
 from trainer.validation import Marks
@@ -33,6 +35,11 @@ Loss = Callable[[PeftModel, MicroBatch], torch.Tensor]
 """Summed over a micro-batch's supervised tokens."""
 Judge = Callable[[], Marks]
 """Has the model answer the validation rows."""
+
+
+ENOUGH = "enough"
+"""A file of this name in the run's directory ends the run after its step, as if the plan were done;
+a stopped run that is started again then ends with what it had learnt."""
 
 
 class Loop:
@@ -48,6 +55,7 @@ class Loop:
         base_sha256: str,
         judge: Judge | None = None,
         loss: Loss = cross_entropy,
+        team: Team | None = None,
     ) -> None:
         self._model = model
         self._plan = plan
@@ -55,6 +63,8 @@ class Loop:
         self._run = run
         self._judge = judge if self._settings.validate_every else None
         self._loss = loss
+        self._team = team or Team()
+        self._seed = recipe.seed
         self._optimizer = Optimizer(model, self._settings, len(plan))
         self._ladder = MemoryLadder(model, self._settings.gradient_checkpointing)
         self._fingerprint = _fingerprint(plan, recipe, base_sha256)
@@ -69,50 +79,65 @@ class Loop:
         """
         start = self._restore()
         self._model.train()
-        with Journal(self._run, len(self._plan), start) as journal, Stopping() as stopping:
-            for number in range(start, len(self._plan)):
-                tired = self._one(number, journal)
-                if stopping.asked or self._is_due(number, self._settings.checkpoint_every):
+        first = self._team.is_first
+        told = Journal(self._run, len(self._plan), start) if first else Quiet()
+        with told, Stopping() as stopping:
+            for number in self._left(start):
+                over = self._one(number, told) or (self._run / ENOUGH).exists()
+                over = self._team.total(over) > 0
+                asked = self._team.total(stopping.asked) > 0
+                if asked or self._is_due(number, self._settings.checkpoint_every):
                     self._save(number + 1)
-                if tired:
+                if over:
                     break
-                if stopping.asked and number + 1 < len(self._plan):
+                if asked and number + 1 < len(self._plan):
                     raise Stopped(
                         f"stopped after step {number + 1} of {len(self._plan)}; the same command"
                         " goes on from there"
                     )
+        if first:
+            (self._run / ENOUGH).unlink(missing_ok=True)
         if self._best_adapter:
             self._optimizer.put(self._best_adapter)
 
-    def _one(self, number: int, journal: Journal) -> bool:
+    def _left(self, start: int) -> range:
+        """Steps that are still to be taken; none where what is learnt was said to be enough."""
+        ends = bool(start) and (self._run / ENOUGH).exists()
+        return range(start, start if ends else len(self._plan))
+
+    def _one(self, number: int, told: Journal | Quiet) -> bool:
         """One step; whether it is time to give up."""
         step = self._plan[number]
-        loss = self._ladder.run(step, self._gradients)
+        supervised = sum(len(example.completion) for micro in step for example in micro)
+        self._team.draw(self._seed, number)
+        mine = self._ladder.run(
+            self._team.share(step), lambda cut: self._gradients(cut, supervised)
+        )
+        loss = self._team.total(mine)
         if not math.isfinite(loss):
             raise TrainingError(
                 f"the loss is no number any more at step {number + 1}; lower"
                 " `training.learning_rate`, then train into another --out"
             )
-        rate = self._optimizer.step()
+        rate = self._optimizer.step(self._team)
         tokens = sum(map(padded, step))
         line = Line(
             step=number,
             loss=loss,
             tokens=tokens,
-            tok_s=journal.speed(tokens),
+            tok_s=told.speed(tokens),
             rate=rate,
             memory_bytes=memory(),
         )
         marks = self._validated(number)
-        journal.tell(_with(line, marks))
+        told.tell(_with(line, marks))
         if marks is not None:
-            journal.speed(0)
+            told.speed(0)
         return self._worse >= self._settings.patience
 
-    def _gradients(self, step: Step) -> float:
-        """Gradients of one step, and its mean loss. Each supervised token weighs the same,
-        whatever its micro-batch."""
-        supervised = sum(len(example.completion) for micro in step for example in micro)
+    def _gradients(self, step: Step, supervised: int) -> float:
+        """Gradients of a step, or of our share of it, and its part of the mean loss over all
+        `supervised` tokens. Each of these weighs the same, whatever its micro-batch."""
         whole = 0.0
         for micro in step:
             part = self._loss(self._model, micro) / supervised
@@ -126,7 +151,7 @@ class Loop:
         if self._judge is None or not (last or self._is_due(number, self._settings.validate_every)):
             return None
         self._model.eval()
-        marks = self._judge()
+        marks = self._team.told(self._judge)
         self._model.train()
         if self._best is None or marks > self._best:
             self._best, self._worse = marks, 0
@@ -141,6 +166,8 @@ class Loop:
     # ------------------------------------------------------------------ checkpoints
 
     def _save(self, done: int) -> None:
+        if not self._team.is_first:
+            return
         gpu = torch.cuda.is_available()
         state = State(
             fingerprint=self._fingerprint,

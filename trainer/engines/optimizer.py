@@ -9,8 +9,11 @@ from typing import Any
 import torch
 from peft import PeftModel
 
+from trainer.engines.team import Team
 from trainer.errors import TrainingError
 from trainer.recipe import TrainingSettings
+
+ALONE = Team()
 
 
 class Master:
@@ -45,9 +48,10 @@ class Optimizer:
         )
         self._clip = settings.clip
 
-    def step(self) -> float:
-        """Take the gradients, clip them, step; returns the rate that was used."""
+    def step(self, team: Team = ALONE) -> float:
+        """Take the whole team's gradients, clip them, step; returns the rate that was used."""
         self._master.take_gradients()
+        team.add_up(self._master.copies)
         torch.nn.utils.clip_grad_norm_(self._master.copies, self._clip)
         (used,) = self._schedule.get_last_lr()
         self._adam.step()

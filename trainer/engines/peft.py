@@ -1,4 +1,4 @@
-"""Training with transformers and PEFT, on the CPU or one GPU."""
+"""Training with transformers and PEFT, on the CPU, one GPU, or several of them."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from trainer.batches import plan
 from trainer.engines import base_weights
 from trainer.engines.loop import Loop, Loss
 from trainer.engines.loss import cross_entropy
+from trainer.engines.team import Team
 from trainer.recipe import DecodingSettings, LoraSettings, Recipe
 from trainer.tokens import Example
 from trainer.validation import Marks, Validation
@@ -37,13 +38,14 @@ class PeftEngine:
         run: Path,
         validation: Validation | None = None,
     ) -> PeftTrained:
+        team = Team.joined()
         torch.manual_seed(recipe.seed)
         model = get_peft_model(
             base_weights.load(base, recipe.training.precision),
             lora_config(recipe.lora),
             autocast_adapter_dtype=False,
         )
-        return fit(model, base, examples, recipe, run, validation, self._loss)
+        return fit(model, base, examples, recipe, run, validation, self._loss, team)
 
 
 def fit(
@@ -54,6 +56,7 @@ def fit(
     run: Path,
     validation: Validation | None,
     loss: Loss = cross_entropy,
+    team: Team | None = None,
 ) -> PeftTrained:
     """Train a PEFT model, whoever made it."""
     trained = PeftTrained(model, base.encode(FORMATS[recipe.format].end)[0])
@@ -66,6 +69,7 @@ def fit(
         base_sha256=base.sha256,
         judge=(lambda: _marks(trained, watched, recipe.decoding)) if watched else None,
         loss=loss,
+        team=team,
     ).fit()
     model.eval()
     return trained

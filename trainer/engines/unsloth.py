@@ -7,6 +7,7 @@ neither engine makes them.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,6 +33,10 @@ class UnslothEngine:
         run: Path,
         validation: Validation | None = None,
     ) -> PeftTrained:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise TrainingError(
+                "Unsloth trains on one GPU; give `--cards 1`, or set `training.engine: peft`"
+            )
         if not isinstance(base, DirectoryModel):
             raise TrainingError(
                 "Unsloth reads no GGUF; set `base_model` to a directory with safetensors, or"

@@ -5,7 +5,7 @@
     imports    and imports only what is installed
     runs       and runs to its end, in the sandbox
     correct    and does what was asked: the question's check passes
-    current    nothing that it calls is deprecated
+    current    no package warns of what it calls while it runs, and ruff knows nothing newer
     complete   it explains, shows code, and mentions all that the question needs
 
 Each mark after the first asks for the one before, but for the last two; `good` is all of them.
@@ -19,9 +19,12 @@ from typing import Protocol
 import msgspec
 
 from trainer.benchmarks import Question
-from trainer.curate.code import blocks, imported, is_installed, parsed
+from trainer.curate.code import blocks, imported, is_installed, outdated, parsed
+from trainer.recipe.curation import CodeDeprecatedSettings
 
 MARKS = ("has_code", "syntax", "imports", "runs", "correct", "current", "complete")
+RULES = CodeDeprecatedSettings()
+"""The rules that rows are filtered by; they find what runs without a warning, too."""
 _LEAST_WORDS = 6
 """Of an explanation."""
 _FENCED = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
@@ -81,7 +84,7 @@ def mark(question: Question, text: str, place: Runs) -> Marks:
         imports=imports,
         runs=runs,
         correct=checked is not None and checked.reason == "ok",
-        current=alone is not None and not alone.deprecations,
+        current=alone is not None and not alone.deprecations and not outdated(code, RULES),
         complete=_is_complete(question, text, code),
         fault=_fault(alone, checked),
     )

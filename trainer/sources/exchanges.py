@@ -58,10 +58,7 @@ class ExchangesSource:
                         yield row
 
     def _is_wanted(self, exchange: Exchange) -> bool:
-        given = self._settings
-        return any(fnmatch.fnmatchcase(exchange.tenant, glob) for glob in given.tenants) and any(
-            fnmatch.fnmatchcase(exchange.domain, glob) for glob in given.domains
-        )
+        return is_wanted(self._settings, exchange)
 
     def _is_counted(self, exchange: Exchange) -> bool:
         """Whether it is wanted and can be a row; that it cannot is told."""
@@ -115,6 +112,13 @@ class ExchangesSource:
 
 
 # ---------------------------------------------------------------- which exchanges
+
+
+def is_wanted(settings: ExchangesSettings, exchange: Exchange) -> bool:
+    """Whether it is of a tenant and a domain that the settings take."""
+    return any(fnmatch.fnmatchcase(exchange.tenant, glob) for glob in settings.tenants) and any(
+        fnmatch.fnmatchcase(exchange.domain, glob) for glob in settings.domains
+    )
 
 
 def _unusable(exchange: Exchange) -> str | None:

@@ -22,7 +22,7 @@ from trainer.batches import plan
 from trainer.engines import base_weights, checkpoint
 from trainer.engines.base_weights import Precision
 from trainer.engines.journal import METRICS
-from trainer.engines.loop import Loop
+from trainer.engines.loop import ENOUGH, Loop
 from trainer.engines.loss import cross_entropy
 from trainer.engines.peft import lora_config
 from trainer.errors import Stopped, TrainingError
@@ -166,6 +166,25 @@ def test_a_signal_saves_after_the_step_and_ends_the_run(base, whole, tmp_path, n
 
     assert len(told(tmp_path)) == 3
     assert torch.equal(adapter(run_of(base, tmp_path, training=rarely)), whole[1])
+
+
+def test_a_file_that_says_enough_ends_the_run_with_what_is_learnt(base, tmp_path):
+    run_of(base, tmp_path, loss=After(3, (tmp_path / ENOUGH).touch))
+
+    assert len(told(tmp_path)) == 3
+    assert not (tmp_path / ENOUGH).exists()
+
+
+def test_a_stopped_run_that_is_said_to_be_enough_takes_no_further_step(base, tmp_path):
+    with pytest.raises(Stopped):
+        run_of(base, tmp_path, loss=After(3, lambda: os.kill(os.getpid(), signal.SIGTERM)))
+    kept = torch.load(tmp_path / checkpoint.CHECKPOINT, weights_only=True)["adapter"]
+    (tmp_path / ENOUGH).touch()
+
+    ended = run_of(base, tmp_path)
+
+    assert len(told(tmp_path)) == 3
+    assert torch.equal(adapter(ended), torch.cat([one.flatten() for one in kept]).bfloat16())
 
 
 def test_signals_are_heard_as_before_once_the_run_is_over(base, tmp_path):

@@ -90,6 +90,13 @@ def test_an_answer_has_the_marks_that_it_earns(place, text, held):
     assert {name for name in MARKS if getattr(found, name)} == expected
 
 
+def test_what_has_a_newer_name_is_not_current(place):
+    """It runs without a warning: ruff knows it."""
+    found = mark(WORDS, answer("from typing import List\nnames: List[str] = []"), place)
+
+    assert (found.runs, found.current) == (True, False)
+
+
 def test_what_a_package_is_about_to_drop_is_not_current(place):
     old = answer("import datetime\ndatetime.datetime.utcnow()\n" + WORDS.code)
     new = answer("import warnings\nwarnings.warn('going', DeprecationWarning)\n" + WORDS.code)
