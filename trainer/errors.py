@@ -10,6 +10,8 @@ TrainerError
 ├── TrainingError      a run that went wrong
 ├── Stopped            a run that was asked to stop, and can go on
 ├── GateError          a verdict that cannot be given, or is not one to act upon
+├── FlywheelError      a run of the flywheel that cannot be made
+├── Locked             a domain that another process works on
 └── JudgeError         a judge that cannot be asked, or does not count
 """
 
@@ -53,6 +55,15 @@ class TrainingError(TrainerError):
 
 class GateError(TrainerError):
     pass
+
+
+class FlywheelError(TrainerError):
+    pass
+
+
+class Locked(TrainerError):
+    status = 75
+    """EX_TEMPFAIL of sysexits.h: try again later."""
 
 
 class JudgeError(TrainerError):

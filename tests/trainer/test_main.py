@@ -17,8 +17,8 @@ from tests.trainer.examples import corpus, row, weather
 from trainer import dataset, gate, registry
 from trainer import evaluate as evaluation
 from trainer.__main__ import main
-from trainer.commands.shared import RECIPES
 from trainer.dataset import Dataset
+from trainer.recipe import RECIPES
 from trainer.sources.bfcl import BfclSource
 
 LEAST = """
