@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from trainer.commands import (
+    chronicle,
     convert,
     dataset,
     evaluate,
@@ -17,11 +18,12 @@ from trainer.commands import (
     rows,
     run,
     train,
+    watch,
 )
 
 COMMANDS = (
     *(rows, label, recipe, dataset, preflight, train),
     *(evaluate, judge, gate, report, promote, convert, router),
-    run,
+    *(run, watch, chronicle),
 )
 """In the order of their use, as the help shows them."""
