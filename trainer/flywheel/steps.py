@@ -274,7 +274,7 @@ def _answers(work: Work, step: str) -> Answers:
         candidate=work.id,
         champion=work.run.manifest.champion,
         references=work.place("rows") / "cloud.jsonl" if settings.reference == "cloud" else None,
-        base_model=work.recipe.base_model,
+        recipe=work.recipe,
         settings=settings.evaluation,
     )
     return Answers(work.place(step), asked, work.events)
