@@ -30,12 +30,12 @@ from trl import SFTConfig, SFTTrainer
 from proxy.protocol.base_model import BaseModel
 from trainer import dataset, pipeline
 from trainer.batches import Size, steps
-from trainer.commands.shared import find_recipe
 from trainer.engines import base_weights
 from trainer.engines.loss import cross_entropy
 from trainer.engines.optimizer import Optimizer
 from trainer.engines.peft import lora_config
 from trainer.recipe import Recipe, TrainingSettings
+from trainer.recipe import find as find_recipe
 from trainer.registry import bundles
 from trainer.rows import Row
 from trainer.sources.base import Skips

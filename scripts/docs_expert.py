@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import yaml
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -214,11 +214,24 @@ def unseal(directory: Path, candidate: str) -> list[Row]:
         raise DatasetError(f"{directory} has no sealed rows; set `split.sealed` and build it again")
     if any(opening.candidate == candidate for opening in openings(directory)):
         raise DatasetError(f"{directory}: {candidate} has had its look at the sealed rows")
+    sealed = _sealed(directory, said)
+    with (directory / OPENINGS).open("ab") as file:
+        file.write(msgspec.json.encode(Opening(candidate, time.time())) + b"\n")
+    return sealed
+
+
+def unsealed(directory: Path, candidate: str) -> list[Row]:
+    """The sealed rows again, for a look that was interrupted; raises DatasetError for a candidate
+    that has not had one. Who asks must know that no figure came of it."""
+    if not any(opening.candidate == candidate for opening in openings(directory)):
+        raise DatasetError(f"{directory}: {candidate} has not looked at the sealed rows")
+    return _sealed(directory, manifest(directory))
+
+
+def _sealed(directory: Path, said: Manifest) -> list[Row]:
     sealed = list(rows.read(directory / f"{SEALED}.jsonl"))
     if fingerprint(sealed) != said.sealed:
         raise DatasetError(f"{directory}: the sealed rows are not those of its manifest")
-    with (directory / OPENINGS).open("ab") as file:
-        file.write(msgspec.json.encode(Opening(candidate, time.time())) + b"\n")
     return sealed
 
 
@@ -282,9 +295,9 @@ def diff(first: Path, second: Path) -> Difference:
         added=_counted(after[row] for row in after.keys() - before.keys()),
         removed=_counted(before[row] for row in before.keys() - after.keys()),
         moved=_counted(f"{a} → {b}" for a, b in moves if a != b),
-        recipe=list(_changes(msgspec.json.decode(one.recipe), msgspec.json.decode(other.recipe))),
-        versions=list(_changes(one.versions, other.versions)),
-        steps=list(_changes(_drops(one), _drops(other))),
+        recipe=list(changes(msgspec.json.decode(one.recipe), msgspec.json.decode(other.recipe))),
+        versions=list(changes(one.versions, other.versions)),
+        steps=list(changes(_drops(one), _drops(other))),
     )
 
 
@@ -304,10 +317,11 @@ def _drops(of: Manifest) -> dict[str, str]:
     return {step.name: f"{sum(step.dropped.values())} dropped" for step in of.steps}
 
 
-def _changes(one: object, other: object, path: str = "") -> Iterator[str]:
+def changes(one: object, other: object, path: str = "") -> Iterator[str]:
+    """`lora.rank: 8 → 16`, for each leaf of two settings that differs."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         for key in sorted({*one, *other}):
-            yield from _changes(one.get(key), other.get(key), f"{path}.{key}" if path else key)
+            yield from changes(one.get(key), other.get(key), f"{path}.{key}" if path else key)
     elif one != other:
         yield f"{path}: {one} → {other}"
 

@@ -12,6 +12,8 @@ TrainerError
 ├── TraceError         a name of which nothing is known
 ├── RegistryError      a bundle that cannot be kept, found or promoted
 ├── GateError          a verdict that cannot be given, or is not one to act upon
+├── FlywheelError      a run of the flywheel that cannot be made
+├── Locked             a domain that another process works on
 └── JudgeError         a judge that cannot be asked, or does not count
 """
 
@@ -63,6 +65,15 @@ class RegistryError(TrainerError):
 
 class TraceError(TrainerError):
     pass
+
+
+class FlywheelError(TrainerError):
+    pass
+
+
+class Locked(TrainerError):
+    status = 75
+    """EX_TEMPFAIL of sysexits.h: try again later."""
 
 
 class JudgeError(TrainerError):

@@ -6,9 +6,11 @@ sources ─rows→ dataset ─encode, preflight→ examples ─train→ weights 
 from __future__ import annotations
 
 import datetime
+import importlib
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -24,9 +26,9 @@ from trainer.curate.build import build as curate
 from trainer.dataset import SIDES, Dataset
 from trainer.engines import checkpoint
 from trainer.engines.base import Engine, Trained
-from trainer.errors import TrainingError
+from trainer.errors import TrainerError, TrainingError
 from trainer.preflight import Check
-from trainer.recipe import Recipe
+from trainer.recipe import DistilSettings, Recipe
 from trainer.recipe.sources import ExchangesSettings
 from trainer.registry import bundles
 from trainer.rows import Row
@@ -39,6 +41,27 @@ CANARY_TOKENS = 24
 PARITY_SAMPLES = 20
 """Requests whose ids a bundle holds. Chosen: a template that differs differs in the first; twenty
 cover what a domain's requests have, such as several tools or none."""
+_REMEDY = {
+    "peft": "run `make train-setup`",
+    "unsloth": "install the extra `unsloth` in an environment of its own",
+}
+
+
+class Reserved(NamedTuple):
+    """What a bundle will be called, and since when it is so: a run that is done again after it was
+    killed makes the very same bundle."""
+
+    id: str
+    created_at: str
+    """ISO 8601 date and time, UTC."""
+    run: str = ""
+    """The run that makes it; empty: named like its directory."""
+
+    @classmethod
+    def next(cls, adapters: Path, domain: str) -> Reserved:
+        """The next id that is free in `adapters`, from now on."""
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        return cls(bundles.next_id(domain, (path.name for path in adapters.glob("*"))), now)
 
 
 def build(
@@ -74,11 +97,12 @@ def train(
     adapters: Path,
     skips: Skips,
     made: Path | None = None,
+    reserved: Reserved | None = None,
 ) -> Path:
     """Check, train, write a new bundle in `adapters`; returns its path. `run` keeps the rest.
 
-    `made` is a directory with a dataset; without, the recipe's is built. A run that was stopped
-    goes on where it was.
+    `made` is a directory with a dataset; without, the recipe's is built. `reserved`: the bundle's
+    id; the next one, without. A run that was stopped goes on where it was.
     """
     built = _dataset(recipe, made, run, skips)
     base = BaseModel.find(recipe.base_model)
@@ -86,7 +110,8 @@ def train(
     encoder = Encoder.of(recipe, base)
     trained = _trained(recipe, engine, run, built, encoder)
     trained.save(run / "weights")
-    made_bundle = bundle(recipe, built, base, encoder, trained, run, adapters)
+    reserved = reserved or Reserved.next(adapters, recipe.domain)
+    made_bundle = bundle(recipe, built, base, encoder, trained, run, adapters, reserved)
     checkpoint.remove(run)
     return made_bundle
 
@@ -103,6 +128,28 @@ def _trained(
     validation = Validation(built.validation, encoder, recipe.training.max_tokens)
     examples = list(_short(built.train, encoder, recipe))
     return engine.train(encoder.base, examples, recipe, run, validation)
+
+
+def engine(recipe: Recipe) -> Engine:
+    """The recipe's engine, whose libraries are imported here and not before; raises TrainerError
+    where they are not installed."""
+    name = recipe.training.engine
+    try:
+        if recipe.distil is not None:
+            return _distilling(recipe, recipe.distil)
+        found: Engine = importlib.import_module(f"trainer.engines.{name}").ENGINE
+        return found
+    except ImportError as error:
+        raise TrainerError(
+            f"training with {name} needs more than is installed ({error}); {_REMEDY[name]}"
+        ) from error
+
+
+def _distilling(recipe: Recipe, settings: DistilSettings) -> Engine:
+    from trainer.distil import distillation
+    from trainer.engines.peft import PeftEngine
+
+    return PeftEngine(distillation(settings, BaseModel.find(recipe.base_model)))
 
 
 def _dataset(recipe: Recipe, made: Path | None, run: Path, skips: Skips) -> Dataset:
@@ -132,11 +179,12 @@ def bundle(
     trained: Trained,
     run: Path,
     adapters: Path,
+    reserved: Reserved,
     note: str = "",
 ) -> Path:
     """Write what was trained as the domain's next version; `note` is for its card."""
     manifest = Manifest(
-        id=bundles.next_id(recipe.domain, (path.name for path in adapters.glob("*"))),
+        id=reserved.id,
         domain=recipe.domain,
         format=recipe.format,
         base_model=base.id,
@@ -151,11 +199,11 @@ def bundle(
             for function in row.functions
         },
         dataset_fingerprint=built.fingerprint,
-        run=run.name,
+        run=reserved.run or run.name,
         recipe=msgspec.Raw(msgspec.json.encode(recipe)),
         seed=recipe.seed,
         versions=bundles.versions(),
-        created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        created_at=reserved.created_at,
     )
     return bundles.write(
         manifest,

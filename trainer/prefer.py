@@ -84,7 +84,8 @@ def train(
     trained = _taught(model, encoder, learnt, recipe, run)
     trained.save(run / "weights")
     note = f"On top of {parent.id}, by {method.upper()} on {len(learnt)} preferences of the record."
-    return pipeline.bundle(recipe, built, base, encoder, trained, run, adapters, note)
+    reserved = pipeline.Reserved.next(adapters, recipe.domain)
+    return pipeline.bundle(recipe, built, base, encoder, trained, run, adapters, reserved, note)
 
 
 def apart(usable: Sequence[Preference]) -> tuple[list[Preference], list[Preference]]:

@@ -32,8 +32,8 @@ from proxy.protocol.formats.base import template
 from proxy.protocol.parity import PARITY, Sample
 from tests.serving import serving
 from trainer import dataset, pipeline
-from trainer.commands.shared import find_recipe
 from trainer.preflight import wire
+from trainer.recipe import find as find_recipe
 from trainer.rows import Row
 from trainer.sources.base import Skips
 from trainer.tokens import Encoder

@@ -18,8 +18,8 @@ from tests.trainer.examples import corpus, row, weather
 from trainer import dataset, gate
 from trainer import evaluate as evaluation
 from trainer.__main__ import main
-from trainer.commands.shared import RECIPES
 from trainer.dataset import Dataset
+from trainer.recipe import RECIPES
 from trainer.registry import bundles
 from trainer.sources.bfcl import BfclSource
 

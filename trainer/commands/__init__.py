@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from trainer.commands import (
+    chronicle,
     convert,
     dataset,
     evaluate,
@@ -17,13 +18,16 @@ from trainer.commands import (
     report,
     router,
     rows,
+    run,
     trace,
     train,
+    watch,
     workflows,
 )
 
 COMMANDS = (
     *(rows, label, recipe, dataset, preflight, train, prefer),
     *(evaluate, workflows, judge, gate, report, promote, registry, trace, convert, router),
+    *(run, watch, chronicle),
 )
 """In the order of their use, as the help shows them."""

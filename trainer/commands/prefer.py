@@ -6,8 +6,9 @@ import argparse
 from pathlib import Path
 
 from proxy.protocol import adapter
-from trainer.commands.shared import Commands, console, find_recipe, tell
+from trainer.commands.shared import Commands, console, tell
 from trainer.errors import TrainerError
+from trainer.recipe import find as find_recipe
 from trainer.sources.base import Skips
 
 

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import os
 from pathlib import Path
 
-from proxy.protocol.base_model import BaseModel
 from trainer import pipeline
-from trainer.commands.shared import Commands, console, find_recipe, recipe_path, tell
-from trainer.engines.base import Engine
+from trainer.commands.shared import Commands, console, tell
 from trainer.errors import TrainerError
 from trainer.jobs import job, kubernetes, local, on_ray
-from trainer.recipe import DistilSettings, Recipe
+from trainer.recipe import find as find_recipe
+from trainer.recipe import path_of
 from trainer.sources.base import Skips
-
-_REMEDY = {
-    "peft": "run `make train-setup`",
-    "unsloth": "install the extra `unsloth` in an environment of its own",
-}
 
 
 def add(commands: Commands) -> None:
@@ -71,7 +64,7 @@ def _train(options: argparse.Namespace) -> int:
     if len(options.recipe) > 1 or options.cards > 1:
         raise TrainerError("several recipes, or several cards, are for --on local, ray or k8s")
     read = find_recipe(options.recipe[0])
-    engine = _engine(read)
+    engine = pipeline.engine(read)
     options.out.mkdir(parents=True, exist_ok=True)
     options.adapters.mkdir(parents=True, exist_ok=True)
     if int(os.environ.get("RANK", "0")):
@@ -110,7 +103,7 @@ def _on_kubernetes(options: argparse.Namespace, recipes: dict[str, str]) -> int:
     if options.cronjob is None:
         raise TrainerError("--on k8s needs --cronjob: `kubectl get cronjobs` names the chart's")
     cron = kubernetes.cronjob(options.cronjob)
-    texts = {domain: recipe_path(name).read_text() for domain, name in recipes.items()}
+    texts = {domain: path_of(name).read_text() for domain, name in recipes.items()}
     made = kubernetes.manifests(cron, texts)
     options.out.mkdir(parents=True, exist_ok=True)
     written = options.out / "jobs.json"
@@ -130,27 +123,3 @@ def _gpus() -> list[str]:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     count = torch.cuda.device_count()
     return visible.split(",")[:count] if visible else [str(number) for number in range(count)]
-
-
-# ------------------------------------------------------------------ the engine
-
-
-def _engine(read: Recipe) -> Engine:
-    """The engine, whose libraries are imported here and not before."""
-    name = read.training.engine
-    try:
-        if read.distil is not None:
-            return _distilling(read, read.distil)
-        engine: Engine = importlib.import_module(f"trainer.engines.{name}").ENGINE
-        return engine
-    except ImportError as error:
-        raise TrainerError(
-            f"training with {name} needs more than is installed ({error}); {_REMEDY[name]}"
-        ) from error
-
-
-def _distilling(read: Recipe, settings: DistilSettings) -> Engine:
-    from trainer.distil import distillation
-    from trainer.engines.peft import PeftEngine
-
-    return PeftEngine(distillation(settings, BaseModel.find(read.base_model)))

@@ -12,8 +12,9 @@ import fnmatch
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -39,6 +40,18 @@ _Key: TypeAlias = tuple[str, str]
 """Tenant and id: what one tenant says is never joined to what is another's."""
 
 
+class Heard(NamedTuple):
+    """A request, and what the record holds about it."""
+
+    exchange: Exchange
+    answers: list[Attempt]
+    """Whole answers, the client's first, then others, shadows last."""
+    cloud: Attempt | None
+    """The one of them that is a cloud's and counts; None where no cloud was asked."""
+    thumb: bool | None
+    """What somebody said of the client's answer, last."""
+
+
 class ExchangesSource:
     """Completed chats that were kept in full."""
 
@@ -48,14 +61,28 @@ class ExchangesSource:
 
     def rows(self) -> Iterator[Row]:
         with translated(self._settings.directory):
-            shelf = open_shelf(self._settings, self._skips)
-            told = _Told(shelf, self._is_wanted)
+            shelf, told = self._shelf, self._told
             seen: Counter[_Key] = Counter()
             for exchange in shelf.exchanges():
                 if self._is_counted(exchange) and self._is_spread(exchange, told, seen):
                     row = self._row(exchange, told)
                     if row is not None:
                         yield row
+
+    def heard(self) -> Iterator[Heard]:
+        """Requests that can be rows, with all that was said to them, oldest first."""
+        with translated(self._settings.directory):
+            for exchange in self._shelf.exchanges():
+                if self._is_wanted(exchange) and _unusable(exchange) is None:
+                    yield self._told.heard(exchange)
+
+    @cached_property
+    def _shelf(self) -> Shelf:
+        return open_shelf(self._settings, self._skips)
+
+    @cached_property
+    def _told(self) -> _Told:
+        return _Told(self._shelf, self._is_wanted)
 
     def _is_wanted(self, exchange: Exchange) -> bool:
         return is_wanted(self._settings, exchange)
@@ -201,12 +228,27 @@ class _Told:
         demonstrated = self._about(exchange, self._demonstrated)
         if demonstrated is not None and isinstance(demonstrated.value, Answer):
             return demonstrated.value, Label(kind="human", by=demonstrated.caller)
-        others = [a for a in exchange.attempts[:-1] if a.outcome == "completed"]
-        others += self._shadows.get((exchange.tenant, exchange.id), [])
-        clouds = (a for a in (shown, *others) if not _is_students(a))
-        teacher = next(clouds, shown)
-        disputed = any(_differ(teacher.answer, a.answer) for a in (shown, *others))
+        teacher = self._cloud(exchange) or shown
+        disputed = any(_differ(teacher.answer, a.answer) for a in self._answers(exchange))
         return teacher.answer, self._said(exchange, teacher, disputed)
+
+    def heard(self, exchange: Exchange) -> Heard:
+        thumb = self._about(exchange, self._approved)
+        return Heard(
+            exchange,
+            self._answers(exchange),
+            self._cloud(exchange),
+            bool(thumb.value) if thumb is not None else None,
+        )
+
+    def _cloud(self, exchange: Exchange) -> Attempt | None:
+        return next((a for a in self._answers(exchange) if not _is_students(a)), None)
+
+    def _answers(self, exchange: Exchange) -> list[Attempt]:
+        """Whole answers to the request, the client's first."""
+        others = [a for a in exchange.attempts[:-1] if a.outcome == "completed"]
+        shadows = self._shadows.get((exchange.tenant, exchange.id), [])
+        return [exchange.attempts[-1], *others, *shadows]
 
     def _said(self, exchange: Exchange, teacher: Attempt, disputed: bool) -> Label:
         student = _is_students(teacher)
