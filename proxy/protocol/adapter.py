@@ -121,7 +121,7 @@ def read(path: Path) -> Adapter:
     return Adapter(
         path,
         manifest,
-        template.decode(),
+        _text(path / TEMPLATE, template),
         _decode(path / CANARY, Canary),
         _calibration(path / CALIBRATION),
         _decode(path / PARITY, tuple[Sample, ...]) if (path / PARITY).exists() else (),
@@ -132,7 +132,14 @@ def read(path: Path) -> Adapter:
 def _template(path: Path, hashed: str) -> str:
     content = _bytes(path)
     _check(path, content, hashed)
-    return content.decode()
+    return _text(path, content)
+
+
+def _text(path: Path, content: bytes) -> str:
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise AdapterError(f"{path}: not UTF-8 ({error.reason} at byte {error.start})") from error
 
 
 def further_template(format: str) -> str:
@@ -194,5 +201,5 @@ T = TypeVar("T")
 def _decode(path: Path, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(_bytes(path), type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise AdapterError(f"{path}: {error}") from error
