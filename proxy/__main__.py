@@ -35,6 +35,7 @@ from proxy.beside import missing
 from proxy.config import Config
 from proxy.errors import BadConfig, CannotStart
 from proxy.fetch import fetch
+from proxy.metrics import Metrics
 from proxy.quotas.memory import MemoryLedger
 from proxy.reload import Live, live
 from proxy.server import Server, address, bind
@@ -177,13 +178,13 @@ def _cause(group: ExceptionGroup) -> CannotStart:
 
 
 async def _until_stopped(path: Path, host: str, bound: socket.socket) -> None:
-    used = MemoryLedger()
+    used, metrics = MemoryLedger(), Metrics({})
 
     @asynccontextmanager
     async def start(live: Live) -> AsyncIterator[Proxy]:
         settings = await asyncio.to_thread(config.load, path)
         _check_exposure(host, settings)
-        async with running(settings, used, live) as proxy:
+        async with running(settings, used, live, metrics) as proxy:
             yield proxy
 
     settings = config.load(path)
