@@ -36,6 +36,7 @@ from proxy.config import Config
 from proxy.errors import BadConfig, CannotStart
 from proxy.examples import EXAMPLES
 from proxy.fetch import fetch
+from proxy.metrics import Metrics
 from proxy.protocol.command_line import add_examples
 from proxy.quotas.memory import MemoryLedger
 from proxy.reload import Live, live
@@ -181,13 +182,13 @@ def _cause(group: ExceptionGroup) -> CannotStart:
 
 
 async def _until_stopped(path: Path, host: str, bound: socket.socket) -> None:
-    used = MemoryLedger()
+    used, metrics = MemoryLedger(), Metrics({})
 
     @asynccontextmanager
     async def start(live: Live) -> AsyncIterator[Proxy]:
         settings = await asyncio.to_thread(config.load, path)
         _check_exposure(host, settings)
-        async with running(settings, used, live) as proxy:
+        async with running(settings, used, live, metrics) as proxy:
             yield proxy
 
     settings = config.load(path)

@@ -93,11 +93,15 @@ class Proxy(NamedTuple):
 
 @asynccontextmanager
 async def running(
-    config: Config, used: MemoryLedger | None = None, live: Live | None = None
+    config: Config,
+    used: MemoryLedger | None = None,
+    live: Live | None = None,
+    metrics: Metrics | None = None,
 ) -> AsyncIterator[Proxy]:
     """Everything, up and running; leaving writes what is left to record, then closes the engines.
 
-    `used`: what callers have used so far; `live`: what starts a successor when settings change.
+    `used`: what callers have used so far, `metrics`: what was counted; `live`: what starts a
+    successor when settings change.
 
     Raises CannotStart when something that routes.yaml asks for is missing or broken. A background
     task that dies cancels the body and takes the process with it, so that it is started anew.
@@ -124,6 +128,7 @@ async def running(
             auth=auth,
             limits=limits,
             live=live,
+            metrics=metrics,
         )
         rollouts.is_over = proxy.draining
         traced = await stack.enter_async_context(_traced(config, proxy.app))
@@ -143,6 +148,7 @@ def assemble(
     auth: Authenticator | None = None,
     limits: Limits | None = None,
     live: Live | None = None,
+    metrics: Metrics | None = None,
 ) -> Proxy:
     """The proxy around backends that are there already; /ready tells `details` besides.
 
@@ -153,7 +159,9 @@ def assemble(
     limits = limits or Limits(config.limits.max_in_flight)
     draining = Draining()
     ready = Ready(catalog.backends, config.domains, draining, details, recorder, shadows, auth)
-    gateway = _gateway(config, catalog, recorder, shadows, auth, limits)
+    metrics = metrics or Metrics({})
+    metrics.know(_providers(config))
+    gateway = _gateway(config, catalog, recorder, shadows, auth, limits, metrics)
     page = _metrics_page(config, gateway, pools or {}, shadows)
     app = _app(config, gateway, ready, page, live)
     return Proxy(app, draining, gateway.metrics)
@@ -268,6 +276,7 @@ def _gateway(
     shadows: Shadows | None,
     auth: Authenticator,
     limits: Limits,
+    metrics: Metrics,
 ) -> Gateway:
     return Gateway(
         auth=auth,
@@ -275,7 +284,7 @@ def _gateway(
         limits=limits,
         catalog=catalog,
         recorder=recorder,
-        metrics=Metrics(_providers(config)),
+        metrics=metrics,
         consent=_consent(config),
         deadline_s=config.limits.deadline_s,
         longest_s=config.limits.longest_s,

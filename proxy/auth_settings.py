@@ -7,6 +7,7 @@ from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
+from proxy.discreet import Discreet
 from proxy.keys.base import Key
 
 DEFAULT_TENANT = "default"
@@ -49,7 +50,7 @@ class OidcSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """See `admin_claim`. Default `headrace-admin`."""
 
 
-class AuthSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class AuthSettings(Discreet, msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Who may call."""
 
     keys: list[Key] = []

@@ -109,12 +109,12 @@ class _UniqueKeys(yaml.SafeLoader):
 def _mapping(loader: _UniqueKeys, node: yaml.MappingNode) -> dict[Any, Any]:
     seen: set[str] = set()
     for key, _ in node.value:
+        mark = key.start_mark
+        place = f"line {mark.line + 1}, column {mark.column + 1}"
+        if not isinstance(key, yaml.ScalarNode):
+            raise BadConfig(f"{place}: a key must be a text, not a list or a mapping")
         if key.value in seen:
-            mark = key.start_mark
-            raise BadConfig(
-                f"line {mark.line + 1}, column {mark.column + 1}:"
-                f" the key {key.value!r} occurs twice; give it once"
-            )
+            raise BadConfig(f"{place}: the key {key.value!r} occurs twice; give it once")
         seen.add(key.value)
     loader.flatten_mapping(node)
     return loader.construct_mapping(node, deep=True)

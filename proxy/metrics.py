@@ -82,6 +82,10 @@ class Metrics:
         self._of_requests()
         self._of_attempts()
 
+    def know(self, providers: Mapping[str, str]) -> None:
+        """From now on these are the backends: the settings have changed, what was counted stays."""
+        self._providers = dict(providers)
+
     def put(self, finished: _Finished) -> None:
         """Count this one soon. It must be over: what is noted of it later may be missed."""
         self._waiting.append(finished)

@@ -18,8 +18,12 @@ from proxy.errors import BadConfig, BadRequest, CannotStart, PortInUse
 from proxy.middleware import error_body, new_request_id
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_MAX_HEAD = 64 * 1024
+"""Bytes of a request's head, its line and all of its headers. The parser has no bound of its own.
+Chosen: common load balancers let through no more."""
 _KEEP_ALIVE_S = 75
-"""Longer than the 60 s of common load balancers, which must be the ones to close first."""
+"""Seconds that a connection may be idle, and in which a request's head must be whole. Longer than
+the 60 s of common load balancers, which must be the ones to close first."""
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -91,7 +95,56 @@ class Server(uvicorn.Server):
 
 
 class _Protocol(HttpToolsProtocol):
-    """uvicorn's, but that it speaks as OpenAI does of what is no HTTP, and gives it an id too."""
+    """uvicorn's, but that a request's head has bounds in size and time, and that it speaks as
+    OpenAI does of what is no HTTP, and gives it an id too."""
+
+    _unread = 0
+    """Bytes since the parser last gave us something: of a head, or of what follows a body."""
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._unread += len(data)
+        super().data_received(data)
+        if self._unread > _MAX_HEAD and not self.transport.is_closing():
+            self._refuse_head()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._await_head()
+
+    def on_headers_complete(self) -> None:
+        self._unread = 0
+        self._stop_waiting()
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._unread = 0
+        super().on_body(body)
+
+    def _await_head(self) -> None:
+        if self._head_timer is None:
+            wait = self.loop.call_later(_KEEP_ALIVE_S, self.timeout_keep_alive_handler)
+            self._head_timer = wait
+
+    def _stop_waiting(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _refuse_head(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self.send_400_response("the head is too large")
+        else:
+            # What follows a body; an answer to that body may be under way.
+            self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
         content = error_body(BadRequest("the request is not valid HTTP"))

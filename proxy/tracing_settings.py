@@ -6,8 +6,12 @@ from typing import Annotated
 
 import msgspec
 
+from proxy.discreet import Discreet
 
-class TracingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+
+class TracingSettings(
+    Discreet, msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
+):
     """Where spans are sent. Needs the extra `tracing`."""
 
     endpoint: str

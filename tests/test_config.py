@@ -325,3 +325,9 @@ def test_price_of_one_s_own_makes_a_budget_possible():
     )
 
     assert parse(priced, Path("/etc"), {}).domains["geo"].shadow.to == "cloud"
+
+
+@pytest.mark.parametrize("text", ["? [a, b]\n: c\n", "{{a: b}: c}", "version: 1\n[x]: y\n"])
+def test_key_that_is_no_text_is_told_with_its_place(text: str):
+    with pytest.raises(BadConfig, match=r"line \d+, column \d+: a key must be a text"):
+        parse(text, Path("/nowhere"), {})

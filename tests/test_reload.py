@@ -17,6 +17,7 @@ from proxy.errors import BadConfig, CannotStart
 from proxy.quotas.memory import MemoryLedger
 from proxy.reload import Live, live
 from tests import scripted
+from tests.scraping import scraped, total
 from tests.scripted import Pause, ScriptedCloud, completion
 from tests.serving import listening
 from tests.test_main import run, served
@@ -217,6 +218,17 @@ async def test_what_callers_used_is_not_forgotten(routes: Path, cloud: ScriptedC
         after = (await ask(server.base_url)).status
 
     assert (first, after) == ([200, 200], 429)
+
+
+async def test_what_was_counted_is_not_forgotten(routes: Path, cloud: ScriptedCloud):
+    async with served(routes) as server:
+        await ask(server.base_url)
+        await reloaded(server.base_url)
+        await ask(server.base_url)
+        samples = await scraped(server.base_url, requests=2)
+
+    assert total(samples, "headrace_requests_total") == 2
+    assert total(samples, "headrace_attempts_total", outcome="completed") == 2
 
 
 async def test_server_on_its_way_out_stays_so(routes: Path, cloud: ScriptedCloud):

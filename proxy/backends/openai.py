@@ -29,6 +29,8 @@ from proxy.protocol.openai import ChatRequest
 
 _RELAYED = re.compile(r"content-type|x-ratelimit-.*|retry-after.*|x-should-retry|openai-.*")
 """Headers that clients read."""
+_SANE = re.compile(r"[\t -~\x80-\xff]*")
+"""A value that may be passed on: what is not could not be sent, or would be two headers."""
 _FILE = re.compile(r"content-(length|disposition|range)|accept-ranges|etag|last-modified")
 """Headers that say what a file is; of an answer that is no chat, these too."""
 _ENDED = re.compile(rb"\[DONE\]|\"finish_reason\"\s*:\s*\"|\"error\"\s*:")
@@ -200,15 +202,20 @@ def _with_usage(body: bytes) -> bytes:
 
 
 def _relayed_headers(response: aiohttp.ClientResponse) -> dict[str, str]:
-    headers = {name.lower(): value for name, value in response.headers.items()}
+    headers = _sane_headers(response)
     relayed = {name: value for name, value in headers.items() if _RELAYED.fullmatch(name)}
     if "x-request-id" in headers:
         relayed["x-upstream-request-id"] = headers["x-request-id"]
     return relayed
 
 
+def _sane_headers(response: aiohttp.ClientResponse) -> dict[str, str]:
+    """The response's headers, lower-case; those that no server may send are left out."""
+    return {n.lower(): v for n, v in response.headers.items() if _SANE.fullmatch(v)}
+
+
 def _file_headers(response: aiohttp.ClientResponse, renamed: bool) -> dict[str, str]:
-    headers = {name.lower(): value for name, value in response.headers.items()}
+    headers = _sane_headers(response)
     kept = {name: value for name, value in headers.items() if _FILE.fullmatch(name)}
     if renamed or "content-encoding" in headers:
         # The bytes that go on are others: aiohttp has unpacked them, or they get another name.

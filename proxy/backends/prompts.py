@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import msgspec
 
 from proxy.backends.base import Ask
+from proxy.errors import BackendUnavailable
 from proxy.protocol.formats import FORMATS, prompt
-from proxy.protocol.formats.base import Format, template
+from proxy.protocol.formats.base import Format, Unrenderable, template
 from proxy.protocol.formats.constraint import Constraint, JsonObject
 from proxy.protocol.openai import ChatRequest, Function, NamedChoice
 
@@ -32,13 +33,18 @@ def rendered(ask: Ask, plain: str) -> Rendered:
     """The prompt of a request.
 
     `plain` names the format in which the base model is offered tools where no adapter answers; its
-    family's chat template serves requests without tools.
+    family's chat template serves requests without tools. Raises BackendUnavailable where the
+    adapter's template cannot show the request.
     """
     request = ask.request
     functions = [] if request.tool_choice == "none" else request.offered
     format = FORMATS[ask.adapter.manifest.format if ask.adapter and functions else plain]
     source = ask.adapter.template if ask.adapter else template(format.template)
-    text = prompt(format, source, request.messages, functions)
+    try:
+        text = prompt(format, source, request.messages, functions)
+    except Unrenderable as error:
+        # Another backend's template may do better, or a cloud has none of ours.
+        raise BackendUnavailable(str(error)) from error
     if not functions:
         return Rendered(text, None, _answer_format(request))
     return Rendered(text, format, _calls(request, format) if ask.constrain else None)

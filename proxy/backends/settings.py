@@ -8,11 +8,14 @@ from typing import Annotated, Literal, TypeAlias
 import msgspec
 
 from proxy.backends.pool_settings import PoolSettings
+from proxy.discreet import Discreet
 
 _Url = Annotated[str, msgspec.Meta(pattern="^https?://[^/?#@]+/?$")]
 
 
-class RemoteSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class RemoteSettings(
+    Discreet, msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
+):
     """What clouds that are asked over HTTP have in common; the kinds below add their own."""
 
     models: dict[str, str] = {}
@@ -40,7 +43,9 @@ class OpenAISettings(RemoteSettings, frozen=True, kw_only=True, tag="openai", ta
     """Sent as `Authorization: Bearer`. Default none, for engines of one's own."""
 
 
-class EntraSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class EntraSettings(
+    Discreet, msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
+):
     """An identity of Microsoft Entra in a key's place (extra `azure`)."""
 
     identity: Literal["client_secret", "managed", "workload"] = "managed"
@@ -81,6 +86,7 @@ class AzureSettings(RemoteSettings, frozen=True, kw_only=True, tag="azure", tag_
 
 
 class LiteLLMSettings(
+    Discreet,
     msgspec.Struct,
     frozen=True,
     forbid_unknown_fields=True,
@@ -151,7 +157,7 @@ class EmbeddedSettings(LocalSettings, frozen=True, kw_only=True, tag="embedded",
     """Load the champions at start. Default true: else the first request of each waits seconds."""
 
 
-class EngineSettings(LocalSettings, frozen=True, kw_only=True):
+class EngineSettings(Discreet, LocalSettings, frozen=True, kw_only=True):
     """What all engines on other machines have in common; the kinds below add their own."""
 
     replicas: Annotated[list[_Url], msgspec.Meta(min_length=1)]

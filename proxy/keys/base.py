@@ -15,6 +15,7 @@ from typing import Protocol
 
 import msgspec
 
+from proxy.discreet import Discreet
 from proxy.errors import CannotStart
 
 BEGIN = "sk-headrace-"
@@ -28,7 +29,7 @@ class KeysUnavailable(CannotStart):
     """Where the keys are kept cannot be read or written; or there is no such key."""
 
 
-class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Key(Discreet, msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One key, who holds it, and what it opens."""
 
     key: str | None = None

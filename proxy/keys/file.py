@@ -34,7 +34,7 @@ class FileKeys:
             ) from None
         except OSError as error:
             raise KeysUnavailable(f"{self._path}: {error.strerror}") from error
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise KeysUnavailable(f"{self._path}: no file of keys: {error}") from None
 
     def add(self, key: Key) -> None:

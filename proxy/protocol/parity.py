@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from proxy.protocol.formats import FORMATS, prompt
+from proxy.protocol.formats.base import Unrenderable
 from proxy.protocol.openai import Function, Message
 
 PARITY = "parity.json"
@@ -41,7 +42,11 @@ def rendering(templates: Mapping[str, str], encode: Callable[[str], list[int]]) 
         if sample.format not in FORMATS or sample.format not in templates:
             raise ParityError(f"{PARITY} names the format {sample.format!r}; the bundle has it not")
         format = FORMATS[sample.format]
-        return encode(prompt(format, templates[format.name], sample.messages, sample.functions))
+        source = templates[format.name]
+        try:
+            return encode(prompt(format, source, sample.messages, sample.functions))
+        except Unrenderable as error:
+            raise ParityError(f"{error}; the bundle's template is broken or hostile") from error
 
     return render
 

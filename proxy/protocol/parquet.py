@@ -22,7 +22,7 @@ import zstandard
 from proxy.protocol.exchange import Answer, Attempt, Exchange
 from proxy.protocol.feedback import Feedback
 from proxy.protocol.sealing import Keyring, SealError
-from proxy.protocol.segments import MAX_FRAME, Record
+from proxy.protocol.segments import Record, unpacked
 from proxy.protocol.shadowed import Shadowed
 
 EXCHANGES, FEEDBACK, SHADOWS = "exchanges", "feedback", "shadows"
@@ -252,7 +252,7 @@ class Rows:
         if self._keyring is None:
             raise SealError("the record is encrypted, and there is no key (record.encryption)")
         packed = self._keyring.open(sealed, _LABEL)
-        return zstandard.ZstdDecompressor().decompress(packed, max_output_size=MAX_FRAME)
+        return unpacked(packed, zstandard.ZstdDecompressor())
 
 
 def _attempt(one: Attempt) -> dict[str, object]:

@@ -203,7 +203,7 @@ def read_segment(
         for frame in _frames(path, file, on_damage):
             try:
                 packed = _opened(frame, keyring)
-                content = zstd.decompress(packed, max_output_size=MAX_FRAME)
+                content = unpacked(packed, zstd)
                 yield _decoders[frame.kind].decode(content)
             except (zstandard.ZstdError, ValueError):
                 on_damage(path, frame.offset)
@@ -221,8 +221,16 @@ def follow_segment(
             if frame is None:
                 return
             offset += _HEADER.size + len(frame.payload)
-            content = zstd.decompress(_opened(frame, keyring), max_output_size=MAX_FRAME)
+            content = unpacked(_opened(frame, keyring), zstd)
             yield _decoders[frame.kind].decode(content), offset
+
+
+def unpacked(packed: bytes, zstd: zstandard.ZstdDecompressor) -> bytes:
+    """What was compressed; raises ZstdError, also for what says that it is larger than a frame."""
+    # The library heeds its bound only where the compressed bytes do not tell their size.
+    if zstandard.frame_content_size(packed) > MAX_FRAME:
+        raise zstandard.ZstdError(f"more than {MAX_FRAME} bytes")
+    return zstd.decompress(packed, max_output_size=MAX_FRAME)
 
 
 def _opened(frame: _Frame, keyring: Keyring | None) -> bytes:

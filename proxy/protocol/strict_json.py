@@ -38,15 +38,23 @@ def loads(body: bytes) -> Json:
     """
     text = _text(body)
     try:
-        value: Json = _decoder.decode(text)
-    except _Repeated:
-        raise _told(text) from None
+        return _decoded(text)
+    except NotStrict:
+        raise
     except RecursionError:
         raise NotStrict("the body is nested too deeply") from None
     except json.JSONDecodeError as error:
         raise NotStrict(f"the body is not valid JSON: {error}") from None
     except ValueError:
         raise NotStrict("the body is not valid JSON: a number in it is none, or too long") from None
+
+
+def _decoded(text: str) -> Json:
+    try:
+        value: Json = _decoder.decode(text)
+    except _Repeated:
+        # What follows the key may be no JSON at all, which is then what is told.
+        raise _told(text) from None
     return value
 
 

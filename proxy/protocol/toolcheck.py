@@ -19,6 +19,7 @@ from typing import Literal, TypeAlias
 import jsonschema_rs
 import msgspec
 
+from proxy.protocol import unfolding
 from proxy.protocol.openai import (
     ChatRequest,
     Function,
@@ -45,6 +46,9 @@ Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | Non
 _NO_PARAMETERS = b'{"type":"object","additionalProperties":false}'
 _CACHED_BYTES = 64 * 1024
 """Larger schemas are compiled anew each time, which bounds the cache's memory."""
+_LEVELS = 2
+"""Levels of a value for which a schema's references must not multiply, or it is refused at once.
+Chosen: deeper ones may be recursive and good; there the answer's own depth decides."""
 _PATTERNS = jsonschema_rs.FancyRegexOptions(backtrack_limit=100_000, size_limit=1024 * 1024)
 """A pattern comes from a client: its time and memory have limits. Chosen: some milliseconds."""
 
@@ -270,10 +274,25 @@ def _schema(function: Function) -> bytes:
 def _problem(value: Json, schema: bytes, strict: bool) -> str | None:
     """Where and how the value breaks the schema, in words that do not quote the value."""
     validator = _validator(schema, strict)
+    if unfolding.is_folded(schema) and _is_too_much(value, schema):
+        return "$ is nested too deeply for the schema's references to be followed"
     if validator.is_valid(value):
         return None
     error = next(iter(validator.iter_errors(value)))
     return f"{_place(error, schema)} {_words(error.kind)}"
+
+
+def _is_too_much(value: Json, schema: bytes) -> bool:
+    places, levels = unfolding.size(value)
+    return places * _looks(schema, levels) > unfolding.MOST
+
+
+@functools.lru_cache(maxsize=1024)
+def _looks(schema: bytes, levels: int) -> int:
+    try:
+        return unfolding.looks(_loaded(schema), levels)
+    except RecursionError:
+        return unfolding.MOST + 1
 
 
 def _place(error: jsonschema_rs.ValidationError, schema: bytes) -> str:
@@ -307,6 +326,8 @@ def _validator(schema: bytes, strict: bool) -> jsonschema_rs.Validator:
 
 def _compiled(schema: bytes, strict: bool) -> jsonschema_rs.Validator:
     loaded = _loaded(schema)
+    if unfolding.is_folded(schema) and _looks(schema, _LEVELS) > unfolding.MOST:
+        raise _BrokenSchema("the JSON Schema's references multiply beyond all measure")
     if strict:
         loaded = _changed(loaded, _closed)
     try:

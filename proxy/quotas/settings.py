@@ -6,6 +6,8 @@ from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
+from proxy.discreet import Discreet
+
 Per: TypeAlias = Literal["caller", "tenant", "domain"]
 
 _Count = Annotated[int, msgspec.Meta(ge=1)]
@@ -34,7 +36,9 @@ class Quota(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """US dollars in a calendar month (UTC), likewise."""
 
 
-class SharedSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class SharedSettings(
+    Discreet, msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
+):
     """A Redis or Valkey server in which several proxies count together. Needs the extra `redis`."""
 
     url: str

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from proxy.discreet import Discreet
 from proxy.outcomes import DEFAULT_RULES, ErrorRule
 from proxy.protocol.exchange import Level
 from proxy.protocol.prices import Price
@@ -16,7 +17,9 @@ from proxy.protocol.prices import Price
 _Days = Annotated[int, msgspec.Meta(ge=1)]
 
 
-class RedactSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class RedactSettings(
+    Discreet, msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
+):
     """What is replaced by pseudonyms before anything reaches the disk. Secrets always are."""
 
     personal: list[Literal["email", "iban", "card", "national_id", "phone"]] = msgspec.field(
@@ -37,7 +40,9 @@ class TenantSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """Days after which its exchanges are deleted. Default: as for all."""
 
 
-class ArchiveSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class ArchiveSettings(
+    Discreet, msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
+):
     """Where compaction puts Parquet files."""
 
     url: str
@@ -47,7 +52,9 @@ class ArchiveSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     Default: what the environment says (AWS_…, GOOGLE_…, AZURE_…)."""
 
 
-class EncryptionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class EncryptionSettings(
+    Discreet, msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
+):
     """Keys that exchanges are encrypted with (AES-256-GCM). Needs the extra `record`."""
 
     use: str

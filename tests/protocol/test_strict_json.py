@@ -62,6 +62,12 @@ def test_what_readers_differ_on_is_refused_without_quoting_it(body: bytes):
     assert len(str(caught.value)) < 120
 
 
+@pytest.mark.parametrize("rest", ["}", "{", "[" * 5000, "1" * 5000, ""])
+def test_what_follows_a_repeated_key_may_be_no_json(rest: str):
+    with pytest.raises(NotStrict):
+        loads(f'{{"x":{{"a":1,"a":2}},"b":{rest}'.encode())
+
+
 def test_pair_of_surrogates_is_a_character():
     assert loads(b'"\\ud83d\\ude00\\\\ud800"') == "😀\\ud800"
 

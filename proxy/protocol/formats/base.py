@@ -2,7 +2,7 @@
 
 The trainer and the proxy render with the same template, the one frozen in the adapter bundle, and
 parse with the same code: train/serve parity holds by construction. A template is Jinja in a
-sandbox, since bundles come from outside.
+sandbox with a budget, since bundles come from outside.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ import re
 import uuid
 from collections.abc import Sequence
 from importlib import resources
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2 import Template
 
+from proxy.protocol.formats import sandbox
 from proxy.protocol.formats.constraint import Calls
 from proxy.protocol.openai import Function, FunctionCall, Message, ToolCall
 
@@ -42,6 +43,10 @@ the prompt. One list for all, so that a text is rendered alike for each."""
 
 class UnknownTemplate(ValueError):
     """A template is named that does not exist."""
+
+
+class Unrenderable(ValueError):
+    """A template is broken, reaches for what it may not, or takes too much to show a request."""
 
 
 class Parsed(msgspec.Struct, frozen=True):
@@ -95,13 +100,17 @@ def template(name: str) -> str:
 
 
 def render(template: str, messages: Sequence[Message], functions: Sequence[Function] = ()) -> str:
-    """The prompt up to where the assistant's answer begins."""
-    text: str = _compiled(template).render(
-        messages=[_plain(message) for message in messages],
-        tools=[_tool(function) for function in functions],
-        add_generation_prompt=True,
-    )
-    return text
+    """The prompt up to where the assistant's answer begins; raises Unrenderable."""
+    try:
+        return sandbox.rendered(
+            _compiled(template),
+            messages=[_plain(message) for message in messages],
+            tools=[_tool(function) for function in functions],
+            add_generation_prompt=True,
+        )
+    except Exception as error:  # a template is a program, and may raise anything
+        kind = type(error).__name__
+        raise Unrenderable(f"the template cannot show the request: {kind}") from error
 
 
 def call(name: str, arguments: str) -> ToolCall:
@@ -120,10 +129,8 @@ def neutral(text: str) -> str:
 
 
 @functools.lru_cache(maxsize=64)
-def _compiled(source: str) -> Any:
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-    environment.filters["tojson"] = dumps
-    return environment.from_string(source)
+def _compiled(source: str) -> Template:
+    return sandbox.Sandbox(dumps).made(source)
 
 
 def dumps(value: object) -> str:
@@ -169,8 +176,8 @@ def _neutral(value: object) -> object:
 
 
 def decoded(text: str) -> object:
-    """The JSON value in `text`, or the text itself where it is none."""
+    """The JSON value in `text`, or the text itself where it is none, or a bottomless one."""
     try:
         return msgspec.json.decode(text)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return text

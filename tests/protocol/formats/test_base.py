@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from jinja2 import Environment
-from jinja2.exceptions import SecurityError, UndefinedError
 
 pytest.importorskip("gguf", reason="needs the embedded or the train extra")
 
@@ -17,7 +16,7 @@ from gguf import GGUFReader
 
 from proxy.protocol.base_model import BaseModel
 from proxy.protocol.formats import FORMATS
-from proxy.protocol.formats.base import dumps, neutral, render, template
+from proxy.protocol.formats.base import Unrenderable, dumps, neutral, render, template
 from proxy.protocol.openai import Function, FunctionCall, Message, Part, ToolCall
 
 TEMPLATES = ("chatml", "hermes", "hermes-compact", "structured", "structured-echo", "cep")
@@ -315,28 +314,28 @@ def test_harmless_markup_stays_as_it_is():
         "lipsum.__globals__['os'].environ",
         "render.__globals__",
         "self.__init__.__globals__",
+        "''|attr('__class__')",
+        "'{0.__class__}'.format(1)",
     ],
 )
 def test_a_hostile_template_that_reaches_for_python_is_stopped(hostile):
-    with pytest.raises((SecurityError, UndefinedError)):
+    with pytest.raises(Unrenderable):
         render("{{ " + hostile + " }}", ASKED)
 
 
-@pytest.mark.parametrize(
-    "hostile", ["messages.__class__", "''|attr('__class__')", "'{0.__class__}'.format(1)"]
-)
+@pytest.mark.parametrize("hostile", ["messages.__class__", "(messages|first).__init__"])
 def test_a_hostile_template_that_peeks_at_python_sees_nothing(hostile):
     assert render("{{ " + hostile + " }}", ASKED) == ""
 
 
 @pytest.mark.parametrize("hostile", ["messages.append(1)", "messages[0].clear()", "tools.pop()"])
 def test_a_hostile_template_changes_nothing_that_it_is_given(hostile):
-    with pytest.raises(SecurityError):
+    with pytest.raises(Unrenderable):
         render("{{ " + hostile + " }}", ASKED, [WEATHER])
 
 
 def test_a_hostile_template_does_not_count_for_ever():
-    with pytest.raises(OverflowError):
+    with pytest.raises(Unrenderable):
         render("{% for i in range(10 ** 9) %}{% endfor %}", ASKED)
 
 

@@ -1,0 +1,1 @@
+"""Attempts to break Headrace: what a hostile client, cloud, file or network can do."""
