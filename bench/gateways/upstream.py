@@ -111,11 +111,16 @@ def nginx_of_answers(port: int, directory: Path) -> Path:
   server {{
     listen 127.0.0.1:{port} backlog=1024;
     default_type application/json;
-    location / {{ return 200 '{COMPLETION.decode()}'; }}
-    location /v1/models {{ return 200 '{_MODELS.decode()}'; }}
+    location / {{ return 200 '{_quoted(COMPLETION)}'; }}
+    location /v1/models {{ return 200 '{_quoted(_MODELS)}'; }}
     location /health {{ return 200 '{{}}'; }}
   }}""",
     )
+
+
+def _quoted(content: bytes) -> str:
+    """As nginx takes it between single quotes."""
+    return content.decode().replace("\\", "\\\\")
 
 
 def nginx_as_gateway(port: int, upstream: int, directory: Path) -> Path:
