@@ -10,7 +10,6 @@ its first delta, its arguments in the next; no key that is null without need. Th
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import AsyncIterator, Iterable
 
 import msgspec
@@ -18,6 +17,7 @@ import msgspec
 from proxy import sse
 from proxy.backends.base import Call, Event, Finish, Text
 from proxy.errors import BackendUnavailable
+from proxy.ids import new_id
 from proxy.protocol.openai import (
     AnswerMessage,
     CallDelta,
@@ -51,7 +51,7 @@ class Head(msgspec.Struct, frozen=True):
 
 def new_head(request: ChatRequest) -> Head:
     """A head for an answer that begins now."""
-    id = f"chatcmpl-{uuid.uuid4().hex}"
+    id = f"chatcmpl-{new_id()}"
     return Head(id, int(time.time()), request.model, request.is_legacy)
 
 

@@ -6,7 +6,6 @@ Pure ASGI, in this order from the outside: RequestLog, ErrorAnswers, the router.
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Callable
 
 import msgspec
@@ -16,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from proxy import sse
 from proxy.errors import BackendRefused, MethodNotAllowed, NotFound, ProxyError
+from proxy.ids import new_id
 from proxy.logs import CLIENT_GONE, Facts
 
 log = structlog.get_logger(__name__)
@@ -112,7 +112,7 @@ def _request_id(scope: Scope) -> str:
 
 def new_request_id() -> str:
     """An id for a request that brings none."""
-    return f"req_{uuid.uuid4().hex}"
+    return f"req_{new_id()}"
 
 
 class ErrorAnswers:

@@ -49,6 +49,8 @@ _CACHED_BYTES = 64 * 1024
 _LEVELS = 2
 """Levels of a value for which a schema's references must not multiply, or it is refused at once.
 Chosen: deeper ones may be recursive and good; there the answer's own depth decides."""
+_REMEMBERED = 256
+"""Lists of tools that need not be checked again; `parse_request` bounds their size."""
 _PATTERNS = jsonschema_rs.FancyRegexOptions(backtrack_limit=100_000, size_limit=1024 * 1024)
 """A pattern comes from a client: its time and memory have limits. Chosen: some milliseconds."""
 
@@ -178,8 +180,21 @@ def check_tools(request: ChatRequest) -> None:
     That is a schema of a tool or of `response_format` that is none, or that refers to something
     outside of itself, and a second tool of the same name.
     """
+    if request.tools_json:
+        _check_remembered(request.tools_json)
+    else:
+        _check_tools(request.tools or ())
+    _check_response_format(request)
+
+
+@functools.lru_cache(maxsize=_REMEMBERED)
+def _check_remembered(tools: bytes) -> None:
+    _check_tools(msgspec.json.decode(tools, type=list[Tool]))
+
+
+def _check_tools(tools: Sequence[Tool]) -> None:
     names: set[str] = set()
-    for index, tool in enumerate(request.tools or ()):
+    for index, tool in enumerate(tools):
         name = _name(tool)
         if name in names:
             path = f"$.tools[{index}].{tool.type}.name"
@@ -188,7 +203,6 @@ def check_tools(request: ChatRequest) -> None:
         if tool.function is not None:
             path = f"$.tools[{index}].function.parameters"
             _check_schema(_schema(tool.function), bool(tool.function.strict), path)
-    _check_response_format(request)
 
 
 def _check_response_format(request: ChatRequest) -> None:
@@ -233,6 +247,20 @@ def fingerprint(function: Function) -> str:
     MalformedRequest when the parameters are no JSON object.
     """
     return _fingerprint(function.name, _schema(function))
+
+
+def fingerprint_offered(request: ChatRequest) -> str | None:
+    """`fingerprint_tools` of what a request offers; None where that is nothing."""
+    if request.tools_json:
+        return _fingerprint_remembered(request.tools_json)
+    return fingerprint_tools(request.offered) if request.offered else None
+
+
+@functools.lru_cache(maxsize=_REMEMBERED)
+def _fingerprint_remembered(tools: bytes) -> str | None:
+    offered = [tool.function for tool in msgspec.json.decode(tools, type=list[Tool])]
+    functions = [function for function in offered if function is not None]
+    return fingerprint_tools(functions) if functions else None
 
 
 def fingerprint_tools(functions: Iterable[Function]) -> str:
