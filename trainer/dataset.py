@@ -28,6 +28,7 @@ from trainer.rows import Row
 
 SIDES = ("train", "validation", "seen", "unseen")
 SEALED = "sealed"
+LAYOUT = 2
 MANIFEST, FATES, OPENINGS, TAINTED = (
     *("manifest.json", "fates.jsonl", "openings.jsonl", "tainted.json"),
 )
@@ -90,7 +91,7 @@ class Slice(msgspec.Struct, frozen=True):
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """What made a dataset, and what became of the rows. `show` prints it."""
 
-    layout: int = 2
+    layout: int = LAYOUT
     fingerprint: str
     """Of the four sides; what a bundle says that it was trained on."""
     sealed: str = ""
@@ -179,11 +180,17 @@ def manifest(directory: Path) -> Manifest:
     """What the manifest says; raises DatasetError where there is none."""
     try:
         written = (directory / MANIFEST).read_bytes()
-        return msgspec.json.decode(written, type=Manifest)
+        said = msgspec.json.decode(written, type=Manifest)
     except (OSError, ValueError) as error:
         raise DatasetError(
             f"{directory} holds no dataset ({error}); run `headrace-trainer dataset build`"
         ) from error
+    if said.layout > LAYOUT:
+        raise DatasetError(
+            f"{directory / MANIFEST} was written by a newer release (its layout is {said.layout},"
+            f" this one reads up to {LAYOUT}); upgrade this one"
+        )
+    return said
 
 
 def read(directory: Path) -> Dataset:

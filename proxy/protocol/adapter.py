@@ -41,6 +41,7 @@ MANIFEST = "manifest.json"
 TEMPLATE = "template.jinja"
 CANARY = "canary.json"
 CALIBRATION = "calibration.json"
+LAYOUT = 2
 LINEAGE = "lineage.json"
 CARD = "README.md"
 CONFIG = "adapter_config.json"
@@ -58,6 +59,8 @@ class AdapterError(ValueError):
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """What a bundle says of itself."""
 
+    layout: int = 1
+    """2: `files`. A layout that an older release would misread has a higher number."""
     id: str
     """Immutable name, `<domain>-v<N>`; a new training makes a new id."""
     domain: str
@@ -150,6 +153,11 @@ def read_manifest(path: Path, trusted: Trusted | None = None) -> Manifest:
     """What a bundle says of itself, its files unread. Raises AdapterError."""
     content = _bytes(path / MANIFEST)
     manifest = _decoded(path / MANIFEST, content, Manifest)
+    if manifest.layout > LAYOUT:
+        raise AdapterError(
+            f"{path / MANIFEST} was written by a newer release (its layout is {manifest.layout},"
+            f" this one reads up to {LAYOUT}); upgrade this one"
+        )
     if not ADAPTER_ID.fullmatch(manifest.id):
         raise AdapterError(
             f"{path / MANIFEST}: {manifest.id!r} is no adapter id (a-z, 0-9, '.', '_', '-')"
@@ -203,7 +211,8 @@ def files(path: Path) -> Iterator[str]:
 def seal(path: Path, manifest: Manifest) -> None:
     """Write the manifest, with the hash of every file that is there now, in one step."""
     named = {name: hash_file(path / name) for name in files(path)}
-    _replace(path / MANIFEST, msgspec.json.encode(msgspec.structs.replace(manifest, files=named)))
+    sealed = msgspec.structs.replace(manifest, files=named, layout=LAYOUT)
+    _replace(path / MANIFEST, msgspec.json.encode(sealed))
 
 
 def sign(path: Path, private: bytes) -> None:
