@@ -10,6 +10,7 @@ TrainerError
 ├── TrainingError      a run that went wrong
 ├── Stopped            a run that was asked to stop, and can go on
 ├── GateError          a verdict that cannot be given, or is not one to act upon
+├── PromotionError     a promotion that cannot be begun, or a rollback to nothing
 └── JudgeError         a judge that cannot be asked, or does not count
 """
 
@@ -52,6 +53,10 @@ class TrainingError(TrainerError):
 
 
 class GateError(TrainerError):
+    pass
+
+
+class PromotionError(TrainerError):
     pass
 
 
