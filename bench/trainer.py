@@ -27,7 +27,7 @@ from transformers import PreTrainedTokenizerFast
 from trl import SFTConfig, SFTTrainer
 
 from proxy.protocol.base_model import BaseModel
-from trainer import dataset, pipeline, registry
+from trainer import dataset, pipeline
 from trainer.batches import Size, steps
 from trainer.commands.shared import find_recipe
 from trainer.engines import base_weights
@@ -35,6 +35,7 @@ from trainer.engines.loss import cross_entropy
 from trainer.engines.optimizer import Optimizer
 from trainer.engines.peft import lora_config
 from trainer.recipe import Recipe, TrainingSettings
+from trainer.registry import bundles
 from trainer.rows import Row
 from trainer.sources.base import Skips
 from trainer.tokens import Encoder, Example
@@ -141,7 +142,7 @@ def told(seconds: dict[str, list[float]], tokens: dict[str, list[int]]) -> str:
     """The figures, in Markdown."""
     lines = [
         f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} thread(s);"
-        f" {json.dumps(registry.versions())}",
+        f" {json.dumps(bundles.versions())}",
         "",
         "| | steps | tokens/s, median | slowest to fastest step |",
         "|---|---|---|---|",

@@ -17,10 +17,11 @@ from proxy.backends.base import Backend
 from proxy.comparison import draw, side
 from proxy.errors import BackendUnavailable, BadRequest, CannotStart, Unsupported
 from proxy.protocol import champions as champion_file
-from proxy.protocol.adapter import MANIFEST, Adapter, AdapterError, read, refreshed
+from proxy.protocol.adapter import MANIFEST, Adapter, AdapterError, is_unchanged, read
 from proxy.protocol.champions import CHAMPIONS, Alias
 from proxy.protocol.openai import ChatRequest
 from proxy.protocol.parity import ParityError, prove, rendering
+from proxy.protocol.signature import Trusted
 from proxy.protocol.toolcheck import fingerprint
 from proxy.routing import Drift, Route
 
@@ -62,20 +63,23 @@ class Champions(NamedTuple):
         directory: Path,
         base: Base,
         domains: Collection[str],
+        trusted: Trusted | None = None,
         known: Mapping[str, Adapter] | None = None,
     ) -> Champions:
         """The champions of these domains; raises BadAdapter, with the file and the remedy.
 
-        A domain without a champion is answered by the base model. Bundles that are `known` by their
-        manifest are taken as they are: hashing many large ones takes a while.
+        A domain without a champion is answered by the base model. `trusted`: whose bundles are
+        read; None: anybody's. Bundles that are `known` by their manifest are taken as they are:
+        hashing many large ones takes a while.
         """
+        shelf = _Shelf(directory, base, trusted, known or {})
         try:
             named = champion_file.read(directory)
             wanted = {d: named.serving[d] for d in domains if d in named.serving}
-            champions = {d: _read(directory, id, base, known) for d, id in wanted.items()}
+            champions = {domain: shelf.read(id) for domain, id in wanted.items()}
         except AdapterError as error:
             raise BadAdapter(str(error)) from error
-        others = _candidates(directory, base, {a.id for a in champions.values()}, known)
+        others = shelf.others({adapter.id for adapter in champions.values()})
         return cls(
             champions,
             {adapter.id: adapter for adapter in (*champions.values(), *others)},
@@ -287,31 +291,37 @@ def _beside(alias: Alias) -> list[str]:
     return [candidate.adapter, *former]
 
 
-def _read(
-    directory: Path, id: str, base: Base, known: Mapping[str, Adapter] | None = None
-) -> Adapter:
-    path = directory / id
-    if path.parent != directory:
-        raise AdapterError(f"{directory / CHAMPIONS}: {id!r} is no adapter id")
-    there = refreshed(known[id]) if known and id in known else None
-    if there is not None:
-        return there
-    adapter = read(path)
-    _check_base(adapter, base)
-    return adapter
+class _Shelf(NamedTuple):
+    """A directory of bundles, and what is asked of those that are read."""
 
+    directory: Path
+    base: Base
+    trusted: Trusted | None
+    known: Mapping[str, Adapter]
 
-def _candidates(
-    directory: Path, base: Base, read_already: set[str], known: Mapping[str, Adapter] | None
-) -> Iterator[Adapter]:
-    """The sound bundles beside the champions; a broken one serves nobody and is only reported."""
-    for manifest in sorted(directory.glob(f"*/{MANIFEST}")):
-        if manifest.parent.name in read_already:
-            continue
-        try:
-            yield _read(directory, manifest.parent.name, base, known)
-        except AdapterError as error:
-            log.warning("adapter_skipped", reason=str(error))
+    def read(self, id: str) -> Adapter:
+        """The bundle with this id; raises AdapterError."""
+        path = self.directory / id
+        if path.parent != self.directory:
+            raise AdapterError(f"{self.directory / CHAMPIONS}: {id!r} is no adapter id")
+        if id in self.known and is_unchanged(self.known[id]):
+            return self.known[id]
+        adapter = read(path, self.trusted)
+        _check_base(adapter, self.base)
+        return adapter
+
+    def others(self, champions: set[str]) -> Iterator[Adapter]:
+        """The sound bundles beside the champions; a broken one serves nobody and is only
+        reported."""
+        for manifest in sorted(self.directory.glob(f"*/{MANIFEST}")):
+            id = manifest.parent.name
+            # A name with a dot is a bundle that is still being written.
+            if id in champions or id.startswith("."):
+                continue
+            try:
+                yield self.read(id)
+            except AdapterError as error:
+                log.warning("adapter_skipped", reason=str(error))
 
 
 def _check_base(adapter: Adapter, base: Base) -> None:

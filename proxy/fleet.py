@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from proxy.backends.settings import (
     AzureSettings,
     EmbeddedSettings,
     LiteLLMSettings,
+    LocalSettings,
     OpenAISettings,
     TgiSettings,
     VllmSettings,
@@ -26,8 +27,11 @@ from proxy.catalog import BadAdapter, Base, Champions
 from proxy.config import Config
 from proxy.preparing import LocalRollout, PoolRollout
 from proxy.protocol.adapter import Adapter
+from proxy.protocol.signature import Trusted
+from proxy.registry import Follower, trusted
 from proxy.restart import restarter
 from proxy.rollout import Source, stamp
+from proxy.routing import Domain
 
 if TYPE_CHECKING:
     from proxy.backends.embedded.backend import EmbeddedBackend
@@ -93,10 +97,36 @@ async def _azure(name: str, settings: AzureSettings) -> AsyncIterator[AzureBacke
         yield AzureBackend(name, settings, tokens)
 
 
+async def _follow(
+    name: str,
+    settings: LocalSettings,
+    domains: Mapping[str, Domain],
+    trusted: Trusted | None,
+    stack: AsyncExitStack,
+) -> None:
+    """Where there is a registry: the directory as it says now, and from now on."""
+    if settings.registry is None:
+        return
+    named = [domain.canary for domain in domains.values() if domain.canary and name in domain.plan]
+    follower = await asyncio.to_thread(
+        Follower,
+        f"$.backends.{name}",
+        settings.registry,
+        settings.adapters,
+        domains,
+        [canary.adapter for canary in named],
+        trusted,
+    )
+    await follower.look()
+    await stack.enter_async_context(beside(follower.run(), f"registry of {name}"))
+
+
 class _Local:
     """The parts of an embedded backend. Its packages are imported here, as they are an extra."""
 
-    def __init__(self, name: str, settings: EmbeddedSettings, domains: Collection[str]) -> None:
+    def __init__(
+        self, name: str, settings: EmbeddedSettings, domains: Mapping[str, Domain]
+    ) -> None:
         try:
             from proxy.backends.embedded.backend import EmbeddedBackend
             from proxy.protocol.base_model import BaseModel, BaseModelError
@@ -111,9 +141,11 @@ class _Local:
         self._name = name
         self._settings = settings
         self._domains = domains
+        self._trusted = trusted(f"$.backends.{name}", settings)
 
     async def join(self, fleet: Fleet, stack: AsyncExitStack) -> None:
         """Start it, with its champions of now; closed with `stack`."""
+        await _follow(self._name, self._settings, self._domains, self._trusted, stack)
         seen = await asyncio.to_thread(stamp, self._settings.adapters)
         champions = await asyncio.to_thread(self.champions)
         backend = await stack.enter_async_context(self.backend(champions))
@@ -133,7 +165,7 @@ class _Local:
             )
         except self._unreadable as error:
             raise BadAdapter(f"$.backends.{self._name}: {error}") from error
-        return Champions.read(self._settings.adapters, base, self._domains, known)
+        return Champions.read(self._settings.adapters, base, self._domains, self._trusted, known)
 
     @asynccontextmanager
     async def backend(self, champions: Champions) -> AsyncIterator[EmbeddedBackend]:
@@ -148,7 +180,7 @@ class _Engine:
     """The parts of a backend whose engine runs elsewhere. Its packages are an extra, too."""
 
     def __init__(
-        self, name: str, settings: TgiSettings | VllmSettings, domains: Collection[str]
+        self, name: str, settings: TgiSettings | VllmSettings, domains: Mapping[str, Domain]
     ) -> None:
         try:
             from proxy.backends import connect
@@ -163,10 +195,12 @@ class _Engine:
         self._name = name
         self._settings = settings
         self._domains = domains
+        self._trusted = trusted(f"$.backends.{name}", settings)
 
     async def join(self, fleet: Fleet, stack: AsyncExitStack) -> None:
         """Start it, with its champions of now; closed with `stack`."""
         settings = self._settings
+        await _follow(self._name, settings, self._domains, self._trusted, stack)
         champions = await asyncio.to_thread(self.champions)
         backend, pool = await stack.enter_async_context(self.running(champions))
         there = settings.adapters_there or str(settings.adapters.absolute())
@@ -181,7 +215,7 @@ class _Engine:
         base = Base(
             self._settings.base_model, None, self._vocabulary.sha256, self._vocabulary.encode
         )
-        return Champions.read(self._settings.adapters, base, self._domains, known)
+        return Champions.read(self._settings.adapters, base, self._domains, self._trusted, known)
 
     @asynccontextmanager
     async def running(self, champions: Champions) -> AsyncIterator[tuple[Backend, Replicas]]:

@@ -21,6 +21,7 @@ from proxy.gateway import parse
 from proxy.protocol import adapter, champions
 from proxy.protocol.openai import ChatRequest
 from proxy.record_commands import Add, SubParsers, table
+from proxy.registry import trusted
 from proxy.routing import Domain, Routes
 
 _COLUMNS = ("domain", "tools", "plan", "verify", "adapter", "compared")
@@ -103,7 +104,8 @@ def _champion(settings: Config, backend: str, domain: str) -> str | None:
         return None
     try:
         id = champions.read(local.adapters).serving.get(domain)
-        return adapter.read(local.adapters / id).id if id else None
+        keys = trusted(f"$.backends.{backend}", local)
+        return adapter.read(local.adapters / id, keys).id if id else None
     except adapter.AdapterError as error:
         raise BadAdapter(str(error)) from error
 

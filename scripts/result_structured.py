@@ -22,12 +22,13 @@ import msgspec
 import torch
 
 from proxy.protocol.base_model import BaseModel
-from trainer import dataset, pipeline, preflight, registry
+from trainer import dataset, pipeline, preflight
 from trainer.commands.shared import find_recipe
 from trainer.dataset import Dataset
 from trainer.engines.peft import PeftEngine, PeftTrained
 from trainer.evaluate import Figure
 from trainer.recipe import Recipe
+from trainer.registry import bundles
 from trainer.rows import Row
 from trainer.scorers.toolcall import score
 from trainer.sources.base import Skips
@@ -152,7 +153,7 @@ def page(
         for line in lines
         if "call_exact" in line
     )
-    versions = ", ".join(f"{name} {version}" for name, version in registry.versions().items())
+    versions = ", ".join(f"{name} {version}" for name, version in bundles.versions().items())
     tables = "\n\n".join(table(side, figures) for side in SIDES)
     return f"""# 300 rows of structured calls, base and adapter
 

@@ -355,11 +355,11 @@ def test_bundle_that_is_known_is_not_hashed_again_unless_it_is_another_one(adapt
     known = Champions.read(adapters, BASE, ["api"]).by_id
     (adapters / "api-v1" / adapter.WEIGHTS).write_bytes(b"torn")
 
-    assert Champions.read(adapters, BASE, ["api"], known).by_id == known
+    assert Champions.read(adapters, BASE, ["api"], known=known).by_id == known
     (adapters / "api-v1" / adapter.MANIFEST).unlink()
     shutil.rmtree(adapters / "api-v1")
     write_bundle(adapters / "api-v1", tool_fingerprints={"ping": "x"})
-    assert Champions.read(adapters, BASE, ["api"], known).by_id != known
+    assert Champions.read(adapters, BASE, ["api"], known=known).by_id != known
 
 
 def test_what_stays_loaded_beside_the_champions(adapters: Path):

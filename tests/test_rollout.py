@@ -451,14 +451,14 @@ async def test_candidate_is_loaded_then_gets_the_share_that_the_file_says(tmp_pa
     ):
         bundles.write(proxy.adapters, "chat-v2")
         put(proxy, alias(0.0, "loading"))
-        await proxy.until(proven(0.0))
+        await proxy.until(proven(0.0), within=60)
         held = [sorted(machine.engine.toy.adapters) for machine in machines]
         loading = [await proxy.ask(f"Client {number}") for number in range(8)]
         put(proxy, alias(0.5))
-        await proxy.until(proven(0.5))
+        await proxy.until(proven(0.5), within=60)
         half = [await proxy.ask(f"Client {number}") for number in range(24)]
         put(proxy, alias(1.0))
-        await proxy.until(proven(1.0))
+        await proxy.until(proven(1.0), within=60)
         whole = [await proxy.ask(f"Client {number}") for number in range(8)]
 
     assert held == [["chat-v1", "chat-v2"]] * 2
@@ -478,10 +478,10 @@ async def test_candidate_that_is_taken_back_answers_nobody_any_more(tmp_path: Pa
         ):
             bundles.write(proxy.adapters, "chat-v2")
             put(proxy, alias(1.0))
-            await proxy.until(proven(1.0))
+            await proxy.until(proven(1.0), within=60)
             before = await proxy.ask("Hello.")
             put(proxy, Alias(champion="chat-v1"))
-            await proxy.until(lambda told: not told.candidates)
+            await proxy.until(lambda told: not told.candidates, within=60)
             after = await proxy.ask("Hello.")
 
     assert "canary_withdrawn" in [entry["event"] for entry in logs]
@@ -497,7 +497,7 @@ async def test_new_champion_that_is_watched_goes_back_without_loading_anything(t
         ):
             bundles.write(proxy.adapters, "chat-v2")
             put(proxy, alias(0.5))
-            await proxy.until(proven(0.5))
+            await proxy.until(proven(0.5), within=60)
             put(proxy, alias(1.0, "full"))
             await proxy.until(lambda told: is_done(logs))
             # Two more roll-outs: without being kept, the former champion would be unloaded.
@@ -526,9 +526,9 @@ async def test_candidate_without_a_bundle_is_waited_for(tmp_path: Path):
         pooled(tmp_path, "vllm", machines) as proxy,
     ):
         put(proxy, alias(0.5))
-        told = await proxy.until(lambda told: told.candidates)
+        told = await proxy.until(lambda told: told.candidates, within=60)
         bundles.write(proxy.adapters, "chat-v2")
-        await proxy.until(proven(0.5))
+        await proxy.until(proven(0.5), within=60)
 
     assert told.candidates["chat"]["state"] == "loading"
     assert "no sound bundle 'chat-v2'" in str(told.candidates["chat"]["reason"])
@@ -541,7 +541,7 @@ async def test_candidate_that_does_not_prove_itself_gets_no_share(tmp_path: Path
     ):
         bundles.write(proxy.adapters, "chat-v2", answers_as="chat-v9")
         put(proxy, alias(1.0))
-        told = await proxy.until(lambda told: told.candidates)
+        told = await proxy.until(lambda told: told.candidates, within=60)
         replies = [await proxy.ask(f"Client {number}") for number in range(4)]
 
     assert "does not serve chat-v2" in str(told.candidates["chat"]["reason"])
@@ -561,12 +561,12 @@ async def test_candidate_is_taken_back_while_a_server_is_being_restarted(tmp_pat
             await machine.kill()
             await machine.start()
         put(proxy, alias(1.0))
-        await proxy.until(proven(1.0))
+        await proxy.until(proven(1.0), within=60)
         # The next champion needs servers that are started with it, which nobody does.
         put(proxy, alias(1.0, champion="chat-v3"))
         await proxy.until(lambda told: "local" in told.rollouts)
         put(proxy, Alias(champion="chat-v3"))
-        await proxy.until(lambda told: not told.candidates)
+        await proxy.until(lambda told: not told.candidates, within=60)
         reply = await proxy.ask("Hello.")
 
     assert answered_by(proxy, [reply]) == {"chat-v1"}

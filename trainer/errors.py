@@ -9,6 +9,7 @@ TrainerError
 ├── PreflightError     rows that would train something else than what is meant
 ├── TrainingError      a run that went wrong
 ├── Stopped            a run that was asked to stop, and can go on
+├── RegistryError      a bundle that cannot be kept, found or promoted
 ├── GateError          a verdict that cannot be given, or is not one to act upon
 ├── PromotionError     a promotion that cannot be begun, or a rollback to nothing
 └── JudgeError         a judge that cannot be asked, or does not count
@@ -57,6 +58,10 @@ class GateError(TrainerError):
 
 
 class PromotionError(TrainerError):
+    pass
+
+
+class RegistryError(TrainerError):
     pass
 
 

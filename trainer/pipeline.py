@@ -13,11 +13,11 @@ from pathlib import Path
 import msgspec
 
 from proxy.protocol import tombstones
-from proxy.protocol.adapter import Canary, Manifest
+from proxy.protocol.adapter import Canary, Lineage, Manifest
 from proxy.protocol.base_model import BaseModel
 from proxy.protocol.parity import Sample
 from proxy.protocol.toolcheck import fingerprint
-from trainer import card, dataset, registry, sources
+from trainer import card, dataset, sources
 from trainer import preflight as checks
 from trainer.curate.build import Watch
 from trainer.curate.build import build as curate
@@ -28,6 +28,7 @@ from trainer.errors import TrainingError
 from trainer.preflight import Check
 from trainer.recipe import Recipe
 from trainer.recipe.sources import ExchangesSettings
+from trainer.registry import bundles
 from trainer.rows import Row
 from trainer.sources.base import Skips
 from trainer.tokens import Encoder, Example
@@ -122,7 +123,7 @@ def _bundle(
     adapters: Path,
 ) -> Path:
     manifest = Manifest(
-        id=registry.next_id(adapters, recipe.domain),
+        id=bundles.next_id(recipe.domain, (path.name for path in adapters.glob("*"))),
         domain=recipe.domain,
         format=recipe.format,
         base_model=base.id,
@@ -137,12 +138,13 @@ def _bundle(
             for function in row.functions
         },
         dataset_fingerprint=built.fingerprint,
+        run=run.name,
         recipe=msgspec.Raw(msgspec.json.encode(recipe)),
         seed=recipe.seed,
-        versions=registry.versions(),
+        versions=bundles.versions(),
         created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
-    return registry.write(
+    return bundles.write(
         manifest,
         run / "weights",
         encoder.templates,
@@ -150,7 +152,14 @@ def _bundle(
         [*itertools.islice(_parity(built, encoder), PARITY_SAMPLES)],
         card.card(manifest, {side: len(getattr(built, side)) for side in SIDES}),
         adapters,
+        Lineage(exchanges=sorted({row.exchange for row in _learnt(built) if row.exchange})),
     )
+
+
+def _learnt(built: Dataset) -> Iterator[Row]:
+    """Rows that had a say in the weights: what was learnt, and what said when to stop."""
+    yield from built.train
+    yield from built.validation
 
 
 def _parity(built: Dataset, encoder: Encoder) -> Iterator[Sample]:

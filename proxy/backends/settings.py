@@ -108,20 +108,39 @@ class LiteLLMSettings(
     """Seconds until an answer that comes in one piece must be there. Default 600, as `openai`."""
 
 
-class EmbeddedSettings(
-    msgspec.Struct,
-    frozen=True,
-    forbid_unknown_fields=True,
-    kw_only=True,
-    tag="embedded",
-    tag_field="kind",
-):
+class RegistrySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A bucket that adapters come from."""
+
+    url: Annotated[str, msgspec.Meta(pattern="^[a-z0-9]+://")]
+    """What `headrace-trainer --registry` names: s3://bucket/prefix, gs://…, az://…."""
+    options: dict[str, str] = {}
+    """Options of the bucket, as obstore names them (`endpoint`, `region`, `access_key_id`, …).
+    Default: what the environment says (AWS_…, GOOGLE_…, AZURE_…)."""
+    every_s: Annotated[float, msgspec.Meta(ge=0.1)] = 3
+    """Seconds between two looks at its champions. Default 3: a roll-back must be everywhere within
+    10 s, and a look is one small request."""
+
+
+class LocalSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What all backends with adapters have in common."""
+
+    adapters: Path = msgspec.field(default_factory=lambda: Path("adapters"))
+    """Directory of the adapter bundles and of champions.json, as the proxy sees it: which of them
+    serves which domain."""
+    registry: RegistrySettings | None = None
+    """Bucket that the directory follows: bundles that its champion file names are copied into it,
+    and those that it names no more are removed. Default none: somebody else writes the directory.
+    Needs the extra `bucket`."""
+    signed_by: list[str] = []
+    """Public keys, as `headrace-trainer registry keygen` prints them, or `file:PATH`: only bundles
+    that one of them signed are loaded. Default none: all are. Needs the extra `signed`."""
+
+
+class EmbeddedSettings(LocalSettings, frozen=True, kw_only=True, tag="embedded", tag_field="kind"):
     """A small model with its adapters on this machine's processor (extra `embedded`)."""
 
     base_model: str
     """Id of a packaged base model (`smollm2-135m-instruct`), or the path of a .gguf file."""
-    adapters: Path = msgspec.field(default_factory=lambda: Path("adapters"))
-    """Directory of the adapter bundles and of champions.json: which of them serves which domain."""
     memory_limit_mib: Annotated[int, msgspec.Meta(ge=256)] = 3072
     """Memory for loaded models in MiB; above it the one that was used longest ago is unloaded.
     Default 3072: the base and two adapters of a 135M model with their caches."""
@@ -132,7 +151,7 @@ class EmbeddedSettings(
     """Load the champions at start. Default true: else the first request of each waits seconds."""
 
 
-class EngineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class EngineSettings(LocalSettings, frozen=True, kw_only=True):
     """What all engines on other machines have in common; the kinds below add their own."""
 
     replicas: Annotated[list[_Url], msgspec.Meta(min_length=1)]
@@ -148,8 +167,6 @@ class EngineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     plain: Literal["hermes", "llama3"] = "llama3"
     """Format in which the base model is offered tools where no adapter answers; its family's chat
     template serves requests without tools. `llama3` for Llama 3.x, `hermes` for ChatML models."""
-    adapters: Path = msgspec.field(default_factory=lambda: Path("adapters"))
-    """Directory of the adapter bundles and of champions.json, as the proxy sees it."""
     adapters_there: str | None = None
     """The same directory as the servers see it, for loading adapters or restarting with them.
     Default: the absolute path of `adapters`."""

@@ -9,7 +9,11 @@
     ├── canary.json                a prompt's ids and the greedy answer's, to prove a load
     ├── parity.json                requests and the ids they were trained as, to prove a template
     ├── calibration.json           how sure its calls must be; absent until it is measured
+    ├── lineage.json               the exchanges that it learnt from, for erasure
+    ├── signature.json             signature of the manifest; absent where nobody signs
     └── README.md                  the model card
+
+The manifest names the hash of every other file but the signature: whoever trusts it trusts them.
 
 The champion file (champions.py) says which bundle serves a domain now.
 
@@ -21,22 +25,30 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
+from proxy.protocol import signature
 from proxy.protocol.calibration import Calibration
 from proxy.protocol.parity import PARITY, Sample
+from proxy.protocol.signature import SIGNATURE, Signature, SignatureError, Trusted
 
 MANIFEST = "manifest.json"
 TEMPLATE = "template.jinja"
 CANARY = "canary.json"
 CALIBRATION = "calibration.json"
+LINEAGE = "lineage.json"
+CARD = "README.md"
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 ADAPTER_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_LIMIT = 64 * 1024 * 1024
+"""Bytes of a file that is read into memory, at most; weights are not."""
 
 
 class AdapterError(ValueError):
@@ -63,7 +75,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     weights_sha256: str
     tool_fingerprints: dict[str, str] = {}
     """Tools seen in training: name → fingerprint of the schema."""
+    files: dict[str, str] = {}
+    """Every file but this one and the signature → its hash. Empty in bundles from before there was
+    such a list: of those, weights and templates alone are proven."""
     dataset_fingerprint: str
+    run: str = ""
+    """Name of the run directory that it comes from."""
     recipe: msgspec.Raw = msgspec.Raw(b"{}")
     seed: int = 0
     versions: dict[str, str] = {}
@@ -79,6 +96,13 @@ class Canary(msgspec.Struct, frozen=True):
     prompt: list[int]
     expected: list[int]
     base: list[int]
+
+
+class Lineage(msgspec.Struct, frozen=True, kw_only=True):
+    """What an adapter learnt from, as far as it was recorded traffic."""
+
+    exchanges: list[str] = []
+    """Ids, sorted. If one of them is erased, the adapter is tainted."""
 
 
 class Adapter(msgspec.Struct, frozen=True):
@@ -104,44 +128,97 @@ class Adapter(msgspec.Struct, frozen=True):
         return {self.manifest.format: self.template, **self.further}
 
 
-def read(path: Path) -> Adapter:
-    """The bundle in `path`; raises AdapterError when a file is missing, torn or not what it was."""
-    manifest = _decode(path / MANIFEST, Manifest)
-    if not ADAPTER_ID.fullmatch(manifest.id):
-        raise AdapterError(
-            f"{path / MANIFEST}: {manifest.id!r} is no adapter id (a-z, 0-9, '.', '_', '-')"
-        )
-    template = _bytes(path / TEMPLATE)
-    _check(path / TEMPLATE, template, manifest.template_sha256)
-    _check(path / WEIGHTS, _bytes(path / WEIGHTS), manifest.weights_sha256)
+def read(path: Path, trusted: Trusted | None = None) -> Adapter:
+    """The bundle in `path`; raises AdapterError when a file is missing, torn or not what it was,
+    and, where keys are given, when none of them signed it."""
+    manifest = read_manifest(path, trusted)
+    _check_all(path, manifest)
     _decode(path / CONFIG, dict[str, object])
-    further = {f: _template(path / further_template(f), h) for f, h in manifest.formats.items()}
+    further = {format: _text(path / further_template(format)) for format in manifest.formats}
     return Adapter(
         path,
         manifest,
-        template.decode(),
+        _text(path / TEMPLATE),
         _decode(path / CANARY, Canary),
-        _calibration(path / CALIBRATION),
+        _decode(path / CALIBRATION, Calibration) if (path / CALIBRATION).exists() else None,
         _decode(path / PARITY, tuple[Sample, ...]) if (path / PARITY).exists() else (),
         further,
     )
 
 
-def refreshed(adapter: Adapter) -> Adapter | None:
-    """A bundle that was read before, with its calibration of now: nothing else in it changes.
-
-    None where its manifest is another one by now; raises AdapterError.
-    """
-    if _decode(adapter.path / MANIFEST, Manifest) != adapter.manifest:
-        return None
-    calibration = _calibration(adapter.path / CALIBRATION)
-    return msgspec.structs.replace(adapter, calibration=calibration)
+def is_unchanged(adapter: Adapter) -> bool:
+    """Whether a bundle that was read before says the same of itself; raises AdapterError."""
+    return _decode(adapter.path / MANIFEST, Manifest) == adapter.manifest
 
 
-def _template(path: Path, hashed: str) -> str:
-    content = _bytes(path)
-    _check(path, content, hashed)
-    return content.decode()
+def read_manifest(path: Path, trusted: Trusted | None = None) -> Manifest:
+    """What a bundle says of itself, its files unread. Raises AdapterError."""
+    content = _bytes(path / MANIFEST)
+    manifest = _decoded(path / MANIFEST, content, Manifest)
+    if not ADAPTER_ID.fullmatch(manifest.id):
+        raise AdapterError(
+            f"{path / MANIFEST}: {manifest.id!r} is no adapter id (a-z, 0-9, '.', '_', '-')"
+        )
+    for name in manifest.files:
+        if not FILE_NAME.fullmatch(name) or name in (MANIFEST, SIGNATURE):
+            raise AdapterError(f"{path / MANIFEST}: {name!r} is no file of a bundle")
+    if trusted is not None:
+        _verify(path, content, manifest, trusted)
+    return manifest
+
+
+def _verify(path: Path, content: bytes, manifest: Manifest, trusted: Trusted) -> None:
+    remedy = "sign it with `headrace-trainer registry sign`, or take `signed_by` out of routes.yaml"
+    if not (path / SIGNATURE).exists():
+        raise AdapterError(f"{path} is not signed; {remedy}")
+    if not manifest.files:
+        raise AdapterError(f"{path / MANIFEST} does not name all files; {remedy}")
+    try:
+        trusted.verify(content, _decode(path / SIGNATURE, Signature))
+    except SignatureError as error:
+        raise AdapterError(f"{path / SIGNATURE}: {error}; {remedy}") from error
+
+
+def _check_all(path: Path, manifest: Manifest) -> None:
+    """Each file that the manifest names is what it names; none is there that it does not name."""
+    hashed = cache(hash_file)
+    further = {further_template(format): hash for format, hash in manifest.formats.items()}
+    always = {TEMPLATE: manifest.template_sha256, WEIGHTS: manifest.weights_sha256, **further}
+    for name, expected in (*always.items(), *manifest.files.items()):
+        if hashed(path / name) != expected:
+            raise AdapterError(
+                f"{path / name} is not the file that its manifest names; fetch or train the bundle"
+                " again"
+            )
+    for name in files(path) if manifest.files else ():
+        if name not in manifest.files:
+            raise AdapterError(
+                f"{path / name} is not named by its manifest; remove it, or fetch the bundle again"
+            )
+
+
+def files(path: Path) -> Iterator[str]:
+    """Names of a bundle's files, sorted, without the manifest and its signature; hidden ones are
+    none of it."""
+    for file in sorted(path.iterdir()):
+        if not file.name.startswith(".") and file.name not in (MANIFEST, SIGNATURE):
+            yield file.name
+
+
+def seal(path: Path, manifest: Manifest) -> None:
+    """Write the manifest, with the hash of every file that is there now, in one step."""
+    named = {name: hash_file(path / name) for name in files(path)}
+    _replace(path / MANIFEST, msgspec.json.encode(msgspec.structs.replace(manifest, files=named)))
+
+
+def sign(path: Path, private: bytes) -> None:
+    """Seal a whole bundle and sign its manifest with a key in PEM. Raises AdapterError."""
+    seal(path, read(path).manifest)
+    try:
+        signed = signature.sign(_bytes(path / MANIFEST), private)
+    except SignatureError as error:
+        raise AdapterError(str(error)) from error
+    _replace(path / SIGNATURE, msgspec.json.encode(signed))
 
 
 def further_template(format: str) -> str:
@@ -152,16 +229,14 @@ def further_template(format: str) -> str:
 
 
 def write_calibration(path: Path, calibration: Calibration) -> None:
-    """Put a calibration into the bundle at `path`, in one step."""
+    """Put a calibration into the bundle at `path`, which nobody uses yet, and seal it again."""
+    manifest = read_manifest(path)
     _replace(path / CALIBRATION, msgspec.json.encode(calibration))
-
-
-def _calibration(path: Path) -> Calibration | None:
-    return _decode(path, Calibration) if path.exists() else None
+    seal(path, manifest)
 
 
 def _replace(target: Path, content: bytes) -> None:
-    staged = target.with_suffix(".tmp")
+    staged = target.with_name(f".{target.name}.{os.getpid()}")
     staged.write_bytes(msgspec.json.format(content, indent=2) + b"\n")
     os.replace(staged, target)
 
@@ -171,25 +246,42 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _check(path: Path, content: bytes, expected: str) -> None:
-    if sha256(content) != expected:
-        raise AdapterError(
-            f"{path} is not the file that its manifest names; fetch or train the bundle again"
-        )
+def hash_file(path: Path) -> str:
+    """The same of a file, however large; raises AdapterError."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise AdapterError(f"{path}: {error.strerror}; fetch or train the bundle again") from error
 
 
 def _bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            content = file.read(_LIMIT + 1)
     except OSError as error:
         raise AdapterError(f"{path}: {error.strerror}; fetch or train the bundle again") from error
+    if len(content) > _LIMIT:
+        raise AdapterError(f"{path} has more than {_LIMIT} bytes; it is none of a bundle's files")
+    return content
+
+
+def _text(path: Path) -> str:
+    try:
+        return _bytes(path).decode()
+    except UnicodeDecodeError as error:
+        raise AdapterError(f"{path}: {error}; fetch or train the bundle again") from error
 
 
 T = TypeVar("T")
 
 
 def _decode(path: Path, kind: type[T]) -> T:
+    return _decoded(path, _bytes(path), kind)
+
+
+def _decoded(path: Path, content: bytes, kind: type[T]) -> T:
     try:
-        return msgspec.json.decode(_bytes(path), type=kind)
+        return msgspec.json.decode(content, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise AdapterError(f"{path}: {error}") from error

@@ -15,6 +15,7 @@ from __future__ import annotations
 import getpass
 import os
 import re
+import secrets
 import socket
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -30,7 +31,7 @@ from proxy.protocol.store import DirectoryStore, Store, StoreError, Swapped
 CHAMPIONS = "champions.json"
 HISTORY = ".history"
 VERSION = 2
-_LIMIT = 1024 * 1024
+LIMIT = 1024 * 1024
 """Bytes of the champion file, at most: some thousand domains."""
 _NUMBERED = re.compile(rf"{re.escape(HISTORY)}/(\d{{8,}})\.json")
 
@@ -76,6 +77,8 @@ class Change(msgspec.Struct, frozen=True, kw_only=True, rename={"before": "from"
     before: Alias | None
     after: Alias | None
     reason: str
+    id: str = ""
+    """Drawn by chance: tells a writer's change from another's that is alike."""
 
 
 class Champions(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,6 +146,7 @@ def change(
         before=before.domains.get(domain),
         after=alias,
         reason=reason,
+        id=secrets.token_hex(8),
     )
     after = _after(before, change)
     if before.last is not None:
@@ -150,7 +154,9 @@ def change(
     try:
         store.swap(CHAMPIONS, _pretty(after), tag)
     except Swapped:
-        raise Conflict(store, read(store), expected_revision) from None
+        # A bucket may have done what was asked, and its answer was lost: then the change is ours.
+        if (there := read(store)) != after:
+            raise Conflict(store, there, expected_revision) from None
     # What has been changed has been changed: the next writer keeps what this one could not.
     with suppress(StoreError):
         _keep(store, change)
@@ -209,7 +215,7 @@ def _store(where: Path | Store) -> Store:
 
 
 def _seen(store: Store) -> tuple[Champions, str | None]:
-    held = store.read(CHAMPIONS, _LIMIT)
+    held = store.read(CHAMPIONS, LIMIT)
     if held is None:
         return Champions(), None
     return decode(held.content, f"{store}/{CHAMPIONS}"), held.tag
@@ -246,7 +252,7 @@ def _keep(store: Store, change: Change) -> None:
 
 
 def _change(store: Store, path: str) -> Change:
-    held = store.read(path, _LIMIT)
+    held = store.read(path, LIMIT)
     try:
         return msgspec.json.decode(held.content if held else b"", type=Change)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:

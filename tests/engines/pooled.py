@@ -129,14 +129,18 @@ async def pooled(
     kind: str,
     machines: Sequence[Machine],
     *,
-    adapter: str = "chat-v1",
+    adapter: str | None = "chat-v1",
     pool: str = QUICK,
     more: str = "",
     policy: str = "",
 ) -> AsyncIterator[Pooled]:
-    """A proxy whose domain `chat` is answered by one adapter on these machines."""
-    bundles.write(directory / "adapters", adapter)
-    appoint(directory / "adapters", "chat", adapter, "test")
+    """A proxy whose domain `chat` is answered by one adapter on these machines.
+
+    None: the directory of adapters is somebody else's to fill.
+    """
+    if adapter is not None:
+        bundles.write(directory / "adapters", adapter)
+        appoint(directory / "adapters", "chat", adapter, "test")
     config = configuration(directory, kind, machines, pool, more, policy)
     async with serving(config) as url, aiohttp.ClientSession() as session:
         yield Pooled(url, directory, session)

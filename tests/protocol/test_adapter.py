@@ -9,6 +9,8 @@ import pytest
 
 from proxy.protocol import adapter
 from proxy.protocol.adapter import AdapterError, Canary, Manifest, sha256
+from proxy.protocol.calibration import Calibration
+from proxy.protocol.signature import Trusted, generate, sign
 
 FILES = {
     "template.jinja": "{{ messages[0].content }} ⟂".encode(),
@@ -114,3 +116,94 @@ def test_a_manifest_that_lacks_a_field_is_told_with_the_field(bundle):
 
     with pytest.raises(AdapterError, match=r"manifest\.json.*missing required field `domain`"):
         adapter.read(bundle)
+
+
+# ---------------------------------------------------------------- all files, signed
+
+
+@pytest.fixture
+def sealed(bundle) -> Path:
+    """A bundle whose manifest names every file."""
+    (bundle / "README.md").write_text("# A card")
+    adapter.seal(bundle, MANIFEST)
+    return bundle
+
+
+def test_a_manifest_names_every_file_but_itself_and_the_signature(sealed):
+    (sealed / "signature.json").write_text("{}")
+
+    assert adapter.read(sealed).manifest.files == {
+        name: sha256((sealed / name).read_bytes()) for name in (*FILES, "README.md")
+    }
+
+
+@pytest.mark.parametrize("name", [*FILES, "README.md"])
+def test_every_file_that_the_manifest_names_is_proven(sealed, name):
+    (sealed / name).write_bytes((sealed / name).read_bytes() + b"\n")
+
+    with pytest.raises(AdapterError, match=f"{name} is not the file that its manifest names"):
+        adapter.read(sealed)
+
+
+def test_a_file_that_the_manifest_does_not_name_is_refused(sealed):
+    (sealed / "adapter_model.bin").write_bytes(b"pickle")
+
+    with pytest.raises(AdapterError, match=r"adapter_model\.bin is not named by its manifest"):
+        adapter.read(sealed)
+
+
+@pytest.mark.parametrize("name", ["../other", "/etc/passwd", "a/b", "", ".hidden", "manifest.json"])
+def test_a_manifest_that_names_what_is_no_file_of_a_bundle_is_refused(bundle, name):
+    named = msgspec.structs.replace(MANIFEST, files={name: "0" * 64})
+    (bundle / "manifest.json").write_bytes(msgspec.json.encode(named))
+
+    with pytest.raises(AdapterError, match="is no file of a bundle"):
+        adapter.read(bundle)
+
+
+def test_a_calibration_is_put_into_a_sealed_bundle(sealed):
+    calibration = Calibration(reference="labels", dataset_fingerprint="d", steps=[])
+
+    adapter.write_calibration(sealed, calibration)
+
+    assert adapter.read(sealed).calibration == calibration
+
+
+def test_a_signed_bundle_is_read_where_its_key_is_trusted(sealed):
+    key = generate()
+    adapter.sign(sealed, key.private)
+
+    assert adapter.read(sealed, Trusted([key.public])).id == "api-v1"
+
+
+def test_an_old_bundle_is_sealed_by_signing_it(bundle):
+    key = generate()
+    adapter.sign(bundle, key.private)
+
+    assert adapter.read(bundle, Trusted([key.public])).manifest.files.keys() == FILES.keys()
+
+
+def test_an_unsigned_bundle_is_refused_with_the_remedy(sealed):
+    with pytest.raises(
+        AdapterError, match="is not signed; sign it with `headrace-trainer registry"
+    ):
+        adapter.read(sealed, Trusted([generate().public]))
+
+
+def test_a_bundle_that_was_sealed_again_is_no_longer_signed(sealed):
+    key = generate()
+    adapter.sign(sealed, key.private)
+    (sealed / "canary.json").write_bytes(b'{"prompt":[],"expected":[],"base":[]}')
+    adapter.seal(sealed, MANIFEST)
+
+    with pytest.raises(AdapterError, match=r"signature\.json: .*of another manifest; sign it"):
+        adapter.read(sealed, Trusted([key.public]))
+
+
+def test_a_signature_over_a_manifest_that_names_not_all_files_is_refused(bundle):
+    key = generate()
+    signature = sign((bundle / "manifest.json").read_bytes(), key.private)
+    (bundle / "signature.json").write_bytes(msgspec.json.encode(signature))
+
+    with pytest.raises(AdapterError, match="does not name all files"):
+        adapter.read(bundle, Trusted([key.public]))

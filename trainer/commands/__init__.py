@@ -12,6 +12,7 @@ from trainer.commands import (
     preflight,
     promote,
     recipe,
+    registry,
     report,
     router,
     rows,
@@ -20,6 +21,6 @@ from trainer.commands import (
 
 COMMANDS = (
     *(rows, label, recipe, dataset, preflight, train),
-    *(evaluate, judge, gate, report, promote, convert, router),
+    *(evaluate, judge, gate, report, promote, registry, convert, router),
 )
 """In the order of their use, as the help shows them."""

@@ -13,7 +13,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from proxy.protocol import adapter
-from trainer import card, dataset, docs_benchmark, gate, registry, regressions, sealed
+from trainer import card, dataset, docs_benchmark, gate, regressions, sealed
 from trainer.benchmarks import python_docs
 from trainer.calibration import calibrate
 from trainer.commands.shared import Commands, console
@@ -22,6 +22,7 @@ from trainer.errors import GateError, TrainerError
 from trainer.evaluate import Asker, Report, balanced, disagreeing, evaluate, judged, write
 from trainer.figures import Figure
 from trainer.in_process import of_bundle
+from trainer.registry import bundles
 from trainer.rows import Row
 from trainer.sandbox import Limits, Sandbox
 from trainer.scorers.docs import MARKS
@@ -203,7 +204,7 @@ def _describe(bundle: Path, held_out: dataset.Dataset, reports: Sequence[Report]
         if figure.n
     }
     counts = {side: len(getattr(held_out, side)) for side in SIDES}
-    registry.describe(bundle, metrics, card.card(manifest, counts, reports))
+    bundles.describe(bundle, metrics, card.card(manifest, counts, reports))
 
 
 def _calibrate(bundle: Path, held_out: dataset.Dataset, reports: Sequence[Report]) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import msgspec
 
-from proxy.protocol import adapter, champions
 from trainer import gate
 from trainer.commands.shared import Commands, console
 from trainer.errors import PromotionError
@@ -21,6 +20,7 @@ from trainer.promotion.proxies import Proxies
 from trainer.promotion.settings import PromotionSettings
 from trainer.promotion.steps import Word, told
 from trainer.recipe.sources import ExchangesSettings
+from trainer.registry.registry import Registry
 
 EXIT: dict[Word, int] = {"promoted": 0, "waiting": 10, "rolled back": 20}
 """Exit status of `promote`; 1 and 2 are errors, as everywhere."""
@@ -49,7 +49,7 @@ def add(commands: Commands) -> None:
     back.add_argument("domain")
     back.set_defaults(run=_rollback)
     for one in (promote, back):
-        one.add_argument("--adapters", type=Path, default=Path("adapters"))
+        one.add_argument("--adapters", default="adapters", help="a directory, or a bucket's URL")
         one.add_argument("--settings", type=Path, help="YAML file: docs/promotion.md")
         one.add_argument("--reason", default="", help="what the history says")
         one.add_argument("--json", action="store_true", help="for machines")
@@ -59,18 +59,16 @@ def add(commands: Commands) -> None:
 
 
 def _promote(options: argparse.Namespace) -> int:
-    bundle = adapter.read(options.adapters / options.id)
-    if bundle.id != options.id:
-        raise PromotionError(f"{bundle.path} holds {bundle.id}; name the directory so")
+    registry = Registry(options.adapters)
+    registry.require_promotable(options.id)
     _require_reason(options)
     if not options.force:
         require_verdict(options.id, options.verdict)
-    domain = bundle.manifest.domain
     if options.at_once:
         reason = options.reason or "by hand, without a trial"
-        champions.appoint(options.adapters, domain, bundle.id, reason)
+        registry.appoint(options.id, reason)
         return _tell(Outcome(word="promoted", reason=reason), options)
-    return _follow(_promotion(options, domain), options)
+    return _follow(_promotion(registry, options), options)
 
 
 def _require_reason(options: argparse.Namespace) -> None:
@@ -92,15 +90,15 @@ def require_verdict(id: str, path: Path | None) -> None:
         raise PromotionError(f"{path}: {verdict.sentence} (--force with a --reason overrules it)")
 
 
-def _promotion(options: argparse.Namespace, domain: str) -> Promotion:
+def _promotion(registry: Registry, options: argparse.Namespace) -> Promotion:
     if not options.record:
         raise PromotionError(
             "whose traffic shall decide? --record DIR, `record.directory` of each proxy's"
             " routes.yaml; or --at-once"
         )
     return Promotion(
-        options.adapters,
-        domain,
+        registry,
+        registry.manifest(options.id).domain,
         options.id,
         _settings(options),
         Record([ExchangesSettings(directory=directory) for directory in options.record]),
@@ -134,11 +132,12 @@ def _follow(promotion: Promotion, options: argparse.Namespace) -> int:
 
 def _rollback(options: argparse.Namespace) -> int:
     reason = options.reason or "by hand"
-    before = champions.read(options.adapters).serving.get(options.domain, "none")
-    outcome = rollback(options.adapters, options.domain, reason, _settings(options))
+    registry = Registry(options.adapters)
+    before = registry.champions().serving.get(options.domain, "none")
+    outcome = rollback(registry, options.domain, reason, _settings(options))
     _tell(outcome, options)
     if not options.json:
-        after = champions.read(options.adapters).serving.get(options.domain, "none")
+        after = registry.champions().serving.get(options.domain, "none")
         console.print(f"{options.domain}: {before} → {after}", highlight=False)
     return 0
 

@@ -10,13 +10,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import msgspec
 
-from proxy.protocol import champions
 from proxy.protocol.champions import Alias, Candidate, Champions, Conflict
-from proxy.protocol.store import Store
 from trainer.errors import PromotionError
 from trainer.promotion import rules, steps
 from trainer.promotion.evidence import BASE, Evidence, Watched, timed
@@ -24,6 +21,7 @@ from trainer.promotion.proxies import Proxies
 from trainer.promotion.rules import Request
 from trainer.promotion.settings import PromotionSettings
 from trainer.promotion.steps import Figures, Step, Word, seconds
+from trainer.registry.registry import Registry
 
 _TRIES = 20
 """Times that a change is decided anew because another one came first. Chosen: writers of other
@@ -49,7 +47,7 @@ class Promotion:
 
     def __init__(
         self,
-        registry: Path | Store,
+        registry: Registry,
         domain: str,
         candidate: str,
         settings: PromotionSettings,
@@ -60,7 +58,7 @@ class Promotion:
         force: str = "",
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`registry`: where the champion file is; `force`: why a cooldown does not hold."""
+        """`force`: why a cooldown does not hold."""
         self._registry = registry
         self._domain = domain
         self._candidate = candidate
@@ -74,7 +72,7 @@ class Promotion:
     def advance(self) -> Outcome:
         """As far as it goes now; raises PromotionError when it may not be begun."""
         for _ in range(_TRIES):
-            there = champions.read(self._registry)
+            there = self._registry.champions()
             alias = there.domains.get(self._domain, Alias())
             ended = self._ended(alias)
             if ended is not None:
@@ -89,7 +87,7 @@ class Promotion:
 
     def _changed(self, step: Step, there: Champions) -> bool:
         try:
-            champions.change(self._registry, self._domain, step.alias, there.revision, step.reason)
+            self._registry.change(self._domain, step.alias, there.revision, step.reason)
         except Conflict:
             return False
         return True
@@ -105,7 +103,7 @@ class Promotion:
         if self._force:
             return None
         is_cooling = seconds(alias.cooldown_until or "") > self._clock()
-        last = champions.history(self._registry, self._domain)[-1:]
+        last = self._registry.history(self._domain)[-1:]
         for change in last:
             was = change.before.candidate if change.before else None
             if was is None or was.adapter != self._candidate:
@@ -171,7 +169,7 @@ class Promotion:
 
 
 def promote(
-    registry: Path | Store,
+    registry: Registry,
     domain: str,
     candidate: str,
     settings: PromotionSettings,
@@ -191,9 +189,7 @@ def promote(
     ).advance()
 
 
-def rollback(
-    registry: Path | Store, domain: str, reason: str, settings: PromotionSettings
-) -> Outcome:
+def rollback(registry: Registry, domain: str, reason: str, settings: PromotionSettings) -> Outcome:
     """Back to the champion of before, in one change; a candidate under way is taken out.
 
     Raises PromotionError where there is nothing to go back to.
@@ -210,12 +206,12 @@ def rollback(
     return _changed(registry, domain, step)
 
 
-def _changed(registry: Path | Store, domain: str, decide: Callable[[Alias], Step]) -> Outcome:
+def _changed(registry: Registry, domain: str, decide: Callable[[Alias], Step]) -> Outcome:
     for _ in range(_TRIES):
-        there = champions.read(registry)
+        there = registry.champions()
         step = decide(there.domains.get(domain, Alias()))
         try:
-            champions.change(registry, domain, step.alias, there.revision, step.reason)
+            registry.change(domain, step.alias, there.revision, step.reason)
         except Conflict:
             continue
         return Outcome(word=step.word, reason=step.reason)

@@ -15,10 +15,11 @@ from proxy.protocol.adapter import Canary, Manifest
 from tests.trainer.answers import calls, none, report
 from tests.trainer.promotion.traffic import site as sited
 from tests.trainer.promotion.traffic import tried
-from trainer import gate, registry
+from trainer import gate
 from trainer.__main__ import main
 from trainer.gate_rules import Evidence
 from trainer.recipe import GateSettings
+from trainer.registry import bundles
 
 FORCED = ("--force", "--reason", "I know better")
 
@@ -39,7 +40,7 @@ def adapters(tmp_path: Path) -> Path:
             {"id": id, "domain": "api", "format": "structured", **unsaid}, Manifest
         )
         canary = Canary([1], [2], [3])
-        registry.write(manifest, tmp_path / "weights", {"structured": ""}, canary, [], "", adapters)
+        bundles.write(manifest, tmp_path / "weights", {"structured": ""}, canary, [], "", adapters)
     return adapters
 
 

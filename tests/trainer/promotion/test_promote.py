@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("gguf", reason="needs the embedded or the train extra")
 pytest.importorskip("obstore", reason="needs the record extra")
 
 from proxy.protocol import champions
@@ -138,7 +139,7 @@ def test_rollback_by_hand_takes_a_candidate_out(tmp_path: Path):
     at = site(tmp_path)
     at.promote()
 
-    ended = rollback(at.adapters, "api", "I do not like it", at.settings)
+    ended = rollback(at.registry, "api", "I do not like it", at.settings)
 
     assert (ended.word, ended.reason) == ("rolled back", "I do not like it")
     assert (at.alias.champion, at.alias.candidate) == ("api-v1", None)
@@ -149,11 +150,11 @@ def test_rollback_by_hand_goes_back_to_the_former_champion(tmp_path: Path):
     at = site(tmp_path)
     champions.appoint(at.adapters, "api", "api-v2", "test")
 
-    rollback(at.adapters, "api", "wrong", at.settings)
+    rollback(at.registry, "api", "wrong", at.settings)
 
     assert at.alias.champion == "api-v1"
     with pytest.raises(PromotionError, match="no former champion is known"):
-        rollback(at.adapters, "api", "again", at.settings)
+        rollback(at.registry, "api", "again", at.settings)
 
 
 def test_changes_of_other_domains_are_no_conflict(tmp_path: Path):

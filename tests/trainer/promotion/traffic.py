@@ -13,11 +13,13 @@ from proxy.protocol.champions import Alias, Champions
 from proxy.protocol.exchange import Answer, Attempt, Exchange
 from proxy.protocol.openai import FunctionCall, ToolCall
 from proxy.protocol.segments import Record as Recorded
+from tests.engines import bundles
 from tests.record.examples import NOW, exchange, write
 from trainer.promotion.evidence import Record
 from trainer.promotion.promote import Outcome, Promotion
 from trainer.promotion.settings import PromotionSettings, Stage
 from trainer.recipe.sources import ExchangesSettings
+from trainer.registry.registry import Registry
 
 TOOLS = [{"type": "function", "function": {"name": "ping", "parameters": {"type": "object"}}}]
 REQUEST = msgspec.Raw(
@@ -72,6 +74,10 @@ class Site:
         return self.directory / "adapters"
 
     @property
+    def registry(self) -> Registry:
+        return Registry(self.adapters)
+
+    @property
     def alias(self) -> Alias:
         return self.champions.domains["api"]
 
@@ -86,7 +92,7 @@ class Site:
     def promotion(self, adapter: str = "api-v2", **more: object) -> Promotion:
         given = {"run": "run-1"} | more
         return Promotion(
-            self.adapters, "api", adapter, self.settings, self.record, clock=self.clock, **given
+            self.registry, "api", adapter, self.settings, self.record, clock=self.clock, **given
         )
 
     def promote(self, adapter: str = "api-v2", **more: object) -> Outcome:
@@ -120,5 +126,8 @@ class Site:
 
 def site(directory: Path, **settings: object) -> Site:
     (directory / "record").mkdir()
+    for id in ("api-v1", "api-v2", "api-v3"):
+        if not (directory / "adapters" / id).exists():
+            bundles.write(directory / "adapters", id)
     champions.appoint(directory / "adapters", "api", "api-v1", "test")
     return Site(directory, msgspec.structs.replace(QUICK, **settings))

@@ -8,11 +8,11 @@ import msgspec
 import pytest
 
 from proxy.protocol import adapter
-from proxy.protocol.adapter import Canary, Manifest
+from proxy.protocol.adapter import Canary, Lineage, Manifest
 from proxy.protocol.openai import Message
 from proxy.protocol.parity import Sample
-from trainer import registry
 from trainer.errors import TrainingError
+from trainer.registry import bundles
 
 CANARY = Canary([1, 2], [3], [4])
 SAMPLE = Sample("structured", [Message(role="user", content="Rain?")], [], [1, 2])
@@ -51,7 +51,7 @@ def adapters(tmp_path):
 def written(weights, adapters, **changes):
     manifest = msgspec.structs.replace(MANIFEST, **changes)
     templates = {"structured": "{{ ü }}"}
-    return registry.write(manifest, weights, templates, CANARY, [SAMPLE], "# A card", adapters)
+    return bundles.write(manifest, weights, templates, CANARY, [SAMPLE], "# A card", adapters)
 
 
 # ---------------------------------------------------------------- writing
@@ -77,6 +77,15 @@ def test_a_bundle_holds_what_it_should_and_nothing_else(weights, adapters):
         "parity.json",
         "template.jinja",
     ]
+
+
+def test_what_it_learnt_from_is_told_where_it_is_known(weights, adapters):
+    templates, lineage = {"structured": ""}, Lineage(exchanges=["chatcmpl-1"])
+
+    bundle = bundles.write(MANIFEST, weights, templates, CANARY, [], "", adapters, lineage)
+
+    assert (bundle / "lineage.json").read_bytes() == b'{"exchanges":["chatcmpl-1"]}'
+    assert "lineage.json" in adapter.read(bundle).manifest.files
 
 
 def test_nothing_is_left_beside_a_written_bundle(weights, adapters):
@@ -129,16 +138,12 @@ def test_a_bundle_is_never_written_over(weights, adapters):
         (["api-v2x", "api-v", "bookings-v7", "my-api-v5", "champions.json"], "api-v1"),
     ],
 )
-def test_an_id_is_one_higher_than_the_highest_there_is(adapters, there, next):
-    [(adapters / name).mkdir() for name in there]
-
-    assert registry.next_id(adapters, "api") == next
+def test_an_id_is_one_higher_than_the_highest_there_is(there, next):
+    assert bundles.next_id("api", there) == next
 
 
-def test_a_domain_is_taken_to_the_letter(adapters):
-    (adapters / "apixv4").mkdir()
-
-    assert registry.next_id(adapters, "api.") == "api.-v1"
+def test_a_domain_is_taken_to_the_letter():
+    assert bundles.next_id("api.", ["apix-v4"]) == "api.-v1"
 
 
 # ---------------------------------------------------------------- describing
@@ -147,7 +152,7 @@ def test_a_domain_is_taken_to_the_letter(adapters):
 def test_figures_and_card_are_put_into_a_bundle_that_stays_readable(weights, adapters):
     bundle = written(weights, adapters)
 
-    registry.describe(bundle, {"seen/call exact": 0.47}, "# With figures")
+    bundles.describe(bundle, {"seen/call exact": 0.47}, "# With figures")
 
     assert adapter.read(bundle).manifest.metrics == {"seen/call exact": 0.47}
     assert (bundle / "README.md").read_text() == "# With figures"
@@ -157,23 +162,27 @@ def test_describing_changes_nothing_else(weights, adapters):
     bundle = written(weights, adapters)
     before = adapter.read(bundle)
 
-    registry.describe(bundle, {"n": 1.0}, "# With figures")
+    bundles.describe(bundle, {"n": 1.0}, "# With figures")
 
-    after = msgspec.structs.replace(adapter.read(bundle).manifest, metrics={})
-    assert after == before.manifest
+    after = adapter.read(bundle).manifest
+    card = {"README.md": after.files["README.md"]}
+    told = msgspec.structs.replace(
+        before.manifest, metrics=after.metrics, files=before.manifest.files | card
+    )
+    assert after == told
 
 
 def test_the_libraries_of_a_run_are_told():
-    found = registry.versions()
+    found = bundles.versions()
 
     assert found["tokenizers"]
-    assert set(found) <= set(registry.RECORDED)
+    assert set(found) <= set(bundles.RECORDED)
 
 
 def test_a_bundle_of_several_formats_holds_the_template_of_each(weights, adapters):
     templates = {"structured": "{{ s }}", "cep": "{{ c }}"}
 
-    bundle = registry.write(MANIFEST, weights, templates, CANARY, [], "# A card", adapters)
+    bundle = bundles.write(MANIFEST, weights, templates, CANARY, [], "# A card", adapters)
 
     read = adapter.read(bundle)
     assert read.template == "{{ s }}"
@@ -183,7 +192,7 @@ def test_a_bundle_of_several_formats_holds_the_template_of_each(weights, adapter
 
 def test_a_further_template_that_was_changed_is_found_out(weights, adapters):
     templates = {"structured": "{{ s }}", "cep": "{{ c }}"}
-    bundle = registry.write(MANIFEST, weights, templates, CANARY, [], "# A card", adapters)
+    bundle = bundles.write(MANIFEST, weights, templates, CANARY, [], "# A card", adapters)
 
     (bundle / "template-cep.jinja").write_text("{{ d }}")
 

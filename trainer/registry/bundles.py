@@ -1,19 +1,18 @@
-"""Bundles on disk: writing a new one, and the next id of a domain."""
+"""Writing a bundle: in one step, under an id that was never used."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
 import msgspec
 
 from proxy.protocol import adapter
-from proxy.protocol.adapter import Canary, Manifest
+from proxy.protocol.adapter import Canary, Lineage, Manifest
 from proxy.protocol.parity import PARITY, Sample
 from trainer.errors import TrainingError
 from trainer.servable import faults
@@ -24,12 +23,10 @@ RECORDED = (
 )
 
 
-def next_id(directory: Path, domain: str) -> str:
-    """`<domain>-v<N>`, one higher than the highest there is: ids are never used twice."""
-    taken = [
-        re.fullmatch(rf"{re.escape(domain)}-v(\d+)", path.name) for path in directory.glob("*")
-    ]
-    return f"{domain}-v{max((int(match[1]) for match in taken if match), default=0) + 1}"
+def next_id(domain: str, taken: Iterable[str]) -> str:
+    """`<domain>-v<N>`, one higher than the highest that is taken: ids are never used twice."""
+    matches = (re.fullmatch(rf"{re.escape(domain)}-v(\d+)", name) for name in taken)
+    return f"{domain}-v{max((int(match[1]) for match in matches if match), default=0) + 1}"
 
 
 def versions() -> dict[str, str]:
@@ -51,6 +48,7 @@ def write(
     parity: Sequence[Sample],
     card: str,
     directory: Path,
+    lineage: Lineage | None = None,
 ) -> Path:
     """Write the bundle `directory/<id>` in one step; returns its path.
 
@@ -69,14 +67,16 @@ def write(
         (staged / adapter.further_template(format)).write_text(text)
     (staged / adapter.CANARY).write_bytes(msgspec.json.encode(canary))
     (staged / PARITY).write_bytes(msgspec.json.encode(parity))
-    (staged / "README.md").write_text(card)
+    if lineage is not None:
+        (staged / adapter.LINEAGE).write_bytes(msgspec.json.encode(lineage))
+    (staged / adapter.CARD).write_text(card)
     sealed = msgspec.structs.replace(
         manifest,
         weights_sha256=adapter.sha256((staged / adapter.WEIGHTS).read_bytes()),
         template_sha256=adapter.sha256(templates[manifest.format].encode()),
         formats={format: adapter.sha256(text.encode()) for format, text in further.items()},
     )
-    (staged / adapter.MANIFEST).write_bytes(_pretty(sealed))
+    adapter.seal(staged, sealed)
     os.replace(staged, directory / manifest.id)
     return directory / manifest.id
 
@@ -89,16 +89,6 @@ def _require_servable(path: Path) -> None:
 
 def describe(directory: Path, metrics: Mapping[str, float], card: str) -> None:
     """Put an evaluation's figures, and the card that shows them, into a bundle not yet in use."""
-    manifest = msgspec.json.decode((directory / adapter.MANIFEST).read_bytes(), type=Manifest)
-    (directory / "README.md").write_text(card)
-    described = msgspec.structs.replace(manifest, metrics=dict(metrics))
-    (directory / adapter.MANIFEST).write_bytes(_pretty(described))
-
-
-def recipe_hash(encoded: bytes) -> str:
-    """A short name for a recipe's content."""
-    return hashlib.sha256(encoded).hexdigest()[:12]
-
-
-def _pretty(manifest: Manifest) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
+    manifest = adapter.read_manifest(directory)
+    (directory / adapter.CARD).write_text(card)
+    adapter.seal(directory, msgspec.structs.replace(manifest, metrics=dict(metrics)))
