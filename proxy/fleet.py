@@ -25,10 +25,12 @@ from proxy.backends.settings import (
 from proxy.beside import beside, missing
 from proxy.catalog import BadAdapter, Base, Champions
 from proxy.config import Config
+from proxy.preparing import LocalRollout, PoolRollout
+from proxy.protocol.adapter import Adapter
 from proxy.protocol.signature import Trusted
 from proxy.registry import Follower, trusted
 from proxy.restart import restarter
-from proxy.rollout import LocalRollout, PoolRollout, Source, stamp
+from proxy.rollout import Source, stamp
 from proxy.routing import Domain
 
 if TYPE_CHECKING:
@@ -147,13 +149,13 @@ class _Local:
         seen = await asyncio.to_thread(stamp, self._settings.adapters)
         champions = await asyncio.to_thread(self.champions)
         backend = await stack.enter_async_context(self.backend(champions))
-        rollout = LocalRollout(backend)
+        rollout = LocalRollout(backend, champions.adapters if self._settings.preload else ())
         fleet.backends[self._name] = backend
         fleet.champions[self._name] = champions
         fleet.sources[self._name] = Source(self._settings.adapters, self.champions, rollout, seen)
 
-    def champions(self) -> Champions:
-        """The bundles that answer for the domains; blocks while it hashes files."""
+    def champions(self, known: Mapping[str, Adapter] | None = None) -> Champions:
+        """The bundles that answer for the domains; blocks while it hashes those not `known`."""
         try:
             base = Base(
                 self._model.id,
@@ -163,7 +165,7 @@ class _Local:
             )
         except self._unreadable as error:
             raise BadAdapter(f"$.backends.{self._name}: {error}") from error
-        return Champions.read(self._settings.adapters, base, self._domains, self._trusted)
+        return Champions.read(self._settings.adapters, base, self._domains, self._trusted, known)
 
     @asynccontextmanager
     async def backend(self, champions: Champions) -> AsyncIterator[EmbeddedBackend]:
@@ -208,12 +210,12 @@ class _Engine:
         fleet.champions[self._name] = champions
         fleet.sources[self._name] = Source(settings.adapters, self.champions, rollout)
 
-    def champions(self) -> Champions:
-        """The bundles that answer for the domains; blocks while it hashes files."""
+    def champions(self, known: Mapping[str, Adapter] | None = None) -> Champions:
+        """The bundles that answer for the domains; blocks while it hashes those not `known`."""
         base = Base(
             self._settings.base_model, None, self._vocabulary.sha256, self._vocabulary.encode
         )
-        return Champions.read(self._settings.adapters, base, self._domains, self._trusted)
+        return Champions.read(self._settings.adapters, base, self._domains, self._trusted, known)
 
     @asynccontextmanager
     async def running(self, champions: Champions) -> AsyncIterator[tuple[Backend, Replicas]]:

@@ -14,6 +14,7 @@ TrainerError
 ├── GateError          a verdict that cannot be given, or is not one to act upon
 ├── FlywheelError      a run of the flywheel that cannot be made
 ├── Locked             a domain that another process works on
+├── PromotionError     a promotion that cannot be begun, or a rollback to nothing
 └── JudgeError         a judge that cannot be asked, or does not count
 """
 
@@ -56,6 +57,10 @@ class TrainingError(TrainerError):
 
 
 class GateError(TrainerError):
+    pass
+
+
+class PromotionError(TrainerError):
     pass
 
 

@@ -149,6 +149,11 @@ def read(path: Path, trusted: Trusted | None = None) -> Adapter:
     )
 
 
+def is_unchanged(adapter: Adapter) -> bool:
+    """Whether a bundle that was read before says the same of itself; raises AdapterError."""
+    return _decode(adapter.path / MANIFEST, Manifest) == adapter.manifest
+
+
 def read_manifest(path: Path, trusted: Trusted | None = None) -> Manifest:
     """What a bundle says of itself, its files unread. Raises AdapterError."""
     content = _bytes(path / MANIFEST)

@@ -72,7 +72,7 @@ def _train(options: argparse.Namespace) -> int:
         return 0
     skips = Skips()
     bundle = pipeline.train(read, engine, options.out, options.adapters, skips, options.dataset)
-    console.print(f"{bundle}: evaluate it, then `headrace-trainer promote {bundle.name}`")
+    console.print(f"{bundle}: next: headrace-trainer evaluate, gate, promote {bundle.name}")
     return tell(skips)
 
 

@@ -1,0 +1,117 @@
+"""Stop rules: what they count, and when they stop."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec.structs import replace
+
+from tests.trainer.promotion.simulations import simulate
+from trainer.promotion import rules
+from trainer.promotion.rules import Count, Finding, Request, Side
+from trainer.promotion.settings import PromotionSettings
+
+INVALID = PromotionSettings(rules=("invalid",))
+
+
+def requests(side: Side, failed: int, of: int, **more: object) -> list[Request]:
+    """So many conversations of one request each, the first of them failed."""
+    return [
+        Request(at=n, unit=f"{side}-{n}", side=side, **({"invalid": n < failed} | more))
+        for n in range(of)
+    ]
+
+
+def found(seen: list[Request], share: float = 0.05) -> Finding:
+    (one,) = rules.findings(seen, share, INVALID)
+    return one
+
+
+def test_four_failures_of_the_candidate_alone_at_five_percent_are_no_chance():
+    seen = [*requests("candidate", 4, 4), *requests("champion", 0, 76)]
+
+    assert found(seen).state == "worse"
+    assert (found(seen).candidate, found(seen).champion) == (Count(4, 4), Count(0, 76))
+
+
+def test_as_many_failures_prove_nothing_where_the_champion_fails_as_often():
+    seen = [*requests("candidate", 4, 10), *requests("champion", 76, 190)]
+
+    assert found(seen).state == "open"
+
+
+def test_the_share_decides_what_is_chance():
+    seen = [*requests("candidate", 4, 4), *requests("champion", 0, 4)]
+
+    assert found(seen, 0.5).state == "open"
+
+
+def test_a_conversation_fails_once():
+    again = Request(at=99, unit="candidate-0", side="candidate", invalid=True)
+    seen = [*requests("candidate", 1, 1), *[again] * 9, *requests("champion", 0, 19)]
+
+    assert found(seen).candidate == Count(1, 1)
+
+
+def test_enough_flawless_conversations_show_that_it_is_not_worse():
+    few = [*requests("candidate", 0, 20), *requests("champion", 0, 300)]
+    many = [*requests("candidate", 0, 100), *requests("champion", 0, 300)]
+
+    assert found(few).state == "open"
+    assert found(many).state == "not worse"
+
+
+def test_what_nobody_knows_stops_nobody():
+    seen = requests("candidate", 0, 40, invalid=None)
+
+    assert found(seen).state == "silent"
+
+
+def test_requests_that_chance_put_nowhere_are_not_compared():
+    seen = [replace(one, is_drawn=False) for one in requests("candidate", 9, 9)]
+
+    assert found(seen).state == "silent"
+
+
+def test_each_rule_stops_for_itself():
+    settings = PromotionSettings(rules=("invalid", "slow"))
+    slow = requests("candidate", 0, 6, invalid=False, slow=True)
+    quick = requests("champion", 0, 90, invalid=False, slow=False)
+
+    states = {one.rule: one.state for one in rules.findings([*slow, *quick], 0.05, settings)}
+
+    assert states == {"invalid": "open", "slow": "worse"}
+
+
+@pytest.mark.parametrize(("failed", "state"), [(0, "not worse"), (12, "open"), (60, "worse")])
+def test_new_champion_is_compared_with_the_former_one_before_it(failed, state):
+    now = [replace(one, is_drawn=False) for one in requests("candidate", failed, 100)]
+    before = requests("champion", 3, 300)
+
+    (one,) = rules.held(now, before, INVALID)
+
+    assert one.state == state
+
+
+def test_new_champion_without_a_former_one_is_worse_than_nobody():
+    (one,) = rules.held(requests("candidate", 9, 9), [], INVALID)
+
+    assert one.state != "worse"
+
+
+# ---------------------------------------------------------------- on traffic of known quality
+
+
+@pytest.mark.parametrize("rate", [0.02, 0.3])
+def test_candidate_as_good_as_the_champion_is_seldom_sent_back(rate):
+    assert simulate(rate, rate, runs=300, seed=3, rules=6).stopped <= 0.05
+
+
+def test_candidate_that_always_fails_is_sent_back_after_few_conversations():
+    found = simulate(1.0, 0.02, runs=100, seed=4)
+
+    assert found.stopped == 1.0
+    assert found.largest <= 8
+
+
+def test_candidate_that_fails_often_is_sent_back_within_the_stages():
+    assert simulate(0.3, 0.02, runs=100, seed=5).stopped >= 0.98
