@@ -60,7 +60,7 @@ class ExchangesSource:
         self._skips = skips
 
     def rows(self) -> Iterator[Row]:
-        with _translated(self._settings.directory):
+        with translated(self._settings.directory):
             shelf, told = self._shelf, self._told
             seen: Counter[_Key] = Counter()
             for exchange in shelf.exchanges():
@@ -69,16 +69,17 @@ class ExchangesSource:
                     if row is not None:
                         yield row
 
-    def heard(self) -> Iterator[Heard]:
-        """Requests that can be rows, with all that was said to them, oldest first."""
-        with _translated(self._settings.directory):
-            for exchange in self._shelf.exchanges():
+    def heard(self, since: float = 0.0) -> Iterator[Heard]:
+        """Requests that can be rows, from then on (seconds since the epoch), with all that was
+        said to them."""
+        with translated(self._settings.directory):
+            for exchange in self._shelf.exchanges(since):
                 if self._is_wanted(exchange) and _unusable(exchange) is None:
                     yield self._told.heard(exchange)
 
     @cached_property
     def _shelf(self) -> Shelf:
-        return _open(self._settings, self._skips)
+        return open_shelf(self._settings, self._skips)
 
     @cached_property
     def _told(self) -> _Told:
@@ -284,7 +285,9 @@ def _differ(one: Answer, other: Answer) -> bool:
 # ---------------------------------------------------------------- opening
 
 
-def _open(settings: ExchangesSettings, skips: Skips) -> Shelf:
+def open_shelf(settings: ExchangesSettings, skips: Skips) -> Shelf:
+    """The record, for reading; bytes of it that are no record are told to `skips`. Raises
+    SourceError."""
     try:
         from proxy.record.archive import open_archive
         from proxy.record.shelf import Shelf
@@ -315,7 +318,8 @@ def _record(settings: ExchangesSettings, directory: Path) -> RecordSettings:
 
 
 @contextmanager
-def _translated(directory: str) -> Iterator[None]:
+def translated(directory: str) -> Iterator[None]:
+    """Reading the record raises SourceError."""
     try:
         yield
     except (CannotStart, SealError, OSError) as error:
