@@ -46,7 +46,7 @@ def write(
     }
     (directory / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     settings = {"recipe": "recipe.yaml", "record": str(record), "least_new": 20}
-    settings |= {"evaluation": {"most": 3}} | domain
+    settings |= {"evaluation": {"most": 3}, "promotion": None} | domain
     path = directory / "flywheel.yaml"
     path.write_text(yaml.safe_dump({"version": 1, "domains": {"all": settings}}))
     return path
