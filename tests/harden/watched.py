@@ -74,13 +74,6 @@ async def watched(routes: Path) -> AsyncIterator[Process]:
 def _tell(file: Path, frame: FrameType | None) -> None:
     beside = file.with_suffix(".new")
     beside.write_text(str(len(asyncio.all_tasks())))
-    if os.environ.get("HEADRACE_TASKS"):
-        print(
-            *sorted(str(t.get_name()) + " " + str(t.get_coro()) for t in asyncio.all_tasks()),
-            sep="\n",
-            file=sys.stderr,
-        )
-        print("--", file=sys.stderr)
     beside.replace(file)
 
 
