@@ -257,7 +257,7 @@ def _unsupported(lacks: Mapping[str, str | None]) -> Unsupported:
 
 def _read(directory: Path, id: str, base: Base) -> Adapter:
     path = directory / id
-    if path.parent != directory:
+    if path.parent != directory or id == "..":
         raise AdapterError(f"{directory / CHAMPIONS}: {id!r} is no adapter id")
     adapter = read(path)
     _check_base(adapter, base)
