@@ -13,7 +13,7 @@ VLLM := .venv-vllm
 .PHONY: serve test check demo setup train-setup test-setup clients-setup train lock clean
 .PHONY: test-long test-engines test-litellm test-clients test-deploy test-statistics test-report test-pages
 .PHONY: test-gate test-bfcl result-docs result-structured
-.PHONY: test-training test-export
+.PHONY: test-training test-export harden fuzz chaos soak overload interleavings coverage mutants
 .PHONY: bench-record bench-shadow bench-dedupe bench-trainer bench-engines
 
 serve: setup
@@ -101,6 +101,48 @@ test-deploy: test-setup
 	@if [ "$$(id -u)" = 0 ] && command -v debootstrap > /dev/null; then \
 		PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python scripts/clean_root.py proxy embedded; \
 	else echo "the Dockerfile's lines were not run: that takes root and debootstrap"; fi
+
+# ---------------------------------------------------------------- hard to break
+
+# Attempts to break it, each with a seed and a printed figure (docs/hardening.md). Some two hours:
+# fuzz alone takes MINUTES for each of 27 parsers. The short forms are in `make test`.
+SEED ?= 1
+HARDEN = @PYTHONPATH="$(CURDIR)" PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python
+
+harden: chaos interleavings overload
+	@$(MAKE) soak MINUTES=5
+	@$(MAKE) fuzz MINUTES=2
+
+# Every parser, for MINUTES each; what fails is printed with the input.
+fuzz: test-setup
+	$(HARDEN) -m tests.harden.fuzz --minutes $(MINUTES) --seed $(SEED)
+
+# A network that fails between client and proxy, and between proxy and cloud.
+chaos: test-setup
+	$(HARDEN) -m tests.harden.chaos --seed $(SEED)
+
+# Mixed traffic at 60 % of capacity: `make soak MINUTES=60`
+soak: test-setup
+	$(HARDEN) -m tests.harden.soak --minutes $(MINUTES) --seed $(SEED)
+
+# Twice the capacity for two minutes, 10 000 idle connections (ulimit -n 20000), 2 000 streams.
+overload: test-setup
+	$(HARDEN) -m tests.harden.overload
+
+# 10 000 orders of events for all that requests share.
+interleavings: test-setup
+	$(HARDEN) -m tests.harden.interleavings
+
+# Lines and branches that the whole suite runs; half an hour.
+coverage: test-setup
+	@$(PIP) 'coverage>=7.17'
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m coverage run --branch --source=proxy,trainer -m pytest
+	@$(BIN)/python -m coverage report --skip-covered --sort=cover
+
+# A sample of small mistakes made in what decides: does a test see each?
+MUTANTS ?= 60
+mutants: test-setup
+	$(HARDEN) -m tests.harden.mutants --sample $(MUTANTS) --seed $(SEED)
 
 # The record with a million exchanges: times, memory, bytes. `make bench-record COUNT=100000`
 COUNT ?= 1000000

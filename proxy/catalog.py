@@ -302,7 +302,7 @@ class _Shelf(NamedTuple):
     def read(self, id: str) -> Adapter:
         """The bundle with this id; raises AdapterError."""
         path = self.directory / id
-        if path.parent != self.directory:
+        if path.parent != self.directory or id == "..":
             raise AdapterError(f"{self.directory / CHAMPIONS}: {id!r} is no adapter id")
         if id in self.known and is_unchanged(self.known[id]):
             return self.known[id]

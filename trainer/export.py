@@ -113,6 +113,7 @@ def _convert(script: Path, *arguments: object) -> None:
     if not script.is_file():
         raise TrainingError(f"{script} is not there; name a checkout of llama.cpp with --converter")
     command = [sys.executable, str(script), *map(str, arguments)]
+    # llama.cpp's own script, which whoever calls has named.
     ended = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     if ended.returncode:
         last = ended.stderr.strip().splitlines()[-1:] or ["no word"]

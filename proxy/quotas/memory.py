@@ -23,7 +23,9 @@ class Window:
     current: float = 0.0
 
     def advance(self, now: float) -> None:
-        """Begin another window if this one is over."""
+        """Begin another window if this one is over; or this one anew, if the clock went back."""
+        # Else nobody would be let in until it is again as late as it was.
+        self.start = min(self.start, now)
         passed = (now - self.start) // WINDOW_S
         if passed >= 2:
             self.start, self.previous, self.current = now, 0.0, 0.0

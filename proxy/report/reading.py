@@ -46,7 +46,7 @@ WITH sides AS (
     WHERE {_CHOSEN})
 SELECT answered, shadow FROM sides WHERE answered <> shadow
 GROUP BY ALL ORDER BY count(*) DESC, answered, shadow LIMIT 1
-"""  # noqa: S608
+"""  # noqa: S608  # constants only
 
 _ASSIGNED = f"""
 WITH liked AS (
@@ -64,13 +64,13 @@ LEFT JOIN liked ON liked.tenant = e.tenant AND liked.exchange_id IN (e.id, e.req
 LEFT JOIN told ON told.exchange_id = e.id
 WHERE e.assigned IS NOT NULL AND e.outcome NOT IN ('client_aborted') AND {_CHOSEN}
 ORDER BY e.started_at, e.id
-"""  # noqa: S608
+"""  # noqa: S608  # constants only
 
 _HOME = "(SELECT unnest($local))"
 _FIRST = f"""
 SELECT epoch(min(started_at)) FROM exchanges e
 WHERE outcome = 'completed' AND backend IN {_HOME} AND {_CHOSEN}
-"""  # noqa: S608
+"""  # noqa: S608  # constants only
 
 _ANSWERED = f"""
 SELECT epoch(min(e.started_at)) AS at, e.model, count(*) AS requests,
@@ -78,7 +78,7 @@ SELECT epoch(min(e.started_at)) AS at, e.model, count(*) AS requests,
     coalesce(sum(e.completion_tokens), 0)::BIGINT AS completion_tokens
 FROM exchanges e WHERE e.outcome = 'completed' AND e.backend IN {_HOME} AND {_CHOSEN}
 GROUP BY e.date, e.model ORDER BY e.date, e.model
-"""  # noqa: S608
+"""  # noqa: S608  # constants only
 
 _TWICE = f"""
 WITH sides AS (
@@ -97,21 +97,21 @@ FROM sides e
 WHERE e.backend IN {_HOME} AND e.other NOT IN {_HOME} AND {_CHOSEN}
     AND e.prompt_tokens IS NOT NULL AND e.model IS NOT NULL AND e.cost_usd IS NOT NULL
 ORDER BY 1, 2
-"""  # noqa: S608
+"""  # noqa: S608  # constants only
 
 _PAID = f"""
 SELECT
     (SELECT count(*) FROM exchanges e WHERE e.cost_usd > 0 AND {_CHOSEN}) AS requests,
     (SELECT coalesce(sum(e.cost_usd), 0.0) FROM exchanges e WHERE {_CHOSEN}) AS answers_usd,
     (SELECT coalesce(sum(e.cost_usd), 0.0) FROM shadows e WHERE {_CHOSEN}) AS shadows_usd
-"""  # noqa: S608
+"""  # noqa: S608  # constants only
 
 _PART = f"""
 SELECT CASE count(*) WHEN 0 THEN 1.0 ELSE count(*) FILTER (WHERE {_CHOSEN}) / count(*) END
 FROM exchanges e
 WHERE e.outcome = 'completed' AND e.backend IN {_HOME}
     AND e.started_at >= to_timestamp($since) AND e.started_at < to_timestamp($until)
-"""  # noqa: S608
+"""  # noqa: S608  # constants only
 
 _exchange = msgspec.json.Decoder(Exchange)
 _shadowed = msgspec.json.Decoder(Shadowed)

@@ -44,6 +44,8 @@ TOOL = {"type": "function", "function": {"name": "ping", "parameters": {"type": 
 CHANGE_S = 5.0
 """Seconds between two changes of settings or champion."""
 CAPACITY_S = 5.0
+REST_S = 40.0
+"""Seconds in which all that traffic needed must be given back."""
 
 
 class Stand(NamedTuple):
@@ -233,10 +235,13 @@ class Seen(NamedTuple):
     @property
     def holds(self) -> bool:
         is_counted = self.sent == self.counted and self.due == self.recorded
-        at_rest = (
-            self.tasks[1] <= self.tasks[0] + 2 and self.descriptors[1] <= self.descriptors[0] + 8
-        )
-        return is_counted and at_rest and not any(end.split()[1] == "500" for end in self.ends)
+        is_at_rest = _is_at_rest(*(Sample(0, 0, *pair) for pair in self._pairs))
+        return is_counted and is_at_rest and not any(end.endswith(" 500") for end in self.ends)
+
+    @property
+    def _pairs(self) -> list[tuple[int, int]]:
+        """Descriptors and tasks, after and before."""
+        return [(self.descriptors[at], self.tasks[at]) for at in (1, 0)]
 
     def __str__(self) -> str:
         low, middle, high = self.slope
@@ -262,7 +267,7 @@ async def soak(directory: Path, seconds: float, rate: float, seed: int) -> Seen:
             rate = 0.6 * await capacity(at.url)
         else:
             await capacity(at.url, 1.0)
-        before = await _resting(at)
+        before = await _resting(at, None)
         counted = total(await scraped(at.url), "headrace_requests_total")
         traffic = Traffic(at.url, seed)
         beside = [
@@ -273,23 +278,35 @@ async def soak(directory: Path, seconds: float, rate: float, seed: int) -> Seen:
         for task in beside:
             task.cancel()
         await asyncio.wait(beside)
-        after = await _resting(at)
+        after = await _resting(at, before)
         told = total(await scraped(at.url), "headrace_requests_total") - counted
     names = Counter(exchange.request_id for exchange in read(at.record))
     kept = sum(count for name, count in names.items() if name.startswith(f"s{seed}-"))
     sent = sum(traffic.sent.values())
-    due = sum(traffic.sent[kind] for kind in RECORDED)
+    refused = sum(count for end, count in traffic.ends.items() if end.endswith(" 429"))
+    due = sum(traffic.sent[kind] for kind in RECORDED) - refused
     return Seen(
         seconds, rate, sent, told, due, kept, slope(samples), (samples[0].rss, samples[-1].rss),
         (before.descriptors, after.descriptors), (before.tasks, after.tasks), made, traffic.ends,
     )  # fmt: skip
 
 
-async def _resting(at: Stand) -> Sample:
-    """The process when nobody asks: its connections are closed, its record written."""
-    await asyncio.sleep(2.0)
-    process = at.process
-    return Sample(time.monotonic(), process.rss(), process.descriptors(), await process.tasks())
+async def _resting(at: Stand, before: Sample | None) -> Sample:
+    """The process when nobody asks: idle connections to the cloud end after 15 s."""
+    process, until = at.process, time.monotonic() + REST_S
+    while True:
+        await asyncio.sleep(2.0)
+        found = Sample(
+            time.monotonic(), process.rss(), process.descriptors(), await process.tasks()
+        )
+        if before is not None and (time.monotonic() > until or _is_at_rest(found, before)):
+            return found
+        if before is None and time.monotonic() > until - REST_S + 2:
+            return found
+
+
+def _is_at_rest(found: Sample, before: Sample) -> bool:
+    return found.tasks <= before.tasks + 2 and found.descriptors <= before.descriptors + 8
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ async def test_what_is_too_much_is_refused_and_the_rest_is_answered():
 async def test_idle_connections_and_streams_at_once_are_held():
     async with stand(110) as process:
         told = await idle(process, 300)
-        whole, _ = await streams(process, 100)
+        whole, _ = await streams(process, 100, 0.2)
 
     assert told.startswith("300 idle connections: 300 open")
     assert whole == 100
