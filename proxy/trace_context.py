@@ -6,6 +6,7 @@ spans (tracing.py) puts them there, if there is anything that does.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextvars import ContextVar
 from types import SimpleNamespace
 from typing import Protocol
@@ -57,6 +58,10 @@ async def _carry(
     context: SimpleNamespace,
     params: aiohttp.TraceRequestStartParams,
 ) -> None:
+    params.headers.update(outgoing())
+
+
+def outgoing() -> Mapping[str, str]:
+    """Headers that say which span the attempt at hand is; none where nothing is traced."""
     span = attempt.get()
-    if span is not None:
-        params.headers.update(span.outgoing)
+    return {} if span is None else span.outgoing

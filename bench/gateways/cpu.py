@@ -1,6 +1,7 @@
 """Processor time a request, on a machine that has other things to do: two checkouts, turn about.
 
-    python -m bench.gateways.cpu [--against DIR] [--case relay|verify|record] [--stream text|call]
+    python -m bench.gateways.cpu [--against DIR …] [--peers NAME …]
+        [--case relay|verify|record] [--stream text|call]
 
 Batches of requests over 16 connections; told is the batch that only a tenth of all beats, as what
 disturbs a batch can only make it dearer.
@@ -18,7 +19,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from bench.gateways import bodies, load
-from bench.gateways.gateways import RECORDED, RELAY, ROOT, ROUTED, Gateway, headrace
+from bench.gateways.gateways import RECORDED, RELAY, ROOT, ROUTED, Gateway, all_of_them, headrace
 from bench.gateways.measure import started, streams, whole_answers
 from bench.gateways.processes import OTHER_CORE, used
 
@@ -27,22 +28,30 @@ CONNECTIONS = 16
 
 
 def main() -> int:
-    """Measure; a line for each checkout."""
+    """Measure; a line for each gateway."""
     options = _options()
     os.sched_setaffinity(0, {OTHER_CORE})
-    spent: dict[Path, list[float]] = {root: [] for root in [ROOT, *options.against]}
+    settings = CASES[options.case]
+    gateways = [
+        Gateway(f"{options.case} {root.name}", "", headrace(settings, root), "")
+        for root in (ROOT, *options.against)
+    ]
+    gateways += [one for one in all_of_them() if one.name in options.peers]
+    spent: dict[str, list[float]] = {gateway.name: [] for gateway in gateways}
     for _ in range(options.rounds):
-        for root, batches in spent.items():
-            batches += _batches(root, options)
-    for root, batches in spent.items():
+        for gateway in gateways:
+            spent[gateway.name] += _batches(gateway, options)
+    for name, batches in spent.items():
         best, median = statistics.quantiles(batches, n=10)[0], statistics.median(batches)
-        print(f"{options.case} {options.stream or 'whole'} {root.name}: {best:.0f} µs (median {median:.0f}, n={len(batches)} × {options.batch})")  # fmt: skip
+        count = f"{len(batches)} × {options.batch}"
+        print(f"{name}, {options.stream or 'whole'}: {best:.0f} µs (median {median:.0f}, {count})")
     return 0
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench.gateways.cpu")
     parser.add_argument("--against", type=Path, nargs="*", default=[], help="other checkouts")
+    parser.add_argument("--peers", nargs="*", default=[], help="names of other gateways")
     parser.add_argument("--case", choices=CASES, default="relay")
     parser.add_argument("--stream", choices=("text", "call"))
     parser.add_argument("--rounds", type=int, default=3)
@@ -51,9 +60,8 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _batches(root: Path, options: argparse.Namespace) -> list[float]:
+def _batches(gateway: Gateway, options: argparse.Namespace) -> list[float]:
     """Microseconds a request, of each batch."""
-    gateway = Gateway(root.name, root.name, headrace(CASES[options.case], root), "")
     kind = options.stream
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -66,7 +74,9 @@ def _batches(root: Path, options: argparse.Namespace) -> list[float]:
             for _ in range(CONNECTIONS)
         ]
         _ask(clients, asked, 800)
-        return [_batch(clients, asked, place.process, options.batch) for _ in range(options.batches)]
+        return [
+            _batch(clients, asked, place.process, options.batch) for _ in range(options.batches)
+        ]
 
 
 def _batch(clients: list[socket.socket], asked: bytes, process: int, count: int) -> float:

@@ -60,7 +60,9 @@ def headrace(settings: str, root: Path = ROOT) -> Callable[[int, int, Path], Lau
 
 
 _TOP = f"version: 1\nmodels: [{MODEL}]\nlimits: {{{{max_in_flight: 4096}}}}\n"
-_CLOUD = "  cloud: {{kind: openai, base_url: 'http://127.0.0.1:{there}/v1', max_connections: 4096}}\n"
+_CLOUD = (
+    "  cloud: {{kind: openai, base_url: 'http://127.0.0.1:{there}/v1', max_connections: 4096}}\n"
+)
 RELAY = f"""{_TOP}
 backends:
 {_CLOUD}
@@ -137,17 +139,19 @@ def _portkey(port: int, there: int, directory: Path) -> Launch:
 
 def all_of_them() -> list[Gateway]:
     """All gateways, Headrace first; those that are not installed have no version."""
-    ours = _said([sys.executable, "-c", "from importlib.metadata import version as v;print(v('headrace'))"])
+    ours = _installed(Path(sys.executable).parent, "headrace")
+    routed, recorded = headrace(ROUTED), headrace(RECORDED)
+    nginx = _found("nginx")
+    routers = ("vllm-router", "sglang-router")
     return [
         Gateway("headrace-relay", "Headrace: relay only", headrace(RELAY), ours),
-        Gateway("headrace-verify", "Headrace: routing, verification", headrace(ROUTED), ours),
-        Gateway("headrace-record", "Headrace: routing, verification, full record", headrace(RECORDED), ours),
-        Gateway("nginx", "nginx", _nginx, _said([_found("nginx"), "-v"])),
-        Gateway("vllm-router", "vllm-router", _router("vllm-router"), _installed(PEERS, "vllm-router")),
-        Gateway("sglang-router", "sglang-router", _router("sglang-router"), _installed(PEERS, "sglang-router")),
+        Gateway("headrace-verify", "Headrace: routing, verification", routed, ours),
+        Gateway("headrace-record", "Headrace: these and the full record", recorded, ours),
+        Gateway("nginx", "nginx", _nginx, nginx and _said([nginx, "-v"])),
+        *(Gateway(name, name, _router(name), _installed(PEERS, name)) for name in routers),
         Gateway("portkey", "Portkey", _portkey, _portkey_version()),
         Gateway("litellm", "LiteLLM proxy", _litellm, _installed(LITELLM, "litellm"), timed=False),
-    ]  # fmt: skip
+    ]
 
 
 def _found(program: str) -> str | None:
@@ -168,11 +172,8 @@ def _portkey_version() -> str | None:
     return found and found[1]
 
 
-def _said(command: list[str | None]) -> str | None:
-    """The last word of what a program prints; None without the program."""
-    if command[0] is None:
-        return None
-    words = [word for word in command if word is not None]
-    ran = subprocess.run(words, capture_output=True, text=True, check=False, cwd=ROOT)
+def _said(command: list[str]) -> str | None:
+    """The last word of what a program prints, behind a slash; None when it fails."""
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     said = (ran.stdout + ran.stderr).split()
     return said[-1].rpartition("/")[2] if ran.returncode == 0 and said else None

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import aiohttp
-
 from proxy.backends.addresses import Addresses
 from proxy.backends.engine import Dialect, EngineBackend, Pool
+from proxy.backends.http import Session
 from proxy.backends.replicas import Replicas
 from proxy.backends.settings import TgiSettings, VllmSettings
 from proxy.backends.tgi.dialect import Tgi
@@ -46,7 +45,7 @@ def pool(
     name: str,
     settings: TgiSettings | VllmSettings,
     vocabulary: Vocabulary,
-    session: aiohttp.ClientSession,
+    session: Session,
 ) -> Replicas:
     """The servers, none of them asked yet."""
     return Replicas(
@@ -65,7 +64,7 @@ def backend(
     settings: TgiSettings | VllmSettings,
     vocabulary: Vocabulary,
     pool: Pool,
-    session: aiohttp.ClientSession,
+    session: Session,
 ) -> EngineBackend:
     """The backend around its servers; it closes both when it is closed."""
     return EngineBackend(

@@ -18,11 +18,11 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
 from typing import Literal, NamedTuple, Protocol
 
-import aiohttp
 import msgspec
 
 from proxy.backends.base import Ask, Call, Event, Finish, Generated, lacks_locally
 from proxy.backends.confidence import Trace
+from proxy.backends.http import Session
 from proxy.backends.pacing import paced
 from proxy.backends.prompts import rendered
 from proxy.backends.reading import Reader
@@ -157,30 +157,30 @@ class Dialect(Protocol):
         """The first field of the request that this engine must not be given; None for none."""
 
     def generate(
-        self, session: aiohttp.ClientSession, url: str, generation: Generation
+        self, session: Session, url: str, generation: Generation
     ) -> AsyncGenerator[Output, None]:
         """The answer to a rendered prompt. Stop strings are ours to apply, not the engine's."""
 
     def chat(
-        self, session: aiohttp.ClientSession, url: str, conversation: Conversation
+        self, session: Session, url: str, conversation: Conversation
     ) -> AsyncGenerator[Output, None]:
         """The answer to a conversation, its tool calls parsed."""
 
-    async def healthy(self, session: aiohttp.ClientSession, url: str) -> bool:
+    async def healthy(self, session: Session, url: str) -> bool:
         """Whether the server says that it is well; False too when it says nothing."""
 
-    async def adapters(self, session: aiohttp.ClientSession, url: str) -> set[str] | None:
+    async def adapters(self, session: Session, url: str) -> set[str] | None:
         """Ids of the adapters that are loaded; None when the engine does not tell (TGI)."""
 
-    async def load(self, session: aiohttp.ClientSession, url: str, adapter: Adapter) -> None:
+    async def load(self, session: Session, url: str, adapter: Adapter) -> None:
         """Load an adapter; one that is loaded already is left as it is."""
 
-    async def unload(self, session: aiohttp.ClientSession, url: str, adapter: str) -> None:
+    async def unload(self, session: Session, url: str, adapter: str) -> None:
         """Unload an adapter; one that is not there is no error."""
 
     async def greedy(
         self,
-        session: aiohttp.ClientSession,
+        session: Session,
         url: str,
         adapter: str | None,
         prompt: Sequence[int],
@@ -231,7 +231,7 @@ class EngineBackend:
         encoder: Encoder,
         dialect: Dialect,
         pool: Pool,
-        session: aiohttp.ClientSession,
+        session: Session,
     ) -> None:
         """Owns the pool and the session from here on."""
         self.name = name

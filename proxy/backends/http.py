@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from typing import Self, TypeAlias
 
 import aiohttp
 import msgspec
 
 from proxy import sse, trace_context
+from proxy.backends.plain_http import KEPT_S, Answer, ConnectTimedOut, PlainClient
 from proxy.errors import BackendError, BackendUnavailable, ConnectTimeout, ProxyError, StallTimeout
 
 MAX_ERROR = 64 * 1024
@@ -21,6 +23,7 @@ MAX_EVENT = 1024 * 1024
 """Bytes of one event: far above any token with its alternatives."""
 MAX_WHOLE = 8 * 1024 * 1024
 """Bytes of an answer in one piece."""
+_UNBOUNDED = 1_000_000
 _GLANCE = aiohttp.ClientTimeout(total=5)
 """For questions that cost the server nothing, such as its health."""
 
@@ -28,40 +31,63 @@ Judge = Callable[[int, str, bytes], ProxyError]
 """What an answer that is none means: status, content type, the beginning of the body."""
 
 
-def session(connect_s: float, api_key: str | None = None) -> aiohttp.ClientSession:
-    """A session for engines, to be closed by whoever asked for it; needs a running loop.
+Response: TypeAlias = aiohttp.ClientResponse | Answer
 
-    Only the connection is timed here: whoever reads an answer knows how long it may take.
+
+class Session:
+    """The way to engines: lean where they speak plain HTTP, a full client's where they do not.
+
+    To be closed by whoever made it; needs a running loop.
     """
-    headers = {"accept-encoding": "identity"}
-    if api_key:
-        headers["authorization"] = f"Bearer {api_key}"
-    return aiohttp.ClientSession(
+
+    def __init__(self, connect_s: float, api_key: str | None = None) -> None:
+        """Only the connection is timed: whoever reads an answer knows how long it may take."""
+        self._headers = {"accept-encoding": "identity"}
+        if api_key:
+            self._headers["authorization"] = f"Bearer {api_key}"
         # Slots are counted before a request gets here; a second queue would only hide the first.
-        # vLLM's server closes connections that idle for 5 s: reusing one just then would fail.
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=4),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        headers=headers,
-        trace_configs=[trace_context.carrying()],
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_s),
-    )
+        self._plain = PlainClient(connect_s, _UNBOUNDED)
+        self._full = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEPT_S),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers=self._headers,
+            trace_configs=[trace_context.carrying()],
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_s),
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close all connections."""
+        self._plain.close()
+        await self._full.close()
+
+    async def post(self, url: str, body: bytes) -> Response:
+        """The response to a JSON body, as soon as its head is there; close it in any case."""
+        headers = {"content-type": "application/json"}
+        if url.startswith("http://"):
+            sent = {**self._headers, **headers, **trace_context.outgoing()}
+            return await self._plain.post(url, body, sent, None)
+        return await self._full.post(url, data=body, headers=headers, allow_redirects=False)
+
+    async def get(self, url: str) -> tuple[int, bytes]:
+        """Status and body of a cheap question."""
+        async with self._full.get(url, timeout=_GLANCE, allow_redirects=False) as response:
+            return response.status, await read(response, MAX_WHOLE)
 
 
 @asynccontextmanager
-async def post(
-    session: aiohttp.ClientSession, url: str, body: object, judge: Judge
-) -> AsyncIterator[aiohttp.ClientResponse]:
+async def post(session: Session, url: str, body: object, judge: Judge) -> AsyncIterator[Response]:
     """The response to a JSON body, status 200; leaving cuts what is still coming.
 
     Raises what `judge` makes of any other status.
     """
     with translated():
-        response = await session.post(
-            url,
-            data=msgspec.json.encode(body),
-            headers={"content-type": "application/json"},
-            allow_redirects=False,
-        )
+        response = await session.post(url, msgspec.json.encode(body))
     try:
         if response.status != 200:
             said = await read(response, MAX_ERROR)
@@ -71,14 +97,13 @@ async def post(
         response.close()
 
 
-async def get(session: aiohttp.ClientSession, url: str) -> tuple[int, bytes]:
+async def get(session: Session, url: str) -> tuple[int, bytes]:
     """Status and body of a cheap question; raises BackendError when there is no answer."""
     with translated():
-        async with session.get(url, timeout=_GLANCE, allow_redirects=False) as response:
-            return response.status, await read(response, MAX_WHOLE)
+        return await session.get(url)
 
 
-async def is_well(session: aiohttp.ClientSession, url: str) -> bool:
+async def is_well(session: Session, url: str) -> bool:
     """Whether a server's `/health` says so; False too when it says nothing."""
     try:
         status, _ = await get(session, f"{url}/health")
@@ -87,7 +112,7 @@ async def is_well(session: aiohttp.ClientSession, url: str) -> bool:
     return status == 200
 
 
-async def events(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+async def events(response: Response) -> AsyncIterator[bytes]:
     """The data of each event, up to `[DONE]` or the stream's end."""
     decoder = sse.EventDecoder(MAX_EVENT)
     with translated():
@@ -98,7 +123,7 @@ async def events(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
                 yield event
 
 
-async def contents(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+async def contents(response: Response) -> AsyncIterator[bytes]:
     """The JSON texts of an answer: its events, or the whole where it came in one piece."""
     if response.content_type == "text/event-stream":
         async for event in events(response):
@@ -107,7 +132,7 @@ async def contents(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         yield await read(response, MAX_WHOLE)
 
 
-async def read(response: aiohttp.ClientResponse, most: int) -> bytes:
+async def read(response: Response, most: int) -> bytes:
     """The body, or its first `most` bytes."""
     body = b""
     with translated():
@@ -123,7 +148,7 @@ def translated() -> Iterator[None]:
     """The library's errors as ours. Their texts may hold URLs, so that only their kind is told."""
     try:
         yield
-    except aiohttp.ConnectionTimeoutError as error:
+    except (aiohttp.ConnectionTimeoutError, ConnectTimedOut) as error:
         raise ConnectTimeout("no connection to the engine stood in time") from error
     except TimeoutError as error:
         raise StallTimeout("the engine went silent") from error

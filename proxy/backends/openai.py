@@ -9,12 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from typing import TypeAlias
 
 import aiohttp
 import msgspec
 from yarl import URL
 
 from proxy import trace_context
+from proxy.backends import plain_http
 from proxy.backends.base import Ask, Forward, Relayed
 from proxy.errors import (
     BackendError,
@@ -36,6 +38,7 @@ _ENDED = re.compile(rb"\[DONE\]|\"finish_reason\"\s*:\s*\"|\"error\"\s*:")
 _PLAIN = {"accept-encoding": "identity"}
 """Compressed streams come in lumps: a chunk is held back until a block is full."""
 _ANSWERS = ("application/json", "text/event-stream")
+_Response: TypeAlias = aiohttp.ClientResponse | plain_http.Answer
 _TAIL = 4096
 _MAX_ERROR = 64 * 1024
 
@@ -72,6 +75,7 @@ class OpenAIBackend:
         self._whole_timeout = _timeout(connect_s, answer_s)
         self._max_connections = max_connections
         self._session: aiohttp.ClientSession | None = None
+        self._plain = plain_http.PlainClient(connect_s, max_connections)
         self._is_closed = False
 
     def lacks(self, request: ChatRequest) -> str | None:
@@ -117,15 +121,23 @@ class OpenAIBackend:
     async def aclose(self) -> None:
         """Close all connections."""
         self._is_closed = True
+        self._plain.close()
         if self._session is not None:
             await self._session.close()
 
-    async def _post(self, ask: Ask) -> aiohttp.ClientResponse:
+    async def _post(self, ask: Ask) -> _Response:
+        url, body = self._place("/chat/completions", ask.request.model), self._body(ask)
+        headers = {"content-type": "application/json", **_PLAIN, **await self._credentials()}
+        timeout = self._stream_timeout if ask.request.stream else self._whole_timeout
+        self._check_open()
+        if url.startswith("http://"):
+            headers.update(trace_context.outgoing())
+            return await self._plain.post(url, body, headers, timeout.sock_read)
         return await self._open_session().post(
-            URL(self._place("/chat/completions", ask.request.model), encoded=True),
-            data=self._body(ask),
-            headers={"content-type": "application/json", **_PLAIN, **await self._credentials()},
-            timeout=self._stream_timeout if ask.request.stream else self._whole_timeout,
+            URL(url, encoded=True),
+            data=body,
+            headers=headers,
+            timeout=timeout,
             allow_redirects=False,
         )
 
@@ -161,10 +173,13 @@ class OpenAIBackend:
         """The headers that say who we are; raises BackendUnavailable."""
         return {"authorization": f"Bearer {self._key}"} if self._key else {}
 
-    def _open_session(self) -> aiohttp.ClientSession:
-        # Made at the first request, since it binds to the loop that runs then.
+    def _check_open(self) -> None:
         if self._is_closed:
             raise BackendUnavailable(f"the backend {self.name!r} has been closed")
+
+    def _open_session(self) -> aiohttp.ClientSession:
+        # Made at the first request, since it binds to the loop that runs then.
+        self._check_open()
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 trace_configs=[trace_context.carrying()],
@@ -199,7 +214,7 @@ def _with_usage(body: bytes) -> bytes:
     return msgspec.json.encode({**fields, "stream_options": asked})
 
 
-def _relayed_headers(response: aiohttp.ClientResponse) -> dict[str, str]:
+def _relayed_headers(response: _Response) -> dict[str, str]:
     headers = {name.lower(): value for name, value in response.headers.items()}
     relayed = {name: value for name, value in headers.items() if _RELAYED.fullmatch(name)}
     if "x-request-id" in headers:
@@ -222,7 +237,7 @@ async def _untouched(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
             yield chunk
 
 
-async def _content(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+async def _content(response: _Response) -> AsyncIterator[bytes]:
     """The answer's bytes as they come; raises BackendError when it breaks off."""
     tail = b""
     with _translated_errors():
@@ -262,7 +277,7 @@ class _Body(_About):
     error: _About | str | None = None
 
 
-async def _error(response: aiohttp.ClientResponse) -> ProxyError:
+async def _error(response: _Response) -> ProxyError:
     """What to raise for an answer that is none."""
     with _translated_errors():
         said = _said(await _start_of(response))
@@ -289,7 +304,7 @@ async def _error(response: aiohttp.ClientResponse) -> ProxyError:
     )
 
 
-async def _start_of(response: aiohttp.ClientResponse) -> bytes:
+async def _start_of(response: _Response) -> bytes:
     body = b""
     async for chunk in response.content.iter_any():
         body += chunk

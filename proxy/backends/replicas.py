@@ -18,7 +18,6 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-import aiohttp
 import msgspec
 import structlog
 
@@ -26,6 +25,7 @@ from proxy.backends import canary
 from proxy.backends.addresses import Addresses, Found
 from proxy.backends.canary import Decode
 from proxy.backends.engine import Dialect, Replica
+from proxy.backends.http import Session
 from proxy.backends.places import Places
 from proxy.backends.pool_settings import PoolSettings
 from proxy.balance import Balancer, Outcome, State
@@ -96,7 +96,7 @@ class Replicas:
         max_in_flight: int,
         addresses: Addresses,
         dialect: Dialect,
-        session: aiohttp.ClientSession,
+        session: Session,
         decode: Decode,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

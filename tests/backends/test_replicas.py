@@ -5,13 +5,13 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-import aiohttp
 import pytest
 from structlog.testing import capture_logs
 
 pytest.importorskip("gguf", reason="needs the embedded or the train extra")
 
 from proxy.backends.addresses import Addresses, Resolve
+from proxy.backends.http import Session
 from proxy.backends.pool_settings import PoolSettings
 from proxy.backends.replicas import Replicas
 from proxy.backends.vllm.dialect import Vllm
@@ -279,7 +279,7 @@ async def watched(
     """The pool of a vLLM server or more, checked once."""
     dialect = Vllm(base="base", adapters_there="/adapters", end=2)
     quick = {"check_s": 0.05, "resolve_s": 0.05, "queue_s": 5} | settings
-    async with aiohttp.ClientSession() as session, asyncio.TaskGroup() as tasks:
+    async with Session(1) as session, asyncio.TaskGroup() as tasks:
         pool = Replicas(
             "local",
             PoolSettings(**quick),

@@ -36,6 +36,6 @@ class OneReplica:
 
 def alone(settings: TgiSettings | VllmSettings, vocabulary: Vocabulary) -> EngineBackend:
     """The backend of the first server that the settings name; needs a running loop."""
-    session = http.session(settings.connect_s, settings.api_key)
+    session = http.Session(settings.connect_s, settings.api_key)
     pool = OneReplica(settings.replicas[0])
     return connect.backend("local", settings, vocabulary, pool, session)

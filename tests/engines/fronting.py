@@ -86,7 +86,7 @@ async def assembled(config: Config, champions: Champions) -> AsyncIterator[str]:
     """What `proxy.app.running` makes of the settings, with what is slow to read made once."""
     local = config.backends["local"]
     assert isinstance(local, TgiSettings | VllmSettings)
-    session = http.session(local.connect_s, local.api_key)
+    session = http.Session(local.connect_s, local.api_key)
     pool = connect.pool("local", local, vocabulary(), session)
     pool.want(champions.adapters)
     backend = connect.backend("local", local, vocabulary(), pool, session)

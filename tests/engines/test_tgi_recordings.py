@@ -197,7 +197,7 @@ async def test_a_recorded_text_reaches_the_client_whole(name, spaced):
 @pytest.mark.parametrize("name", GENERATED)
 async def test_the_ids_of_a_recorded_generation_are_those_that_a_canary_is_held_against(name):
     recording = recorded(name)
-    async with replaying(Replay(recording)) as replay, http.session(1) as session:
+    async with replaying(Replay(recording)) as replay, http.Session(1) as session:
         ids = await Tgi(vocabulary(), END).greedy(session, replay.url, "dbpedia", [1, 42], 40)
 
     assert ids == [t["id"] for t in recording["details"]["tokens"]]

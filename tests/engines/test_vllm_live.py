@@ -102,7 +102,7 @@ def call_of(answered: Response) -> tuple[str, dict[str, object]]:
 @pytest.mark.parametrize("id", ["api-v1", "bookings-v1"])
 async def test_a_shipped_adapter_passes_its_canary_and_the_base_does_not(live, id):
     canary = shipped().by_id[id].canary
-    async with http.session(2) as session:
+    async with http.Session(2) as session:
         ids = await dialect().greedy(session, live.url, id, canary.prompt, AGREES)
         base = await dialect().greedy(session, live.url, None, canary.prompt, AGREES)
 
@@ -113,7 +113,7 @@ async def test_a_shipped_adapter_passes_its_canary_and_the_base_does_not(live, i
 async def test_an_adapter_that_is_not_loaded_is_missing(live):
     prompt = Prompt("Hi", vocabulary().encode("Hi"))
     asked = Generation(adapter="geo-v7", prompt=prompt, sampling=Sampling(max_tokens=4))
-    async with http.session(2) as session:
+    async with http.Session(2) as session:
         with pytest.raises(AdapterMissing):
             async for _ in dialect().generate(session, live.url, asked):
                 pass
@@ -122,7 +122,7 @@ async def test_an_adapter_that_is_not_loaded_is_missing(live):
 async def test_a_third_adapter_is_loaded_and_unloaded_while_requests_run(live, tmp_path):
     third = renamed(shipped().by_id["api-v1"], "api-v2", tmp_path)
     there = Vllm(base="base", adapters_there=str(tmp_path), end=END_ID)
-    async with fronting(live) as url, http.session(2) as session:
+    async with fronting(live) as url, http.Session(2) as session:
         asked = [asyncio.ensure_future(said(url, OSLO, WEATHER)) for _ in range(6)]
         await asyncio.sleep(0.5)
         await there.load(session, live.url, third)
@@ -143,7 +143,7 @@ async def test_a_third_adapter_is_loaded_and_unloaded_while_requests_run(live, t
 async def test_an_adapter_that_is_not_on_disk_is_not_loaded(live, tmp_path):
     missing = msgspec.structs.replace(shipped().by_id["api-v1"], path=tmp_path / "nowhere")
     asked = msgspec.structs.replace(missing.manifest, id="api-v9")
-    async with http.session(2) as session:
+    async with http.Session(2) as session:
         with pytest.raises(BackendError):
             await dialect().load(
                 session, live.url, msgspec.structs.replace(missing, manifest=asked)
@@ -190,7 +190,7 @@ async def test_a_base_model_that_must_call_writes_a_call_that_fits_the_schema(li
         sampling=Sampling(max_tokens=60),
         constraint=constraint,
     )
-    async with http.session(2) as session:
+    async with http.Session(2) as session:
         outputs = [o async for o in dialect().generate(session, live.url, asked)]
 
     (call,) = FORMATS[format].parse("".join(getattr(o, "text", "") for o in outputs)).calls
@@ -221,7 +221,7 @@ async def test_a_client_that_leaves_frees_the_engine(live):
 
 async def running_requests(live: Live, wanted: int) -> None:
     """Wait until so many requests run, as the server's own metrics say."""
-    async with http.session(2) as session:
+    async with http.Session(2) as session:
         while True:
             _, body = await http.get(session, f"{live.url}/metrics")
             lines = [x for x in body.decode().splitlines() if x.startswith("vllm:num_requests_run")]

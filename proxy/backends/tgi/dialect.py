@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from typing import Literal, Protocol
 
-import aiohttp
 import msgspec
 
 from proxy.backends import http
@@ -79,7 +78,7 @@ class Tgi:
         return chat.lacks(request) if mode == "chat" else None
 
     async def generate(
-        self, session: aiohttp.ClientSession, url: str, generation: Generation
+        self, session: http.Session, url: str, generation: Generation
     ) -> AsyncGenerator[Output, None]:
         body = {
             "inputs": self._bare(generation.prompt.text),
@@ -95,27 +94,27 @@ class Tgi:
                         return
 
     def chat(
-        self, session: aiohttp.ClientSession, url: str, conversation: Conversation
+        self, session: http.Session, url: str, conversation: Conversation
     ) -> AsyncGenerator[Output, None]:
         return _chatted(session, f"{url}/v1/chat/completions", chat.body(conversation))
 
-    async def healthy(self, session: aiohttp.ClientSession, url: str) -> bool:
+    async def healthy(self, session: http.Session, url: str) -> bool:
         return await http.is_well(session, url)
 
-    async def adapters(self, session: aiohttp.ClientSession, url: str) -> set[str] | None:
+    async def adapters(self, session: http.Session, url: str) -> set[str] | None:
         return None
 
-    async def load(self, session: aiohttp.ClientSession, url: str, adapter: Adapter) -> None:
+    async def load(self, session: http.Session, url: str, adapter: Adapter) -> None:
         raise BackendUnavailable(
             "TGI loads adapters at its start only: restart it with the new list"
         )
 
-    async def unload(self, session: aiohttp.ClientSession, url: str, adapter: str) -> None:
+    async def unload(self, session: http.Session, url: str, adapter: str) -> None:
         raise BackendUnavailable("TGI keeps its adapters until it is restarted with another list")
 
     async def greedy(
         self,
-        session: aiohttp.ClientSession,
+        session: http.Session,
         url: str,
         adapter: str | None,
         prompt: Sequence[int],
@@ -158,9 +157,7 @@ class Tgi:
         return outputs
 
 
-async def _chatted(
-    session: aiohttp.ClientSession, url: str, body: object
-) -> AsyncGenerator[Output, None]:
+async def _chatted(session: http.Session, url: str, body: object) -> AsyncGenerator[Output, None]:
     answer = ChatAnswer()
     async with http.post(session, url, body, errors.of_response) as response:
         async for content in http.contents(response):

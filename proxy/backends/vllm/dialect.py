@@ -11,7 +11,6 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import suppress
 from typing import Literal
 
-import aiohttp
 import msgspec
 
 from proxy.backends import http
@@ -80,7 +79,7 @@ class Vllm:
         return None
 
     async def generate(
-        self, session: aiohttp.ClientSession, url: str, generation: Generation
+        self, session: http.Session, url: str, generation: Generation
     ) -> AsyncGenerator[Output, None]:
         body = {
             "model": self._model(generation.adapter),
@@ -106,7 +105,7 @@ class Vllm:
             yield _ended(finish, usage)
 
     async def chat(
-        self, session: aiohttp.ClientSession, url: str, conversation: Conversation
+        self, session: http.Session, url: str, conversation: Conversation
     ) -> AsyncGenerator[Output, None]:
         strict = conversation.constrain and not self._is_sglang
         body = bodies.chat(conversation, self._model(conversation.adapter), strict)
@@ -123,10 +122,10 @@ class Vllm:
         for output in answer.end():
             yield output
 
-    async def healthy(self, session: aiohttp.ClientSession, url: str) -> bool:
+    async def healthy(self, session: http.Session, url: str) -> bool:
         return await http.is_well(session, url)
 
-    async def adapters(self, session: aiohttp.ClientSession, url: str) -> set[str] | None:
+    async def adapters(self, session: http.Session, url: str) -> set[str] | None:
         status, body = await http.get(session, f"{url}/v1/models")
         if status != 200:
             raise BackendUnavailable(f"the engine does not list its models ({status})")
@@ -136,18 +135,18 @@ class Vllm:
             raise BackendUnavailable("the engine's list of models cannot be read") from error
         return {model.id for model in models if model.parent}
 
-    async def load(self, session: aiohttp.ClientSession, url: str, adapter: Adapter) -> None:
+    async def load(self, session: http.Session, url: str, adapter: Adapter) -> None:
         path = f"{self._adapters_there}/{adapter.path.name}"
         body = {"lora_name": adapter.id, "lora_path": path}
         await _tell(session, f"{url}{self._root}/load_lora_adapter", body)
 
-    async def unload(self, session: aiohttp.ClientSession, url: str, adapter: str) -> None:
+    async def unload(self, session: http.Session, url: str, adapter: str) -> None:
         body = {"lora_name": adapter}
         await _tell(session, f"{url}{self._root}/unload_lora_adapter", body)
 
     async def greedy(
         self,
-        session: aiohttp.ClientSession,
+        session: http.Session,
         url: str,
         adapter: str | None,
         prompt: Sequence[int],
@@ -178,7 +177,7 @@ class Vllm:
         return f"{self._base}:{adapter}" if self._is_sglang else adapter
 
 
-async def _tell(session: aiohttp.ClientSession, url: str, body: object) -> None:
+async def _tell(session: http.Session, url: str, body: object) -> None:
     with suppress(errors.AlreadyDone):
         async with http.post(session, url, body, errors.of_load) as response:
             await http.read(response, http.MAX_ERROR)

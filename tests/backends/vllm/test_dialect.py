@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-import aiohttp
 import msgspec
 import pytest
 
@@ -45,8 +44,8 @@ async def engine() -> AsyncIterator[VllmStandIn]:
 
 
 @pytest.fixture
-async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    async with http.session(1) as opened:
+async def session() -> AsyncIterator[http.Session]:
+    async with http.Session(1) as opened:
         yield opened
 
 
