@@ -37,7 +37,7 @@ from proxy.metrics import Metrics
 from proxy.protocol.conversation import check_messages
 from proxy.protocol.legacy import in_the_client_s_words, modern
 from proxy.protocol.openai import ChatRequest, MalformedRequest, parse_request
-from proxy.protocol.toolcheck import check_tools, fingerprint_tools
+from proxy.protocol.toolcheck import check_tools, fingerprint_offered
 from proxy.quotas.base import Who
 from proxy.recorder import Recorder
 from proxy.recording import Recording
@@ -167,7 +167,7 @@ class Gateway:
             route=route.reason,
             request=request,
             body=inbound.body,
-            tools_fingerprint=fingerprint_tools(request.offered) if request.offered else None,
+            tools_fingerprint=fingerprint_offered(request),
             retries=retries(headers),
             drifted=inbound.facts.drifted,
             level=self.consent.level(route.domain, caller.tenant, headers, request.store),

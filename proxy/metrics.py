@@ -14,7 +14,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping
-from typing import TypeAlias
+from typing import Generic, TypeAlias, TypeVar
 
 import msgspec
 import structlog
@@ -255,13 +255,31 @@ class Metrics:
 
     # ------------------------------------------------------------ making them
 
-    def _counter(self, name: str, about: str, *labels: str) -> Counter:
-        return Counter(name, about, labels, registry=self.registry)
+    def _counter(self, name: str, about: str, *labels: str) -> _Labelled[Counter]:
+        return _Labelled(Counter(name, about, labels, registry=self.registry))
 
     def _histogram(
         self, name: str, about: str, buckets: tuple[float, ...], *labels: str
-    ) -> Histogram:
-        return Histogram(name, about, labels, registry=self.registry, buckets=buckets)
+    ) -> _Labelled[Histogram]:
+        return _Labelled(Histogram(name, about, labels, registry=self.registry, buckets=buckets))
+
+
+_Metric = TypeVar("_Metric", Counter, Histogram)
+
+
+class _Labelled(Generic[_Metric]):
+    """A metric whose children are at hand: the library checks labels anew with each look-up."""
+
+    def __init__(self, metric: _Metric) -> None:
+        self._metric: _Metric = metric
+        self._children: dict[tuple[str | int, ...], _Metric] = {}
+
+    def labels(self, *values: str | int) -> _Metric:
+        """The child with these labels; there are no more than what routes.yaml and codes allow."""
+        child = self._children.get(values)
+        if child is None:
+            child = self._children[values] = self._metric.labels(*values)
+        return child
 
 
 def _error(attempt: Attempt) -> str:

@@ -8,7 +8,8 @@ sent, unknown fields included.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, TypeAlias
+from functools import lru_cache
+from typing import Annotated, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -195,6 +196,9 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     unread: tuple[str, ...] = msgspec.field(default=(), name=" unread")
     """Names of what the body asks beside the fields above and WITHOUT_EFFECT. Made by
     `parse_request`, and overwritten there should anybody send it."""
+    tools_json: bytes = msgspec.field(default=b"", name=" tools_json")
+    """The tools as they came, where `parse_request` remembers them: what is found out about them
+    need not be found out again. Made there too."""
 
     @property
     def is_legacy(self) -> bool:
@@ -227,10 +231,56 @@ may answer without them."""
 _AT = re.compile(r"^(?P<what>.*) - at `(?P<path>[^`]+)`$", re.DOTALL)
 _decoder = msgspec.json.Decoder(ChatRequest)
 _known = WITHOUT_EFFECT | set(ChatRequest.__struct_encode_fields__)
+_raw_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_MAX_REMEMBERED = 64 * 1024
+"""Bytes of tools that are remembered, which bounds what remembering takes to 16 MiB."""
 
 
 def parse_request(body: bytes) -> ChatRequest:
-    """The request in `body`; raises MalformedRequest, with the field's path where one is known."""
+    """The request in `body`; raises MalformedRequest, with the field's path where one is known.
+
+    Clients send the same tools again and again: those are read once, and remembered.
+    """
+    try:
+        at, tools = _tools_of(body)
+        # Cut out, there is little left to read. What is wrong there is told of the whole body.
+        request = _parsed(body[:at] + b"null" + body[at + len(tools.json) :])
+    except (_NotRemembered, MalformedRequest):
+        return _parsed(body)
+    return msgspec.structs.replace(request, tools=tools.tools, tools_json=tools.json)
+
+
+class _NotRemembered(Exception):
+    """There are no tools, or too many, or they cannot be told from the rest."""
+
+
+class _Tools(NamedTuple):
+    json: bytes
+    tools: list[Tool]
+
+
+def _tools_of(body: bytes) -> tuple[int, _Tools]:
+    """Where the tools are in the body, and what they say; raises _NotRemembered."""
+    try:
+        tools = bytes(_raw_decoder.decode(body)["tools"])
+    except (KeyError, ValueError, RecursionError):
+        raise _NotRemembered from None
+    # With a quote in them they are in no string: there, it would have a backslash before it.
+    if len(tools) > _MAX_REMEMBERED or b'"' not in tools or body.count(tools) != 1:
+        raise _NotRemembered
+    return body.index(tools), _read_tools(tools)
+
+
+@lru_cache(maxsize=256)
+def _read_tools(tools: bytes) -> _Tools:
+    try:
+        strict_json.loads(tools)
+        return _Tools(tools, msgspec.json.decode(tools, type=list[Tool]))
+    except (ValueError, RecursionError):
+        raise _NotRemembered from None
+
+
+def _parsed(body: bytes) -> ChatRequest:
     fields = parse_object(body)
     try:
         request = _decoder.decode(body)
@@ -241,7 +291,7 @@ def parse_request(body: bytes) -> ChatRequest:
     unread = [name for name, value in fields.items() if name not in _known and value]
     if fields.get("modalities") == ["text"]:
         unread.remove("modalities")
-    return msgspec.structs.replace(request, unread=tuple(unread))
+    return msgspec.structs.replace(request, unread=tuple(unread), tools_json=b"")
 
 
 def parse_object(body: bytes) -> dict[str, strict_json.Json]:

@@ -45,6 +45,8 @@ Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | Non
 _NO_PARAMETERS = b'{"type":"object","additionalProperties":false}'
 _CACHED_BYTES = 64 * 1024
 """Larger schemas are compiled anew each time, which bounds the cache's memory."""
+_REMEMBERED = 256
+"""Lists of tools that need not be checked again; `parse_request` bounds their size."""
 _PATTERNS = jsonschema_rs.FancyRegexOptions(backtrack_limit=100_000, size_limit=1024 * 1024)
 """A pattern comes from a client: its time and memory have limits. Chosen: some milliseconds."""
 
@@ -174,8 +176,21 @@ def check_tools(request: ChatRequest) -> None:
     That is a schema of a tool or of `response_format` that is none, or that refers to something
     outside of itself, and a second tool of the same name.
     """
+    if request.tools_json:
+        _check_remembered(request.tools_json)
+    else:
+        _check_tools(request.tools or ())
+    _check_response_format(request)
+
+
+@functools.lru_cache(maxsize=_REMEMBERED)
+def _check_remembered(tools: bytes) -> None:
+    _check_tools(msgspec.json.decode(tools, type=list[Tool]))
+
+
+def _check_tools(tools: Sequence[Tool]) -> None:
     names: set[str] = set()
-    for index, tool in enumerate(request.tools or ()):
+    for index, tool in enumerate(tools):
         name = _name(tool)
         if name in names:
             path = f"$.tools[{index}].{tool.type}.name"
@@ -184,7 +199,6 @@ def check_tools(request: ChatRequest) -> None:
         if tool.function is not None:
             path = f"$.tools[{index}].function.parameters"
             _check_schema(_schema(tool.function), bool(tool.function.strict), path)
-    _check_response_format(request)
 
 
 def _check_response_format(request: ChatRequest) -> None:
@@ -229,6 +243,20 @@ def fingerprint(function: Function) -> str:
     MalformedRequest when the parameters are no JSON object.
     """
     return _fingerprint(function.name, _schema(function))
+
+
+def fingerprint_offered(request: ChatRequest) -> str | None:
+    """`fingerprint_tools` of what a request offers; None where that is nothing."""
+    if request.tools_json:
+        return _fingerprint_remembered(request.tools_json)
+    return fingerprint_tools(request.offered) if request.offered else None
+
+
+@functools.lru_cache(maxsize=_REMEMBERED)
+def _fingerprint_remembered(tools: bytes) -> str | None:
+    offered = [tool.function for tool in msgspec.json.decode(tools, type=list[Tool])]
+    functions = [function for function in offered if function is not None]
+    return fingerprint_tools(functions) if functions else None
 
 
 def fingerprint_tools(functions: Iterable[Function]) -> str:
