@@ -42,6 +42,10 @@ from proxy.welcome import welcome
 
 log = structlog.get_logger(__name__)
 
+_COLLECT_AFTER = 20_000
+"""Objects that are made, and not freed, until the collector looks for cycles: some 10 MiB of them.
+Chosen: at Python's 700 it looks at every second request, and finds next to nothing."""
+
 Command = Callable[[argparse.Namespace], int]
 
 _EPILOG = """\
@@ -191,6 +195,7 @@ async def _until_stopped(path: Path, host: str, bound: socket.socket) -> None:
         # What start-up made stays; without this the collector walks over it again and again.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(_COLLECT_AFTER)
         server = Server(
             proxies,
             grace_s=settings.limits.grace_s,
