@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import msgspec
+from cachetools import LRUCache
 
 from proxy.protocol.recognise import HINTS, PERSONAL, SECRETS, Finder, known
 
@@ -34,6 +35,9 @@ _PERSONAL_HINT = re.compile(r"@|\d(?:\D{0,3}\d){5}")
 _SHORT = 256
 """Characters of a text that is remembered when it is clean: most are names and schemas, which come
 again with every request."""
+_MAX_TOOLS = 64 * 1024
+_REMEMBERED_TOOLS = 128
+"""Lists of tools of at most _MAX_TOOLS bytes each: 8 MiB in all."""
 _SECRET_FIELDS = re.compile(
     r"pass(word|wd|phrase)|(client_)?secret|(x_)?api_?key|(access|refresh|id|auth)_token"
     r"|(proxy_)?authorization|(private|secret|access)_key|(set_)?cookie"
@@ -82,6 +86,8 @@ class Redactor:
         self._personal: Mapping[str, Finder] = {name: PERSONAL[name] for name in personal}
         hints = [HINTS, *map(re.escape, known_secrets)]
         self._secret_hint = re.compile("|".join(hints))
+        self.clean_tools: LRUCache[tuple[bytes, int], bool] = LRUCache(_REMEMBERED_TOOLS)
+        """Lists of tools, as JSON, in which nothing was found."""
         self._is_clean = functools.lru_cache(maxsize=4096)(self._has_no_hint)
 
     @functools.cached_property
@@ -138,7 +144,19 @@ class _Walk:
     def _field(self, key: str, value: object, depth: int) -> object:
         if isinstance(value, str) and value and _is_secret(key) and not _is_pseudonym(value):
             return self._names.name("secret", value)
+        if key == "tools" and isinstance(value, list):
+            return self._tools(value, depth)
         return self.value(value, depth)
+
+    def _tools(self, tools: list[object], depth: int) -> object:
+        """Clean ones are looked through once: they come again with every request."""
+        written = msgspec.json.encode(tools)
+        if (written, depth) in self._redactor.clean_tools:
+            return tools
+        cleaned = self.value(tools, depth)
+        if cleaned == tools and len(written) <= _MAX_TOOLS:
+            self._redactor.clean_tools[written, depth] = True
+        return cleaned
 
     def _number(self, value: int) -> object:
         """A number that is a card's, for instance, becomes a text."""
