@@ -56,6 +56,7 @@ from proxy.responding import Responder
 from proxy.rollout import Rollouts
 from proxy.routing import Routes
 from proxy.shadow import Shadows
+from proxy.siblings import Siblings
 from proxy.sinks.segments import SegmentSink
 
 if TYPE_CHECKING:
@@ -93,11 +94,15 @@ class Proxy(NamedTuple):
 
 @asynccontextmanager
 async def running(
-    config: Config, used: MemoryLedger | None = None, live: Live | None = None
+    config: Config,
+    used: MemoryLedger | None = None,
+    live: Live | None = None,
+    siblings: Siblings | None = None,
 ) -> AsyncIterator[Proxy]:
     """Everything, up and running; leaving writes what is left to record, then closes the engines.
 
-    `used`: what callers have used so far; `live`: what starts a successor when settings change.
+    `used`: what callers have used so far; `live`: what starts a successor when settings change;
+    `siblings`: the other workers, if there are several.
 
     Raises CannotStart when something that routes.yaml asks for is missing or broken. A background
     task that dies cancels the body and takes the process with it, so that it is started anew.
@@ -124,6 +129,7 @@ async def running(
             auth=auth,
             limits=limits,
             live=live,
+            siblings=siblings,
         )
         rollouts.is_over = proxy.draining
         traced = await stack.enter_async_context(_traced(config, proxy.app))
@@ -143,6 +149,7 @@ def assemble(
     auth: Authenticator | None = None,
     limits: Limits | None = None,
     live: Live | None = None,
+    siblings: Siblings | None = None,
 ) -> Proxy:
     """The proxy around backends that are there already; /ready tells `details` besides.
 
@@ -154,13 +161,17 @@ def assemble(
     draining = Draining()
     ready = Ready(catalog.backends, config.domains, draining, details, recorder, shadows, auth)
     gateway = _gateway(config, catalog, recorder, shadows, auth, limits)
-    page = _metrics_page(config, gateway, pools or {}, shadows)
+    page = _metrics_page(config, gateway, pools or {}, shadows, siblings)
     app = _app(config, gateway, ready, page, live)
     return Proxy(app, draining, gateway.metrics)
 
 
 def _metrics_page(
-    config: Config, gateway: Gateway, pools: Mapping[str, Pool], shadows: Shadows | None
+    config: Config,
+    gateway: Gateway,
+    pools: Mapping[str, Pool],
+    shadows: Shadows | None,
+    siblings: Siblings | None,
 ) -> MetricsPage:
     gauges = Gauges(
         catalog=gateway.catalog,
@@ -170,7 +181,8 @@ def _metrics_page(
         pools=pools,
         shadows=shadows,
     )
-    return MetricsPage(gateway.metrics, gauges, gateway.auth, is_public=config.metrics.public)
+    public = config.metrics.public
+    return MetricsPage(gateway.metrics, gauges, gateway.auth, is_public=public, siblings=siblings)
 
 
 def shadowing(config: Config, catalog: Catalog, recorder: Recorder | None) -> Shadows | None:
