@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -46,14 +47,32 @@ async def serving(directory: Path, cloud: ScriptedCloud) -> AsyncIterator[tuple[
         while not (line := (await process.stdout.readline()).decode()).startswith("base_url"):
             assert line, "the proxy did not start"
         url = line.split()[1]
-        async with asyncio.timeout(30):
-            while (await send("GET", f"{url.removesuffix('/v1')}/metrics")).status != 200:
-                await asyncio.sleep(0.05)
+        await until(partial(both_tell, url))
         yield url, process.pid
     finally:
         if process.returncode is None:
             process.terminate()
         await process.wait()
+
+
+async def until(holds: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(30):
+        while True:
+            if await holds():
+                return
+            await asyncio.sleep(0.05)
+
+
+async def both_tell(url: str) -> bool:
+    return (await send("GET", f"{url.removesuffix('/v1')}/metrics")).status == 200
+
+
+def children(process: int) -> list[int]:
+    return [int(id) for id in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+def has_ended(process: int) -> bool:
+    return not Path(f"/proc/{process}").exists()
 
 
 @pytest.fixture
@@ -85,13 +104,11 @@ async def test_counters_of_both_add_up_and_each_keeps_its_part_of_the_record(
 
 
 async def test_a_worker_that_ends_takes_all_with_it(tmp_path: Path, cloud: ScriptedCloud) -> None:
-    async with serving(tmp_path, cloud) as (url, process):
-        children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
-        os.kill(int(children[0]), signal.SIGKILL)
+    async with serving(tmp_path, cloud) as (_, process):
+        first, second = await asyncio.to_thread(children, process)
+        os.kill(first, signal.SIGKILL)
 
-        async with asyncio.timeout(20):
-            while Path(f"/proc/{children[1]}").exists():
-                await asyncio.sleep(0.05)
+        await until(partial(asyncio.to_thread, has_ended, second))
 
 
 @asynccontextmanager
@@ -135,6 +152,7 @@ async def test_a_real_prometheus_counts_what_the_client_counted(
         async with prometheus(tmp_path, target, unused_tcp_port) as asks:
             query = "sum(headrace_requests_total)"
 
-            async with asyncio.timeout(30):
-                while f'"{REQUESTS}"'.encode() not in await asks(query):
-                    await asyncio.sleep(0.1)
+            async def has_counted_all() -> bool:
+                return f'"{REQUESTS}"'.encode() in await asks(query)
+
+            await until(has_counted_all)
