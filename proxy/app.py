@@ -56,6 +56,7 @@ from proxy.responding import Responder
 from proxy.rollout import Place, Rollouts
 from proxy.routing import Domain, Routes
 from proxy.shadow import Shadows
+from proxy.siblings import Siblings
 from proxy.sinks.segments import SegmentSink
 
 if TYPE_CHECKING:
@@ -97,11 +98,12 @@ async def running(
     used: MemoryLedger | None = None,
     live: Live | None = None,
     metrics: Metrics | None = None,
+    siblings: Siblings | None = None,
 ) -> AsyncIterator[Proxy]:
     """Everything, up and running; leaving writes what is left to record, then closes the engines.
 
     `used`: what callers have used so far, `metrics`: what was counted; `live`: what starts a
-    successor when settings change.
+    successor when settings change; `siblings`: the other workers, if there are several.
 
     Raises CannotStart when something that routes.yaml asks for is missing or broken. A background
     task that dies cancels the body and takes the process with it, so that it is started anew.
@@ -129,6 +131,7 @@ async def running(
             limits=limits,
             live=live,
             metrics=metrics,
+            siblings=siblings,
         )
         rollouts.is_over = proxy.draining
         traced = await stack.enter_async_context(_traced(config, proxy.app))
@@ -149,6 +152,7 @@ def assemble(
     limits: Limits | None = None,
     live: Live | None = None,
     metrics: Metrics | None = None,
+    siblings: Siblings | None = None,
 ) -> Proxy:
     """The proxy around backends that are there already; /ready tells `details` besides.
 
@@ -162,13 +166,17 @@ def assemble(
     metrics = metrics or Metrics({})
     metrics.know(_providers(config))
     gateway = _gateway(config, catalog, recorder, shadows, auth, limits, metrics)
-    page = _metrics_page(config, gateway, pools or {}, shadows)
+    page = _metrics_page(config, gateway, pools or {}, shadows, siblings)
     app = _app(config, gateway, ready, page, live)
     return Proxy(app, draining, gateway.metrics)
 
 
 def _metrics_page(
-    config: Config, gateway: Gateway, pools: Mapping[str, Pool], shadows: Shadows | None
+    config: Config,
+    gateway: Gateway,
+    pools: Mapping[str, Pool],
+    shadows: Shadows | None,
+    siblings: Siblings | None,
 ) -> MetricsPage:
     gauges = Gauges(
         catalog=gateway.catalog,
@@ -178,7 +186,8 @@ def _metrics_page(
         pools=pools,
         shadows=shadows,
     )
-    return MetricsPage(gateway.metrics, gauges, gateway.auth, is_public=config.metrics.public)
+    public = config.metrics.public
+    return MetricsPage(gateway.metrics, gauges, gateway.auth, is_public=public, siblings=siblings)
 
 
 def shadowing(config: Config, catalog: Catalog, recorder: Recorder | None) -> Shadows | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 
-from prometheus_client import CollectorRegistry, Metric
+from prometheus_client import Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 from starlette.types import Receive, Scope, Send
@@ -15,6 +15,7 @@ from proxy.endpoints import send_bytes
 from proxy.errors import Forbidden
 from proxy.gauges import Gauges
 from proxy.metrics import Metrics
+from proxy.siblings import Siblings
 
 
 class MetricsPage:
@@ -25,34 +26,48 @@ class MetricsPage:
     """
 
     def __init__(
-        self, metrics: Metrics, gauges: Gauges, auth: Authenticator, *, is_public: bool
+        self,
+        metrics: Metrics,
+        gauges: Gauges,
+        auth: Authenticator,
+        *,
+        is_public: bool,
+        siblings: Siblings | None = None,
     ) -> None:
+        """`siblings`: the other workers, whose numbers are told too."""
         self._metrics = metrics
         self._gauges = gauges
         self._auth = auth
         self._is_public = is_public
+        self._siblings = siblings
+        if siblings is not None:
+            siblings.collect = self._own
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
         if not self._is_public and not self._auth.authenticate(headers).is_admin:
             raise Forbidden("only a key with `admin: true` may read /metrics; see `metrics.public`")
-        accepted = headers.get(b"accept", b"").decode("latin-1")
-        content, kind = await asyncio.to_thread(self._page, self._gauges.read(), accepted)
+        encode, kind = choose_encoder(headers.get(b"accept", b"").decode("latin-1"))
+        content = await asyncio.to_thread(encode, _Collected(await self._metrics_of_all()))
         await send_bytes(send, content, {"content-type": kind})
 
-    def _page(self, state: Sequence[Metric], accepted: str) -> tuple[bytes, str]:
+    async def _metrics_of_all(self) -> Sequence[Metric]:
+        return await (self._own() if self._siblings is None else self._siblings.all_metrics())
+
+    async def _own(self) -> Sequence[Metric]:
+        state = self._gauges.read()
+        return await asyncio.to_thread(self._with_counters, state)
+
+    def _with_counters(self, state: Sequence[Metric]) -> list[Metric]:
         self._metrics.drain()
-        encode, kind = choose_encoder(accepted)
-        return encode(_All(self._metrics.registry, state)), kind
+        return [*self._metrics.registry.collect(), *state]
 
 
-class _All(Collector):
+class _Collected(Collector):
     """Counters and state as one."""
 
-    def __init__(self, registry: CollectorRegistry, state: Sequence[Metric]) -> None:
-        self._registry = registry
-        self._state = state
+    def __init__(self, metrics: Sequence[Metric]) -> None:
+        self._metrics = metrics
 
     def collect(self) -> Iterator[Metric]:
-        yield from self._registry.collect()
-        yield from self._state
+        yield from self._metrics

@@ -14,6 +14,7 @@ from proxy.backends.plain_http import Answer, Broken, ConnectTimedOut, PlainClie
 
 Serve: TypeAlias = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi"
+CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
 @asynccontextmanager
@@ -91,14 +92,14 @@ async def test_what_is_asked_arrives_and_the_answer_comes_back(client: PlainClie
 @pytest.mark.parametrize(
     ("said", "body"),
     [
-        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n", b"hi"),
-        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2;x=y\r\nhi\r\n0\r\nt: 1\r\n\r\n", b"hi"),
+        (CHUNKED + b"2\r\nhi\r\n0\r\n\r\n", b"hi"),
+        (CHUNKED + b"2;x=y\r\nhi\r\n0\r\nt: 1\r\n\r\n", b"hi"),
         (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Hints\r\nx: y\r\n\r\n" + OK, b"hi"),
         (b"HTTP/1.1 204 No Content\r\n\r\n", b""),
         (b"HTTP/1.1 304 Not Modified\r\ncontent-length: 99\r\n\r\n", b""),
         (b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", b""),
     ],
-)  # fmt: skip
+)
 async def test_an_answer_ends_where_the_standard_says_and_the_connection_stays(
     client: PlainClient, said: bytes, body: bytes
 ) -> None:
@@ -119,9 +120,9 @@ async def test_an_answer_without_a_length_ends_with_its_connection(client: Plain
         b"",
         b"HTTP/1.1 200 OK\r\ncontent-le",
         b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nhi",
-        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n",
-        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\nhi\r\n0\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nffffffffffffffffff\r\nhi\r\n",
+        CHUNKED + b"2\r\nhi\r\n",
+        CHUNKED + b"zz\r\nhi\r\n0\r\n\r\n",
+        CHUNKED + b"ffffffffffffffffff\r\nhi\r\n",
         b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\nhi",
         b"HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\nhi",

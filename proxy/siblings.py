@@ -1,0 +1,155 @@
+"""Workers of one proxy, which share a port: whoever is asked for the numbers asks the others.
+
+Each tells its own to whoever connects to its socket, in a directory that no other user can enter.
+Counters and histograms add up; of what is so now, some adds up, and of the rest the largest counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+import msgspec
+from prometheus_client import Metric
+
+from proxy.errors import ProxyError
+
+PLACE = "HEADRACE_WORKER"
+"""Environment variable that makes a process a worker: what `Place` holds, with commas between."""
+_TIMEOUT_S = 2.0
+"""Seconds that the others have. Chosen: they read what is in memory."""
+_MOST = 64 * 1024 * 1024
+"""Bytes that one may tell."""
+_SUMMED = frozenset({
+    "headrace_in_flight", "headrace_record_waiting", "headrace_replica_in_flight",
+    "headrace_shadow_waiting", "process_open_fds", "process_resident_memory_bytes",
+    "process_virtual_memory_bytes",
+})  # fmt: skip
+"""Gauges that add up over workers."""
+
+_Told: TypeAlias = list[tuple[str, str, str, list[tuple[str, dict[str, str], float]]]]
+_decoder = msgspec.msgpack.Decoder(_Told)
+
+
+class Unheard(ProxyError):
+    """A worker did not tell its numbers: without them, counters would seem to go back."""
+
+    status = 503
+    type = "server_error"
+    code = "worker_unheard"
+
+
+class Place(NamedTuple):
+    """Which worker this process is."""
+
+    number: int
+    among: int
+    listening: int
+    """File descriptor of the socket that all of them accept from."""
+    directory: Path
+
+    @classmethod
+    def found(cls) -> Place | None:
+        """From the environment; None where this process is no worker."""
+        said = os.environ.get(PLACE)
+        if said is None:
+            return None
+        number, among, listening, directory = said.split(",", 3)
+        return cls(int(number), int(among), int(listening), Path(directory))
+
+    def __str__(self) -> str:
+        return f"{self.number},{self.among},{self.listening},{self.directory}"
+
+
+class Siblings:
+    """The other workers. `collect` gives this one's numbers, and is set by whoever has them."""
+
+    def __init__(self, place: Place) -> None:
+        self.collect: Callable[[], Awaitable[Sequence[Metric]]]
+        self._place = place
+
+    @asynccontextmanager
+    async def telling(self) -> AsyncIterator[None]:
+        """Tell the others, for as long as the context lasts."""
+        path = self._path(self._place.number)
+        async with await asyncio.start_unix_server(self._tell, path):
+            yield
+
+    async def all_metrics(self) -> list[Metric]:
+        """Everybody's numbers, added up; raises Unheard."""
+        others = [n for n in range(self._place.among) if n != self._place.number]
+        try:
+            async with asyncio.timeout(_TIMEOUT_S):
+                told = await asyncio.gather(*(self._ask(number) for number in others))
+        except (OSError, TimeoutError, ValueError) as error:
+            raise Unheard("a worker of this proxy does not tell its numbers; ask again") from error
+        return merged([await self.collect(), *told])
+
+    async def _ask(self, number: int) -> list[Metric]:
+        reader, writer = await asyncio.open_unix_connection(self._path(number))
+        try:
+            said = bytearray()
+            while piece := await reader.read(1024 * 1024):
+                said += piece
+                if len(said) > _MOST:
+                    raise ValueError(f"worker {number} tells more than {_MOST} bytes")
+            return _read(bytes(said))
+        finally:
+            writer.close()
+
+    async def _tell(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            writer.write(_written(await self.collect()))
+            await writer.drain()
+        except ConnectionError:
+            pass  # Whoever asked has had enough.
+        finally:
+            writer.close()
+
+    def _path(self, number: int) -> Path:
+        return self._place.directory / f"{number}.socket"
+
+
+def merged(told: Iterable[Sequence[Metric]]) -> list[Metric]:
+    """The metrics of several workers as those of one."""
+    families: dict[str, Metric] = {}
+    values: dict[str, dict[tuple[str, tuple[tuple[str, str], ...]], float]] = {}
+    for metrics in told:
+        for metric in metrics:
+            families.setdefault(metric.name, metric)
+            of_name = values.setdefault(metric.name, {})
+            adds_up = metric.type != "gauge" or metric.name in _SUMMED
+            for sample in metric.samples:
+                key = (sample.name, tuple(sorted(sample.labels.items())))
+                former = of_name.get(key, 0.0)
+                of_name[key] = former + sample.value if adds_up else max(former, sample.value)
+    return [_family(families[name], of_name) for name, of_name in values.items()]
+
+
+def _family(like: Metric, values: dict[tuple[str, tuple[tuple[str, str], ...]], float]) -> Metric:
+    family = Metric(like.name, like.documentation, like.type)
+    for (name, labels), value in values.items():
+        family.add_sample(name, dict(labels), value)
+    return family
+
+
+def _written(metrics: Iterable[Metric]) -> bytes:
+    told = [
+        (m.name, m.documentation, m.type, [(s.name, s.labels, float(s.value)) for s in m.samples])
+        for m in metrics
+    ]
+    return msgspec.msgpack.encode(told)
+
+
+def _read(said: bytes) -> list[Metric]:
+    metrics = []
+    for name, about, kind, samples in _decoder.decode(said):
+        metric = Metric(name, about, kind)
+        for sample in samples:
+            metric.add_sample(*sample)
+        metrics.append(metric)
+    return metrics
