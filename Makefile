@@ -64,10 +64,11 @@ CATEGORIES ?= live_relevance,live_parallel,live_simple
 test-bfcl: train-setup .venv-bfcl/.ready
 	@$(BIN)/python scripts/bfcl_command.py --categories $(CATEGORIES)
 
-.venv-bfcl/.ready: scripts/bfcl-command.txt $(LOCKS)/bfcl.txt
+.venv-bfcl/.ready: $(LOCKS)/bfcl-command.txt $(LOCKS)/bfcl.txt
 	@echo "installing bfcl-eval's command …"
 	@$(PYTHON) -m venv .venv-bfcl
-	@.venv-bfcl/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@.venv-bfcl/bin/python -m pip install --quiet --disable-pip-version-check \
+		--require-hashes --no-deps -r $<
 	@.venv-bfcl/bin/python -m pip install --quiet --require-hashes --no-deps -r $(LOCKS)/bfcl.txt
 	@touch $@
 

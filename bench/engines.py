@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
+from gguf import GGUFReader
 from openai import APIStatusError, AsyncOpenAI, omit
 
 from bench.embedded import questions, wire
@@ -166,7 +167,8 @@ def vllm(python: Path, scratch: Path) -> Iterator[Engine]:
     (folder / "tokenizer.json").write_text(base.tokenizer.to_str())
     about = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>"}
     (folder / "tokenizer_config.json").write_bytes(msgspec.json.encode(about))
-    (folder / "template.jinja").write_text(_CHATML)
+    template = GGUFReader(base.gguf).get_field("tokenizer.chat_template").contents()
+    (folder / "template.jinja").write_text(template)
     port = _free_port()
     command = [
         *(str(python), "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)),
@@ -195,12 +197,6 @@ def llamacpp(python: Path, scratch: Path) -> Iterator[Engine]:
     command = [str(python), str(ROOT / "bench" / "llamacpp.py"), *model]
     with _running(command, {}, scratch / "llamacpp.log", f"http://127.0.0.1:{port}"):
         yield Engine(f"http://127.0.0.1:{port}/v1", "base")
-
-
-_CHATML = (
-    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
-    "{% endfor %}<|im_start|>assistant\n"
-)
 
 
 @contextmanager

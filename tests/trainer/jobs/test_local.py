@@ -73,13 +73,15 @@ def test_one_slot_takes_one_job_after_the_other(tmp_path):
 
 def test_a_card_that_another_command_uses_is_left_alone(tmp_path):
     jobs = [job(tmp_path, name, ALONE, tmp_path / "taken") for name in "ab"]
+    told: list[str] = []
     (tmp_path / "locks").mkdir()
     with (tmp_path / "locks" / "cpu-0.lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
 
-        codes = queue(tmp_path, *jobs).run(groups(slots([], 2), 1))
+        codes = Queue(jobs, told.append, tmp_path / "locks").run(groups(slots([], 2), 1))
 
     assert codes == {"a": 0, "b": 0}
+    assert told[::2] == ["a: on cpu-1", "b: on cpu-1"]
 
 
 def test_a_job_knows_its_card(tmp_path):
