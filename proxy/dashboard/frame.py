@@ -6,6 +6,7 @@ not look at it, and the policy of the page runs no script and no style that is n
 
 from __future__ import annotations
 
+import json
 import unicodedata
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -93,6 +94,13 @@ def _visible(letter: str) -> str:
     if letter in _KEPT or unicodedata.category(letter) not in ("Cc", "Cf", "Cs", "Co"):
         return letter
     return f"⟨U+{ord(letter):04X}⟩"
+
+
+def escaped(text: str) -> str:
+    """JSON whose invisible letters are written as `\\u202e`: the same, and to be seen."""
+    return "".join(
+        letter if _visible(letter) == letter else json.dumps(letter)[1:-1] for letter in text
+    )
 
 
 def count(number: float) -> str:

@@ -7,11 +7,13 @@ import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import msgspec
+
 from proxy.catalog import Catalog
 from proxy.config import Config
 from proxy.dashboard import bundles, runs
 from proxy.dashboard.entrance import Visitor
-from proxy.dashboard.frame import Frame
+from proxy.dashboard.frame import Frame, escaped
 from proxy.dashboard.live import Lookout
 from proxy.dashboard.questions import (
     Agreements,
@@ -239,5 +241,11 @@ def _draft(seen: Seen) -> str:
     calls = next(
         (side.calls for side in sides if not side.is_shadow), sides[0].calls if sides else []
     )
-    lines = [f'{{"name": "{one.name}", "arguments": {one.arguments}}}' for one in calls]
+    lines = [
+        f'{{"name": {_json(one.name)}, "arguments": {escaped(one.arguments)}}}' for one in calls
+    ]
     return "[" + ",\n ".join(lines) + "]" if lines else ""
+
+
+def _json(text: str) -> str:
+    return escaped(msgspec.json.encode(text).decode())

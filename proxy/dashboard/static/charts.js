@@ -53,13 +53,16 @@
     chart.lines.forEach((line, n) => {
       sums.push(line.values.map((value, at) => value + (n ? sums[n - 1][at] : 0)));
     });
+    // Once more at the end, so that the last slot has a width, too.
+    const ended = (values) => [...values, values.at(-1)];
+    const end = 2 * chart.at.at(-1) - chart.at.at(-2);
     const order = chart.lines.map((_, n) => n).reverse();
     return {
-      data: [chart.at, ...order.map((n) => sums[n])],
+      data: [[...chart.at, end], ...order.map((n) => ended(sums[n]))],
       series: order.map((n) => ({
         label: chart.lines[n].name, stroke: tone(n), fill: tone(n), width: 1, points: { show: false },
         paths: uPlot.paths.stepped({ align: 1 }),
-        value: (_, v, __, at) => (at == null ? "–" : told(unit, chart.lines[n].values[at])),
+        value: (_, v, __, at) => (at == null ? "–" : told(unit, ended(chart.lines[n].values)[at])),
       })),
       bands: [],
     };
