@@ -7,8 +7,9 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCKS := scripts/locks
 VLLM := .venv-vllm
+FRONT_END := scripts/front_end
 
-.PHONY: serve test check demo setup train-setup test-setup clients-setup train lock clean
+.PHONY: serve test check demo setup train-setup test-setup clients-setup train lock clean front-end
 .PHONY: test-long test-engines test-litellm test-clients test-deploy test-statistics test-report test-pages
 .PHONY: test-gate test-bfcl result-docs result-structured
 .PHONY: bench-record bench-shadow bench-dedupe bench-trainer
@@ -45,8 +46,9 @@ test-report: test-setup
 	@HEADRACE_CONVERSATIONS=300 PATH="$(CURDIR)/$(BIN):$$PATH" \
 		$(BIN)/python -m pytest tests/e2e/test_report.py
 
-# Pages in the system's Chromium (Debian: apt-get install chromium); screenshots in build/pages.
-test-pages: test-setup
+# Pages in the system's Chromium (Debian: apt-get install chromium); screenshots in build/pages. axe,
+# which looks for what keeps people out, comes from npm.
+test-pages: test-setup $(FRONT_END)/node_modules/.installed
 	@$(PIP) 'playwright>=1.65'
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m browser -rs
 
@@ -186,8 +188,17 @@ $(NODE)/node_modules/.installed: $(NODE)/package-lock.json
 	@npm ci --prefix $(NODE) --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
 
+$(FRONT_END)/node_modules/.installed: $(FRONT_END)/package-lock.json
+	@npm ci --prefix $(FRONT_END) --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
+# Copies htmx and uPlot into the dashboard, as the lock has them.
+front-end:
+	@scripts/vendor_front_end
+
 lock: train-setup
 	@scripts/lock
 
 clean:
-	rm -rf $(VENV) .venv-litellm .venv-bfcl .venv-clients .venv-clients-openai2 $(NODE)/node_modules build *.egg-info
+	rm -rf $(VENV) .venv-litellm .venv-bfcl .venv-clients .venv-clients-openai2 $(NODE)/node_modules \
+		$(FRONT_END)/node_modules build *.egg-info

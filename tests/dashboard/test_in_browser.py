@@ -7,27 +7,20 @@ test-pages` fetches it. Screenshots are kept in build/pages.
 
 from __future__ import annotations
 
-import asyncio
-import threading
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-import msgspec
 import pytest
 
-from proxy.config import load
-from proxy.dashboard import live
 from proxy.protocol import segments
 from proxy.protocol.exchange import Exchange
 from proxy.protocol.feedback import Feedback
 from tests.dashboard import test_runs
-from tests.dashboard.visiting import ADMIN, HOSTILE, KEYS, home, with_past
-from tests.scripted import KEPT, ScriptedCloud, answer, completion, reachable
-from tests.serving import serving
-from tests.wire import send
+from tests.dashboard.visiting import ADMIN, HOSTILE, home, with_past
 
 pytest.importorskip("openvino_genai", reason="needs the embedded extra")
 pytestmark = pytest.mark.browser
@@ -37,101 +30,24 @@ SHOTS = ROOT / "build" / "pages"
 AXE = ROOT / "scripts" / "front_end" / "node_modules" / "axe-core" / "axe.min.js"
 WIDTHS = (400, 1280, 1920)
 SCHEMES = ("light", "dark")
-TOOL = {
-    "type": "function",
-    "function": {
-        "name": "find",
-        "parameters": {
-            "type": "object",
-            "properties": {"city": {"type": "string"}},
-            "required": ["city"],
-        },
-    },
-}
-ROUTES = """
-version: 1
-models: [gpt-4o]
-backends:
-  azure: {{kind: openai, base_url: '{cloud}'}}
-  local: {{kind: embedded, base_model: smollm2-135m-instruct, adapters: '{adapters}'}}
-domains:
-  geo: {{plan: [azure], tools: [find], shadow: {{to: local, share: 1, deadline_s: 600}}}}
-  api: {{plan: [local, azure]}}
-defaults: {{tools: geo, chat: api}}
-record: {{directory: record, sync_s: 0.05}}
-dashboard: {{runs: runs, read_timeout_s: 300, cache_s: 1}}
-{keys}
-"""
 
 
 class Served:
-    """A proxy in a thread with an event loop of its own, and where it is."""
+    """A proxy in a process of its own (tests/dashboard/served.py)."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
         self.directory = directory
-        self.url = ""
-        self._loop = asyncio.new_event_loop()
-        self._up = threading.Event()
-        self._over = asyncio.Event()
-        self._thread = threading.Thread(target=self._loop.run_until_complete, args=[self._run()])
-
-    def __enter__(self) -> Served:
-        self._thread.start()
-        assert self._up.wait(600)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._over.set)
-        self._thread.join()
-
-    async def _run(self) -> None:
-        async with _busy(self.directory) as url:
-            self.url = url
-            self._up.set()
-            await self._over.wait()
+        # What it logs comes before.
+        lines = (line.strip() for line in process.stdout)
+        self.url = next((line for line in lines if line.startswith("http://")), "")
+        assert self.url, "the proxy did not start"
 
     @property
     def records(self) -> list[Any]:
         """What is on the disk."""
         paths = segments.segments(self.directory / "record")
         return [record for path in paths for record in segments.read_segment(path)]
-
-
-@asynccontextmanager
-async def _busy(directory: Path) -> AsyncIterator[str]:
-    """A proxy that has answered a few requests, one of them in a hostile way, each with a shadow."""
-    call = {"name": "find", "arguments": msgspec.json.encode({"city": HOSTILE}).decode()}
-    calls = [{"id": "call_1", "type": "function", "function": call}]
-    said = completion({"role": "assistant", "content": None, "tool_calls": calls}, "tool_calls")
-    cloud = ScriptedCloud()
-    for number in range(4):
-        cloud.plays(answer(said | {"id": f"chatcmpl-{number}"}, KEPT))
-    async with reachable(cloud):
-        keys = KEYS.replace("name: app", "name: app, models: [gpt-4o]")
-        text = ROUTES.format(cloud=cloud.base_url, adapters=ROOT / "adapters", keys=keys)
-        (directory / "routes.yaml").write_text(text)
-        async with serving(load(directory / "routes.yaml")) as url:
-            for number in range(4):
-                await _ask(url, f"Find {number} {HOSTILE}", [TOOL])
-            await _shadowed(url, 4)
-            yield url
-
-
-async def _ask(url: str, question: str, tools: list[object]) -> None:
-    body = {"model": "gpt-4o", "messages": [{"role": "user", "content": question}], "tools": tools}
-    headers = {"authorization": f"Bearer {ADMIN}"}
-    answered = await send("POST", f"{url}/chat/completions", msgspec.json.encode(body), headers)
-    assert answered.status == 200
-
-
-async def _shadowed(url: str, count: int) -> None:
-    async with asyncio.timeout(600):
-        while True:
-            headers = {"authorization": f"Bearer {ADMIN}"}
-            ready = await send("GET", url.replace("/v1", "/ready"), headers=headers)
-            if sum(ready.json["shadows"]["geo"]["outcomes"].values()) >= count:
-                return
-            await asyncio.sleep(0.2)
 
 
 @pytest.fixture(scope="module")
@@ -149,10 +65,12 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         adapter="geo-v8",
         cause=HOSTILE,
     )
-    former, live.LOOK_S = live.LOOK_S, 0.5
-    with Served(directory) as served:
-        yield served
-    live.LOOK_S = former
+    command = [sys.executable, "-m", "tests.dashboard.served", str(directory)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, cwd=ROOT) as process:
+        yield Served(directory, process)
+        # It stops when nobody holds its standard input any more; what it says then is not read.
+        process.communicate()
 
 
 class Watched:
