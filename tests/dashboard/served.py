@@ -38,9 +38,11 @@ version: 1
 models: [gpt-4o]
 backends:
   azure: {{kind: openai, base_url: '{cloud}'}}
-  local: {{kind: embedded, base_model: smollm2-135m-instruct, adapters: '{adapters}'}}
+  second: {{kind: openai, base_url: '{cloud}'}}
+  local:
+    {{kind: embedded, base_model: smollm2-135m-instruct, adapters: '{adapters}', preload: false}}
 domains:
-  geo: {{plan: [azure], tools: [find], shadow: {{to: local, share: 1, deadline_s: 600}}}}
+  geo: {{plan: [azure], tools: [find], shadow: {{to: second, share: 1}}}}
   api: {{plan: [local, azure]}}
 defaults: {{tools: geo, chat: api}}
 record: {{directory: record, sync_s: 0.05}}
@@ -56,7 +58,7 @@ async def busy(directory: Path) -> AsyncIterator[str]:
     calls = [{"id": "call_1", "type": "function", "function": call}]
     said = completion({"role": "assistant", "content": None, "tool_calls": calls}, "tool_calls")
     cloud = ScriptedCloud()
-    for number in range(4):
+    for number in range(8):
         cloud.plays(answer(said | {"id": f"chatcmpl-{number}"}, KEPT))
     async with reachable(cloud):
         text = ROUTES.format(cloud=cloud.base_url, adapters=ROOT / "adapters", keys=KEYS)

@@ -1,7 +1,7 @@
 """The dashboard in a real browser: every page, at three widths, light and dark, without complaint.
 
-A real proxy with a record on the disk: a scripted cloud answers, the embedded model is asked in its
-shadow, and what a model said is hostile. axe looks at each page; it is no dependency, `make
+A real proxy with a record on the disk and shipped adapters; a scripted cloud answers, and is asked
+again in its own shadow. What it says is hostile. axe looks at each page; it is no dependency, `make
 test-pages` fetches it. Screenshots are kept in build/pages.
 """
 
@@ -117,7 +117,7 @@ def storage(browser: Any, served: Served) -> Any:
     return state
 
 
-EVIL = "/exchange?" + urlencode({"id": "chatcmpl-0", "tenant": "ops"})
+EVIL = "/exchange?" + urlencode({"id": "evil", "tenant": "acme"})
 PAGES = {
     "overview": "?hours=720",
     "agreement": "/agreement",
