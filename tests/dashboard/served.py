@@ -46,7 +46,7 @@ domains:
   api: {{plan: [local, azure]}}
 defaults: {{tools: geo, chat: api}}
 record: {{directory: record, sync_s: 0.05}}
-dashboard: {{runs: runs, read_timeout_s: 300, cache_s: 1}}
+dashboard: {{runs: runs, read_timeout_s: 300, cache_s: 2}}
 {keys}
 """
 

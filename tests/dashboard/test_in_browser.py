@@ -163,7 +163,7 @@ def _settle(page: Any, name: str) -> None:
     if name == "overview":
         page.wait_for_selector("#traffic table")
         page.wait_for_selector("#savings > :not([role=status])")
-        page.wait_for_function("document.querySelectorAll('.chart canvas').length === 3")
+        page.locator(".chart canvas").nth(2).wait_for()
     if name == "agreement":
         page.wait_for_selector(".chart canvas")
 
@@ -174,7 +174,7 @@ def test_correction_is_found_in_the_record(browser: Any, served: Served, storage
     page = watched.page
     page.goto(home(served.url) + "/exchanges")
     page.get_by_label("Text or id").fill("Find 1")
-    page.wait_for_function("document.querySelectorAll('#list tbody tr').length === 1")
+    page.locator("#list tbody tr").nth(1).wait_for(state="detached")
     page.locator("#list tbody a").click()
     page.get_by_label("Calls").fill('[{"name": "find", "arguments": {"city": 7}}]')
     page.get_by_role("button", name="Keep the correction").click()
@@ -186,10 +186,8 @@ def test_correction_is_found_in_the_record(browser: Any, served: Served, storage
     page.get_by_label("Comment").fill(HOSTILE)
     page.get_by_role("button", name="Keep the comment").click()
     page.get_by_text("Taken: feedback-").wait_for()
-    page.wait_for_function(
-        "async () => (await (await fetch(location.href)).text()).includes('comment</p>')"
-    )
-    page.reload()
+    while page.locator(".judgement").count() < 2:
+        page.reload()
     judged = page.locator(".judgement").all_inner_texts()
     context.close()
 
