@@ -10,8 +10,9 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCKS := scripts/locks
 VLLM := .venv-vllm
 GATEWAYS := bench/gateways/node
+FRONT_END := scripts/front_end
 
-.PHONY: serve test check demo setup train-setup test-setup clients-setup train lock clean
+.PHONY: serve test check demo setup train-setup test-setup clients-setup train lock clean front-end
 .PHONY: test-long test-engines test-litellm test-clients test-deploy test-statistics test-report test-pages
 .PHONY: test-gate test-bfcl result-docs result-structured
 .PHONY: test-training test-export harden fuzz chaos soak overload interleavings coverage mutants
@@ -49,8 +50,9 @@ test-report: test-setup
 	@HEADRACE_CONVERSATIONS=300 PATH="$(CURDIR)/$(BIN):$$PATH" \
 		$(BIN)/python -m pytest tests/e2e/test_report.py
 
-# Pages in the system's Chromium (Debian: apt-get install chromium); screenshots in build/pages.
-test-pages: test-setup
+# Pages in the system's Chromium (Debian: apt-get install chromium); screenshots in build/pages. axe,
+# which looks for what keeps people out, comes from npm.
+test-pages: test-setup $(FRONT_END)/node_modules/.installed
 	@$(PIP) 'playwright>=1.65'
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m browser -rs
 
@@ -278,9 +280,17 @@ $(NODE)/node_modules/.installed: $(NODE)/package-lock.json
 	@npm ci --prefix $(NODE) --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
 
+$(FRONT_END)/node_modules/.installed: $(FRONT_END)/package-lock.json
+	@npm ci --prefix $(FRONT_END) --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
+# Copies htmx and uPlot into the dashboard, as the lock has them.
+front-end:
+	@scripts/vendor_front_end
+
 lock: train-setup
 	@scripts/lock
 
 clean:
-	rm -rf $(VENV) .venv-litellm .venv-litellm-proxy .venv-peers .venv-bfcl .venv-llamacpp $(VLLM) .venv-clients \\
-		.venv-clients-openai2 $(NODE)/node_modules $(GATEWAYS)/node_modules build *.egg-info
+	rm -rf $(VENV) .venv-litellm .venv-litellm-proxy .venv-peers .venv-bfcl .venv-llamacpp $(VLLM) .venv-clients \
+		.venv-clients-openai2 $(NODE)/node_modules $(GATEWAYS)/node_modules $(FRONT_END)/node_modules build *.egg-info

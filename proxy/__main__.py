@@ -1,4 +1,4 @@
-"""headrace: serve, check, keys, routes, record, report, plan-gpu, fetch, completion.
+"""headrace: serve, check, keys, routes, record, report, top, plan-gpu, fetch, completion.
 
 Exit codes: 0 done · 1 something is broken · 2 the command line or the settings cannot be followed.
 `report ab` says with others what it found (report.verdict).
@@ -28,6 +28,7 @@ from proxy import (
     record_commands,
     report_commands,
     routes_commands,
+    top,
     workers,
 )
 from proxy.app import Proxy, running
@@ -103,6 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     record_commands.add_to(commands, _add)
     report_commands.add_to(commands, _add)
     keys_commands.add_to(commands, _add)
+    top.add_to(commands)
     _add_completion(commands, parser)
     add_examples(parser, EXAMPLES)
     return parser

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp
@@ -27,6 +27,7 @@ from proxy.catalog import Catalog
 from proxy.config import Config, first_local
 from proxy.consent import Consent
 from proxy.counting import Counting
+from proxy.dashboard.site import Dashboard
 from proxy.endpoints.admin import Explain, Reload
 from proxy.endpoints.azure import AzurePaths
 from proxy.endpoints.feedback import GiveFeedback
@@ -59,10 +60,6 @@ from proxy.shadow import Shadows
 from proxy.siblings import Siblings
 from proxy.sinks.segments import SegmentSink
 
-if TYPE_CHECKING:
-    pass
-
-
 _MIB = 1024 * 1024
 
 
@@ -86,6 +83,7 @@ class Proxy(NamedTuple):
     app: ASGIApp
     draining: Draining
     metrics: Metrics
+    dashboard: Dashboard | None = None
 
     def begin_draining(self) -> None:
         """No new requests, please; and no new champions."""
@@ -137,6 +135,8 @@ async def running(
         traced = await stack.enter_async_context(_traced(config, proxy.app))
         proxy = proxy._replace(app=traced)
         await stack.enter_async_context(beside(proxy.metrics.run(), "metrics"))
+        if proxy.dashboard is not None:
+            await stack.enter_async_context(beside(proxy.dashboard.run(), "dashboard"))
         yield proxy
 
 
@@ -166,28 +166,26 @@ def assemble(
     metrics = metrics or Metrics({})
     metrics.know(_providers(config))
     gateway = _gateway(config, catalog, recorder, shadows, auth, limits, metrics)
-    page = _metrics_page(config, gateway, pools or {}, shadows, siblings)
-    app = _app(config, gateway, ready, page, live)
-    return Proxy(app, draining, gateway.metrics)
-
-
-def _metrics_page(
-    config: Config,
-    gateway: Gateway,
-    pools: Mapping[str, Pool],
-    shadows: Shadows | None,
-    siblings: Siblings | None,
-) -> MetricsPage:
     gauges = Gauges(
-        catalog=gateway.catalog,
+        catalog=catalog,
         domains=config.domains,
-        limits=gateway.limits,
-        recorder=gateway.recorder,
-        pools=pools,
+        limits=limits,
+        recorder=recorder,
+        pools=pools or {},
         shadows=shadows,
     )
-    public = config.metrics.public
-    return MetricsPage(gateway.metrics, gauges, gateway.auth, is_public=public, siblings=siblings)
+    page = MetricsPage(metrics, gauges, auth, is_public=config.metrics.public, siblings=siblings)
+    dashboard = _dashboard(config, gateway, gauges)
+    app = _app(config, gateway, ready, page, dashboard, live)
+    return Proxy(app, draining, metrics, dashboard)
+
+
+def _dashboard(config: Config, gateway: Gateway, gauges: Gauges) -> Dashboard | None:
+    if not config.dashboard.enabled:
+        return None
+    return Dashboard(
+        config, gateway.catalog, gateway.auth, gateway.recorder, gateway.metrics, gauges
+    )
 
 
 def shadowing(config: Config, catalog: Catalog, recorder: Recorder | None) -> Shadows | None:
@@ -229,7 +227,12 @@ def _details(fleet: Fleet, rollouts: Rollouts, live: Live | None) -> dict[str, o
 
 
 def _app(
-    config: Config, gateway: Gateway, ready: Ready, page: MetricsPage, live: Live | None
+    config: Config,
+    gateway: Gateway,
+    ready: Ready,
+    page: MetricsPage,
+    dashboard: Dashboard | None,
+    live: Live | None,
 ) -> ASGIApp:
     models = Models(config.models, gateway.auth, int(time.time()))
     passage = Passage(gateway)
@@ -242,7 +245,7 @@ def _app(
             Route("/health", Health(), methods=["GET"]),
             Route("/ready", ready, methods=["GET"]),
             Route("/startup", Startup(ready), methods=["GET"]),
-            *_for_operators(config, gateway, live),
+            *_for_operators(config, gateway, dashboard, live),
             Route("/metrics", page, methods=["GET"]),
             Route("/v1/{path:path}", PassThrough(passage, gateway.auth, config.limits)),
         ],
@@ -269,12 +272,17 @@ async def _traced(config: Config, app: ASGIApp) -> AsyncIterator[ASGIApp]:
         await asyncio.to_thread(tracing.close)
 
 
-def _for_operators(config: Config, gateway: Gateway, live: Live | None) -> Iterator[Route]:
+def _for_operators(
+    config: Config, gateway: Gateway, dashboard: Dashboard | None, live: Live | None
+) -> Iterator[Route]:
     reload = Reload(gateway.auth, None if live is None else live.reload)
     max_body = int(config.limits.max_body_mib * _MIB)
     explain = Explain(gateway.auth, gateway.routes, gateway.catalog, max_body)
     yield Route("/admin/reload", reload, methods=["POST"])
     yield Route("/admin/explain", explain, methods=["POST"])
+    if dashboard is not None:
+        yield Route("/dashboard", dashboard, methods=["GET"])
+        yield Route("/dashboard/{path:path}", dashboard, methods=["GET", "POST"])
 
 
 def _posted(config: Config, gateway: Gateway, passage: Passage) -> Iterator[Route]:

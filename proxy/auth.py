@@ -83,6 +83,11 @@ class Authenticator:
         self._known: dict[bytes, tuple[Key, Caller]] = {}
         self.know(keys)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether no key is needed: then everybody is ANONYMOUS."""
+        return self._is_open
+
     def know(self, keys: Iterable[Key]) -> None:
         """From now on these are the keys."""
         self._known = {self._blinded(key.digest): (key, self._holder(key)) for key in keys}
@@ -103,6 +108,15 @@ class Authenticator:
         if found is None:
             raise Unauthenticated("the API key is not known here")
         return found
+
+    def holder(self, is_meant: Callable[[bytes], bool]) -> Caller | None:
+        """The caller whose key has the digest that is meant; None where there is none, or none any
+        more. For sessions that began with a key."""
+        now = self._now()
+        for key, caller in self._known.values():
+            if is_meant(key.digest) and not key.is_over(now):
+                return caller
+        return None
 
     def _by_key(self, presented: bytes) -> Caller | None:
         given = digest(presented)

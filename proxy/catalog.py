@@ -172,6 +172,11 @@ class Catalog:
         """What a backend that has adapters answers with now."""
         return self._champions[backend]
 
+    @property
+    def adapters(self) -> dict[str, Mapping[str, Adapter]]:
+        """Backend → id → each sound bundle that it has, of the backends that have adapters."""
+        return {name: champions.by_id for name, champions in self._champions.items()}
+
     def plan(self, route: Route, request: ChatRequest, who: str = "") -> Plan:
         """The route's backends that can serve the request, in order.
 

@@ -27,6 +27,7 @@ from proxy.backends.settings import (
     EmbeddedSettings,
 )
 from proxy.comparison import Shadow
+from proxy.dashboard_settings import DashboardSettings
 from proxy.errors import BadConfig
 from proxy.limits import LimitSettings
 from proxy.metrics import MetricsSettings
@@ -62,6 +63,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Whether responses say in `x-headrace-…` headers who answered and why. Default true."""
     metrics: MetricsSettings = MetricsSettings()
     """Who may read /metrics."""
+    dashboard: DashboardSettings = DashboardSettings()
+    """The pages for operators."""
     tracing: TracingSettings | None = None
     """Where spans of requests and attempts are sent. Default none: nothing is traced."""
     limits: LimitSettings = LimitSettings()
@@ -196,14 +199,25 @@ def _anchored(config: Config, directory: Path) -> Config:
     record = config.record and _anchored_record(config.record, directory)
     auth = _anchored_auth(config.auth, directory)
     defaults = _anchored_defaults(config.defaults, directory)
+    dashboard = _anchored_dashboard(config.dashboard, directory)
     return msgspec.structs.replace(
-        config, backends=backends, record=record, auth=auth, defaults=defaults
+        config,
+        backends=backends,
+        record=record,
+        auth=auth,
+        defaults=defaults,
+        dashboard=dashboard,
     )
 
 
 def _anchored_auth(settings: AuthSettings, directory: Path) -> AuthSettings:
     file = settings.file and directory / settings.file.expanduser()
     return msgspec.structs.replace(settings, file=file)
+
+
+def _anchored_dashboard(settings: DashboardSettings, directory: Path) -> DashboardSettings:
+    runs = settings.runs and directory / settings.runs.expanduser()
+    return msgspec.structs.replace(settings, runs=runs)
 
 
 def _anchored_defaults(defaults: Defaults, directory: Path) -> Defaults:

@@ -165,25 +165,14 @@ def _costs(options: argparse.Namespace) -> int:
 
 def _billed(options: argparse.Namespace, settings: Config) -> Bill:
     from proxy.record import query
-    from proxy.report import costs
-    from proxy.report.reading import AtHome
+    from proxy.report import reading
 
-    scope = _scope(options)
+    local, prices = _local(settings), _prices(settings)
     with _told(), query.opened(_shelf(settings)) as connection:
-        since = options.since or AtHome(connection, scope, _local(settings)).first()
-        if since is None:
-            raise CannotStart("no request was answered at home yet: there is nothing to reckon")
-        home = AtHome(connection, msgspec.structs.replace(scope, since=since), _local(settings))
-        return costs.bill(
-            home.answered(),
-            home.twice(),
-            home.paid(),
-            _prices(settings),
-            settings.costs,
-            since=since,
-            until=scope.until,
-            part=home.part(),
-        )
+        found = reading.billed(connection, _scope(options), local, prices, settings.costs)
+    if found is None:
+        raise CannotStart("no request was answered at home yet: there is nothing to reckon")
+    return found
 
 
 # ---------------------------------------------------------------- what all need

@@ -77,6 +77,21 @@ def test_key_stops_working_when_it_says_so():
         auth.authenticate(bearer(KEY))
 
 
+def test_holder_of_a_digest_is_known_for_as_long_as_the_key_works():
+    end = datetime(2026, 1, 1, tzinfo=UTC)
+    now = [end.timestamp() - 1]
+    key = Key(key=KEY, name="ann", expires=end)
+    auth = Authenticator([key], now=lambda: now[0])
+
+    held = auth.holder(lambda digest: digest == key.digest)
+    nobody = auth.holder(lambda digest: False)
+    now[0] += 1
+
+    assert held is not None and held.name == "ann"
+    assert nobody is None
+    assert auth.holder(lambda digest: digest == key.digest) is None
+
+
 def test_scopes_are_the_key_s():
     auth = Authenticator([Key(key=KEY, domains=["a"], models=["m"], admin=True)])
 

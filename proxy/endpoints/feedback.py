@@ -64,17 +64,28 @@ class GiveFeedback:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
         caller = caller_of(scope, self._auth)
-        if self._recorder is None:
-            raise NotFound("nothing is recorded here, and so there is nothing to judge")
+        recorder = recorder_of(self._recorder)
         try:
             feedback = parse(await read_json(headers, receive, MAX_BODY), caller)
         except ClientGone:
             return
-        if self._recorder.is_durable:
-            await self._recorder.keep(feedback)
-        elif not self._recorder.put(feedback):
-            raise RecordUnavailable("the record cannot keep up; send the feedback again later")
+        await keep(feedback, recorder)
         await send_json(send, _Taken(feedback.id))
+
+
+def recorder_of(recorder: Recorder | None) -> Recorder:
+    """The recorder; raises NotFound where there is none."""
+    if recorder is None:
+        raise NotFound("nothing is recorded here, and so there is nothing to judge")
+    return recorder
+
+
+async def keep(feedback: Feedback, recorder: Recorder) -> None:
+    """Append it to the record; raises RecordUnavailable."""
+    if recorder.is_durable:
+        await recorder.keep(feedback)
+    elif not recorder.put(feedback):
+        raise RecordUnavailable("the record cannot keep up; send the feedback again later")
 
 
 def parse(body: bytes, caller: Caller) -> Feedback:

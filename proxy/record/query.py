@@ -12,8 +12,10 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import duckdb
+import msgspec
 import pyarrow as pa
 import pyarrow.dataset
 
@@ -26,6 +28,8 @@ from proxy.record.shelf import Shelf
 MEMORY = "1GB"
 """Memory of DuckDB, above which it uses the disk. Chosen: fits beside a proxy."""
 _BATCH = 1024
+
+_Kind = TypeVar("_Kind")
 
 _VIEWS = """
 CREATE VIEW exchanges AS SELECT * FROM all_exchanges WHERE id NOT IN (SELECT id FROM erased);
@@ -73,15 +77,18 @@ class Result:
 
 
 @contextmanager
-def opened(shelf: Shelf) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection that sees the record's tables; segments are read when it is opened."""
+def opened(shelf: Shelf, since: float = 0.0) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection that sees the record's tables; segments are read when it is opened.
+
+    `since` (seconds since the epoch): what is older may be missing, and costs little.
+    """
     with tempfile.TemporaryDirectory(prefix="headrace-") as scratch:
-        fresh = _from_segments(shelf, Path(scratch))
+        fresh = _from_segments(shelf, Path(scratch), since)
         connection = duckdb.connect(":memory:", config=_CONFIG)
         try:
             connection.execute(f"SET temp_directory = '{scratch}/spill'")
             for kind in SCHEMAS:
-                connection.register(f"all_{kind}", _both(shelf, kind, fresh))
+                connection.register(f"all_{kind}", _both(shelf, kind, fresh, since))
             connection.register("erased", pa.table({"id": pa.array(shelf.erased, pa.string())}))
             connection.execute(_VIEWS)
             connection.execute("SET enable_external_access = false; SET lock_configuration = true")
@@ -111,19 +118,32 @@ def run(
         return Result(connection.sql(sql, params=values).to_arrow_reader(_BATCH))
 
 
-def _from_segments(shelf: Shelf, scratch: Path) -> list[str]:
-    """Parquet files of what the segments hold, for as long as the connection lasts."""
+def typed(
+    connection: duckdb.DuckDBPyConnection, sql: str, values: Mapping[str, object], kind: type[_Kind]
+) -> list[_Kind]:
+    """What one SELECT finds, as structs whose fields are its columns; raises BadQuery."""
+    found = run(connection, sql, values)
+    rows = (row for batch in found.batches() for row in batch)
+    return [msgspec.convert(dict(zip(found.columns, row, strict=True)), kind) for row in rows]
+
+
+def _from_segments(shelf: Shelf, scratch: Path, since: float) -> list[str]:
+    """Parquet files of what the segments hold, for as long as the connection lasts.
+
+    A segment that was last written to before `since` holds nothing that began after it.
+    """
     parts = Partitions(scratch, "segments", shelf.rows)
     with parts:
         for path in journal.counting(shelf.directory):
-            parts.add(shelf.records(path))
+            if path.stat().st_mtime >= since:
+                parts.add(shelf.records(path))
     return [str(scratch / file) for file in parts.files]
 
 
-def _both(shelf: Shelf, kind: str, fresh: list[str]) -> pa.dataset.Dataset:
+def _both(shelf: Shelf, kind: str, fresh: list[str], since: float) -> pa.dataset.Dataset:
     here = [path for path in fresh if f"/{kind}/" in path and path.endswith(SUFFIX)]
     local = pyarrow.dataset.dataset(here, schema=SCHEMAS[kind], format="parquet")
-    return pyarrow.dataset.dataset([shelf.dataset(kind), local])
+    return pyarrow.dataset.dataset([shelf.dataset(kind, since), local])
 
 
 @contextmanager

@@ -63,19 +63,21 @@ class Shelf:
             if about not in self.erased:
                 yield record
 
-    def files(self, kind: str) -> list[str]:
-        """Paths of the archive's Parquet files of one kind that count, by date."""
+    def files(self, kind: str, since: float = 0.0) -> list[str]:
+        """Paths of the archive's Parquet files of one kind that count, by date; of days that ended
+        before `since` (seconds since the epoch) there are none among them."""
         job = journal.read(self.directory)
+        first = f"{kind}/date={datetime.fromtimestamp(since, UTC):%Y-%m-%d}"
         return [
             path
             for path in self.archive.paths(kind)
-            if path.startswith(f"{kind}/") and journal.counts(path, job)
+            if path.startswith(f"{kind}/") and path >= first and journal.counts(path, job)
         ]
 
-    def dataset(self, kind: str) -> pa.dataset.Dataset:
-        """The archive's rows of one kind, as PyArrow sees them."""
+    def dataset(self, kind: str, since: float = 0.0) -> pa.dataset.Dataset:
+        """The archive's rows of one kind, as PyArrow sees them; `since` as in `files`."""
         filesystem, prefix = self.archive.reading()
-        paths = [prefix + path for path in self.files(kind)]
+        paths = [prefix + path for path in self.files(kind, since)]
         return pyarrow.dataset.dataset(
             paths, schema=SCHEMAS[kind], filesystem=filesystem, format="parquet"
         )

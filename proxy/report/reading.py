@@ -13,11 +13,13 @@ import pyarrow.compute as pc
 from proxy.protocol.exchange import Exchange
 from proxy.protocol.feedback import Feedback
 from proxy.protocol.parquet import Rows
+from proxy.protocol.prices import PriceTable
 from proxy.protocol.shadowed import Shadowed
 from proxy.record import query
 from proxy.report.ab import Scope
-from proxy.report.costs import Answered, Paid, Twice
+from proxy.report.costs import Answered, Bill, Paid, Twice, bill
 from proxy.report.pairs import Contest, Paired
+from proxy.report.settings import CostSettings
 from proxy.report.trials import Assigned
 
 _Kind = TypeVar("_Kind")
@@ -182,17 +184,40 @@ class AtHome:
         return self._one(_PART) or 0.0
 
     def _one(self, sql: str) -> float | None:
-        ((found,),) = (row for batch in self._run(sql).batches() for row in batch)
-        return msgspec.convert(found, float | None)
+        found = query.run(self._connection, sql, self._used(sql))
+        ((value,),) = (row for batch in found.batches() for row in batch)
+        return msgspec.convert(value, float | None)
 
     def _rows(self, sql: str, kind: type[_Kind]) -> list[_Kind]:
-        found = self._run(sql)
-        rows = (row for batch in found.batches() for row in batch)
-        return [msgspec.convert(dict(zip(found.columns, row, strict=True)), kind) for row in rows]
+        return query.typed(self._connection, sql, self._used(sql), kind)
 
-    def _run(self, sql: str) -> query.Result:
-        used = {name: value for name, value in self._values.items() if f"${name}" in sql}
-        return query.run(self._connection, sql, used)
+    def _used(self, sql: str) -> Mapping[str, object]:
+        return {name: value for name, value in self._values.items() if f"${name}" in sql}
+
+
+def billed(
+    connection: duckdb.DuckDBPyConnection,
+    scope: Scope,
+    local: Sequence[str],
+    prices: PriceTable,
+    settings: CostSettings | None,
+) -> Bill | None:
+    """The costs since the scope's beginning, or, where that is 0, since home first answered; None
+    where it never did."""
+    since = scope.since or AtHome(connection, scope, local).first()
+    if since is None:
+        return None
+    home = AtHome(connection, msgspec.structs.replace(scope, since=since), local)
+    return bill(
+        home.answered(),
+        home.twice(),
+        home.paid(),
+        prices,
+        settings,
+        since=since,
+        until=scope.until,
+        part=home.part(),
+    )
 
 
 def _values(scope: Scope) -> Mapping[str, object]:

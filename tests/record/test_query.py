@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from proxy.record.erase import Choice, erase
 from proxy.record.query import BadQuery
 from proxy.record.shelf import Shelf
 from tests.record.buckets import Bucket
-from tests.record.examples import exchange, feedback, result, shadowed, shelf, write
+from tests.record.examples import DAY, NOW, exchange, feedback, result, shadowed, shelf, write
 
 
 @pytest.fixture
@@ -144,3 +145,18 @@ def test_assignment_is_a_column(tmp_path: Path):
     sql = "SELECT id, assigned FROM exchanges ORDER BY 1"
 
     assert rows(shelf(tmp_path), sql) == [("a", "split:azure"), ("b", None)]
+
+
+def test_old_segments_and_days_are_left_out(tmp_path: Path):
+    write(tmp_path, exchange("archived"), exchange("later", started_at=NOW + 5 * DAY))
+    compact(shelf(tmp_path), Retention())
+    old = write(tmp_path, exchange("old"))
+    os.utime(old, (NOW, NOW))
+    write(tmp_path, exchange("fresh", started_at=NOW + 5 * DAY))
+
+    with query.opened(shelf(tmp_path), NOW + 2 * DAY) as connection:
+        found = query.run(connection, "SELECT id FROM exchanges ORDER BY id")
+        ids = [row for batch in found.batches() for row in batch]
+
+    assert ids == [("fresh",), ("later",)]
+    assert len(rows(shelf(tmp_path), "SELECT id FROM exchanges")) == 4

@@ -1,0 +1,138 @@
+"""How pages are made and sent: templates that escape everything, and headers that allow little.
+
+What models and clients said is hostile. It is escaped, its invisible letters are shown, htmx does
+not look at it, and the policy of the page runs no script and no style that is not a file of ours.
+"""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+import msgspec
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.types import Send
+
+from proxy.endpoints import send_bytes
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:;"
+    " connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "content-security-policy": POLICY,
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    # Not no-referrer: with that, browsers send forms with the origin `null`.
+    "referrer-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=()",
+}
+PRIVATE = {**HEADERS, "cache-control": "no-store"}
+"""Headers of whatever says something of the traffic."""
+_HTML = "text/html; charset=utf-8"
+_KEPT = "\n\t"
+_DASH = "–"
+
+
+class Frame:
+    """Fills templates. Made once."""
+
+    def __init__(self, stamps: Mapping[str, str]) -> None:
+        """`stamps`: of the static files."""
+        self._templates = Environment(
+            loader=PackageLoader("proxy.dashboard"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._templates.filters.update(
+            shown=shown,
+            json=lambda value: msgspec.json.encode(value).decode(),
+            count=count,
+            rate=rate,
+            share=share,
+            seconds=seconds,
+            dollars=dollars,
+            moment=moment,
+            words=lambda code: str(code).replace("_", " "),
+        )
+        self._templates.globals.update(version=version("headrace"), stamps=stamps)
+
+    def part(self, template: str, **values: object) -> bytes:
+        """The HTML of a part of a page, with these values, all of them escaped."""
+        return self._templates.get_template(template).render(**values).encode()
+
+    def page(
+        self, template: str, visitor: object = None, token: str = "", **values: object
+    ) -> bytes:
+        """A whole page; `token` is what its forms carry."""
+        return self.part(template, visitor=visitor, token=token, **values)
+
+
+async def send_page(
+    send: Send, content: bytes, status: int = 200, headers: Mapping[str, str] | None = None
+) -> None:
+    """Send HTML."""
+    await send_bytes(send, content, {"content-type": _HTML, **PRIVATE, **(headers or {})}, status)
+
+
+# ---------------------------------------------------------------- values as people read them
+
+
+def shown(text: object) -> str:
+    """A text whose invisible letters, those that turn the direction included, are named."""
+    return "".join(_visible(letter) for letter in str(text))
+
+
+def _visible(letter: str) -> str:
+    if letter in _KEPT or unicodedata.category(letter) not in ("Cc", "Cf", "Cs", "Co"):
+        return letter
+    return f"⟨U+{ord(letter):04X}⟩"
+
+
+def escaped(text: str) -> str:
+    """JSON whose invisible letters are written as `\\u202e`: the same, and to be seen."""
+    return "".join(
+        letter if _visible(letter) == letter else json.dumps(letter)[1:-1] for letter in text
+    )
+
+
+def count(number: float) -> str:
+    """A number with thin spaces between thousands."""
+    return f"{number:,.0f}".replace(",", "\u202f")
+
+
+def rate(number: float) -> str:
+    """So many a second."""
+    return f"{number:.1f}" if number >= 0.05 or number == 0 else f"{number:.3f}"
+
+
+def share(number: float | None) -> str:
+    """Percent; a dash where there is nothing to tell."""
+    return _DASH if number is None else f"{100 * number:.1f} %"
+
+
+def seconds(number: float | None) -> str:
+    """Milliseconds or seconds."""
+    if number is None:
+        return _DASH
+    return f"{1000 * number:.0f} ms" if number < 1 else f"{number:.2f} s"
+
+
+def dollars(number: float | None) -> str:
+    """An amount; small ones with four digits."""
+    if number is None:
+        return _DASH
+    sign = "-" if number < 0 else ""
+    return f"{sign}${abs(number):,.{4 if 0 < abs(number) < 0.1 else 2}f}"
+
+
+def moment(at: float) -> str:
+    """Date and time, UTC."""
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S}"
