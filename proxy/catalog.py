@@ -155,14 +155,28 @@ class Catalog:
             raise BackendUnavailable(f"the domain {route.domain!r} has no backend")
         if not able:
             raise _unsupported(lacks)
+        first = lacks[route.plan[0]]
+        passed_over = None if first is None else f"unsupported_{first}"
+        if vacant := self._vacant(route, able):
+            passed_over = passed_over or ("no_champion" if able[0] in vacant else None)
+            able = [name for name in able if name not in vacant]
         able, assigned = self._split(route, able, request, who)
         candidates = [
             Candidate(self.backends[name], self.champion(name, route.domain)) for name in able
         ]
-        first = lacks[route.plan[0]]
-        passed_over = None if first is None else f"unsupported_{first}"
         plan = self._with_canary(Plan(candidates, passed_over, assigned=assigned), route, who)
         return _watching_drift(plan, route.policy.drift, request)
+
+    def _vacant(self, route: Route, able: list[str]) -> set[str]:
+        """The backends that wait for a champion; none where nobody else could answer."""
+        if route.policy.without_champion == "base":
+            return set()
+        vacant = {
+            name
+            for name in able
+            if name in self._champions and self.champion(name, route.domain) is None
+        }
+        return vacant if len(vacant) < len(able) else set()
 
     def _split(
         self, route: Route, able: list[str], request: ChatRequest, who: str

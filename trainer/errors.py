@@ -9,6 +9,7 @@ TrainerError
 ├── PreflightError     rows that would train something else than what is meant
 ├── TrainingError      a run that went wrong
 ├── Stopped            a run that was asked to stop, and can go on
+├── CostError          a calculation that lacks a figure
 ├── GateError          a verdict that cannot be given, or is not one to act upon
 └── JudgeError         a judge that cannot be asked, or does not count
 """
@@ -48,6 +49,10 @@ class PreflightError(TrainerError):
 
 
 class TrainingError(TrainerError):
+    pass
+
+
+class CostError(TrainerError):
     pass
 
 

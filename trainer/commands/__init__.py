@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from trainer.commands import (
     convert,
+    costs,
     dataset,
     evaluate,
     gate,
@@ -20,6 +21,6 @@ from trainer.commands import (
 
 COMMANDS = (
     *(rows, label, recipe, dataset, preflight, train),
-    *(evaluate, judge, gate, report, promote, convert, router),
+    *(evaluate, judge, gate, report, promote, convert, router, costs),
 )
 """In the order of their use, as the help shows them."""

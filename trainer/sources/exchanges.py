@@ -47,8 +47,8 @@ class ExchangesSource:
         self._skips = skips
 
     def rows(self) -> Iterator[Row]:
-        with _translated(self._settings.directory):
-            shelf = _open(self._settings, self._skips)
+        with translated(self._settings.directory):
+            shelf = open_shelf(self._settings, self._skips)
             told = _Told(shelf, self._is_wanted)
             seen: Counter[_Key] = Counter()
             for exchange in shelf.exchanges():
@@ -58,10 +58,7 @@ class ExchangesSource:
                         yield row
 
     def _is_wanted(self, exchange: Exchange) -> bool:
-        given = self._settings
-        return any(fnmatch.fnmatchcase(exchange.tenant, glob) for glob in given.tenants) and any(
-            fnmatch.fnmatchcase(exchange.domain, glob) for glob in given.domains
-        )
+        return wanted(exchange, self._settings)
 
     def _is_counted(self, exchange: Exchange) -> bool:
         """Whether it is wanted and can be a row; that it cannot is told."""
@@ -115,6 +112,13 @@ class ExchangesSource:
 
 
 # ---------------------------------------------------------------- which exchanges
+
+
+def wanted(exchange: Exchange, settings: ExchangesSettings) -> bool:
+    """Whether it is of one of the tenants and domains."""
+    return any(fnmatch.fnmatchcase(exchange.tenant, glob) for glob in settings.tenants) and any(
+        fnmatch.fnmatchcase(exchange.domain, glob) for glob in settings.domains
+    )
 
 
 def _unusable(exchange: Exchange) -> str | None:
@@ -242,7 +246,9 @@ def _differ(one: Answer, other: Answer) -> bool:
 # ---------------------------------------------------------------- opening
 
 
-def _open(settings: ExchangesSettings, skips: Skips) -> Shelf:
+def open_shelf(settings: ExchangesSettings, skips: Skips) -> Shelf:
+    """The record, for reading; bytes of it that are no record are told to `skips`. Raises
+    SourceError."""
     try:
         from proxy.record.archive import open_archive
         from proxy.record.shelf import Shelf
@@ -273,7 +279,8 @@ def _record(settings: ExchangesSettings, directory: Path) -> RecordSettings:
 
 
 @contextmanager
-def _translated(directory: str) -> Iterator[None]:
+def translated(directory: str) -> Iterator[None]:
+    """Reading the record raises SourceError."""
     try:
         yield
     except (CannotStart, SealError, OSError) as error:
