@@ -23,8 +23,8 @@ from rich.console import Console
 from rich.table import Table
 
 from trainer import recipe, sources
-from trainer.commands.shared import RECIPES
 from trainer.curate.build import passing
+from trainer.recipe import RECIPES
 from trainer.rows import Row
 from trainer.sources.base import Skips
 

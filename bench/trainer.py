@@ -29,12 +29,12 @@ from trl import SFTConfig, SFTTrainer
 from proxy.protocol.base_model import BaseModel
 from trainer import dataset, pipeline, registry
 from trainer.batches import Size, steps
-from trainer.commands.shared import find_recipe
 from trainer.engines import base_weights
 from trainer.engines.loss import cross_entropy
 from trainer.engines.optimizer import Optimizer
 from trainer.engines.peft import lora_config
 from trainer.recipe import Recipe, TrainingSettings
+from trainer.recipe import find as find_recipe
 from trainer.rows import Row
 from trainer.sources.base import Skips
 from trainer.tokens import Encoder, Example

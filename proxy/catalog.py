@@ -16,14 +16,9 @@ import structlog
 from proxy.backends.base import Backend
 from proxy.comparison import draw, side
 from proxy.errors import BackendUnavailable, BadRequest, CannotStart, Unsupported
-from proxy.protocol.adapter import (
-    CHAMPIONS,
-    MANIFEST,
-    Adapter,
-    AdapterError,
-    read,
-    read_champions,
-)
+from proxy.protocol import champions as champion_file
+from proxy.protocol.adapter import MANIFEST, Adapter, AdapterError, read
+from proxy.protocol.champions import CHAMPIONS
 from proxy.protocol.openai import ChatRequest
 from proxy.protocol.parity import ParityError, prove, rendering
 from proxy.protocol.toolcheck import fingerprint
@@ -66,7 +61,7 @@ class Champions(NamedTuple):
         A domain without a champion is answered by the base model.
         """
         try:
-            named = read_champions(directory)
+            named = champion_file.read(directory).serving
             wanted = {domain: named[domain] for domain in domains if domain in named}
             champions = {d: _read(directory, id, base) for d, id in wanted.items()}
         except AdapterError as error:

@@ -29,7 +29,8 @@ import structlog
 from proxy.backends.replicas import Replicas, Server
 from proxy.catalog import BadAdapter, Catalog, Champions, Proven
 from proxy.errors import CannotStart
-from proxy.protocol.adapter import CHAMPIONS, MANIFEST, Adapter
+from proxy.protocol.adapter import MANIFEST, Adapter
+from proxy.protocol.champions import CHAMPIONS
 from proxy.restart import Restarter, RestartFailed, lora_adapters
 
 log = structlog.get_logger(__name__)

@@ -18,7 +18,7 @@ from proxy.config_schema import schema
 from proxy.errors import BadConfig, ProxyError
 from proxy.explain import Step, explain, told
 from proxy.gateway import parse
-from proxy.protocol import adapter
+from proxy.protocol import adapter, champions
 from proxy.protocol.openai import ChatRequest
 from proxy.record_commands import Add, SubParsers, table
 from proxy.routing import Domain, Routes
@@ -102,7 +102,7 @@ def _champion(settings: Config, backend: str, domain: str) -> str | None:
     if isinstance(local, CloudSettings):
         return None
     try:
-        id = adapter.read_champions(local.adapters).get(domain)
+        id = champions.read(local.adapters).serving.get(domain)
         return adapter.read(local.adapters / id).id if id else None
     except adapter.AdapterError as error:
         raise BadAdapter(str(error)) from error

@@ -13,7 +13,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from proxy.protocol import adapter
+from proxy.protocol import champions
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
@@ -25,7 +25,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch, server(Path(scratch)) as base_url:
         print("── the example ──\n", flush=True)
         run(sys.executable, "examples/chat.py", base_url)
-        for domain, champion in adapter.read_champions(ROOT / "adapters").items():
+        for domain, champion in champions.read(ROOT / "adapters").serving.items():
             print(f"\n── {domain}: base model and {champion} ──", flush=True)
             compare(base_url, domain, champion, Path(scratch))
         print("\n── speed ──", flush=True)

@@ -11,13 +11,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import msgspec
 import yaml
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 from demo import ROOT, run, server
 
+from proxy.protocol import champions
 from proxy.protocol.base_model import BaseModel
 from proxy.protocol.formats.base import template
 from proxy.protocol.openai import Message
@@ -127,8 +127,7 @@ def _benchmark() -> list[Row]:
 
 def _asked(bundle: Path, directory: Path, questions: int) -> tuple[DocsReport, DocsReport]:
     """The base's and the adapter's answers, through the proxy."""
-    champions = bundle.parent / "champions.json"
-    champions.write_bytes(msgspec.json.encode({"docs": bundle.name}))
+    champions.appoint(bundle.parent, "docs", bundle.name, "to be asked")
     answers = directory / "answers"
     changes = {
         "adapters: adapters ": f"adapters: {bundle.parent} ",

@@ -23,11 +23,11 @@ import torch
 
 from proxy.protocol.base_model import BaseModel
 from trainer import dataset, pipeline, preflight, registry
-from trainer.commands.shared import find_recipe
 from trainer.dataset import Dataset
 from trainer.engines.peft import PeftEngine, PeftTrained
 from trainer.evaluate import Figure
 from trainer.recipe import Recipe
+from trainer.recipe import find as find_recipe
 from trainer.rows import Row
 from trainer.scorers.toolcall import score
 from trainer.sources.base import Skips

@@ -11,6 +11,7 @@ from proxy.catalog import BadAdapter, Base, Catalog, Champions, Proven
 from proxy.errors import BackendUnavailable, BadRequest, Unsupported
 from proxy.protocol import adapter
 from proxy.protocol.adapter import Canary, Manifest
+from proxy.protocol.champions import appoint
 from proxy.protocol.openai import ChatRequest, Message, parse_request
 from proxy.protocol.toolcheck import fingerprint
 from proxy.routing import Domain, Route
@@ -25,7 +26,7 @@ ROUTE = Route("api", Domain(plan=["local", "other"]), "unknown")
 def adapters(tmp_path: Path) -> Path:
     """A directory with one bundle, `api-v1`, the champion of `api`."""
     write_bundle(tmp_path / "api-v1")
-    adapter.write_champions(tmp_path, {"api": "api-v1"})
+    appoint(tmp_path, "api", "api-v1", "test")
     return tmp_path
 
 
@@ -65,7 +66,7 @@ def test_champion_answers_for_its_domain_and_the_base_for_others(adapters: Path)
 
 
 def test_champion_of_two_domains_is_one_adapter(adapters: Path):
-    adapter.write_champions(adapters, {"api": "api-v1", "chat": "api-v1"})
+    appoint(adapters, "chat", "api-v1", "test")
 
     champions = Champions.read(adapters, BASE, ["api", "chat"])
 
@@ -73,7 +74,7 @@ def test_champion_of_two_domains_is_one_adapter(adapters: Path):
 
 
 def test_champions_of_domains_that_are_not_served_are_left_alone(adapters: Path):
-    adapter.write_champions(adapters, {"api": "api-v1", "gone": "gone-v1"})
+    appoint(adapters, "gone", "gone-v1", "test")
 
     assert set(Champions.read(adapters, BASE, ["api"]).by_domain) == {"api"}
 
@@ -90,14 +91,14 @@ def test_corrupt_bundle_is_told_with_file_and_remedy(adapters: Path):
 
 
 def test_champion_whose_bundle_is_missing_is_told(adapters: Path):
-    adapter.write_champions(adapters, {"api": "api-v2"})
+    appoint(adapters, "api", "api-v2", "test")
 
     with pytest.raises(BadAdapter, match=r"api-v2/manifest\.json: No such file"):
         Champions.read(adapters, BASE, ["api"])
 
 
 def test_champion_file_cannot_name_a_path_outside(adapters: Path):
-    adapter.write_champions(adapters, {"api": "../api-v1"})
+    (adapters / "champions.json").write_text('{"api": "../api-v1"}')
 
     with pytest.raises(BadAdapter, match="is no adapter id"):
         Champions.read(adapters, BASE, ["api"])
@@ -105,7 +106,7 @@ def test_champion_file_cannot_name_a_path_outside(adapters: Path):
 
 def test_adapter_for_other_weights_is_refused(adapters: Path):
     write_bundle(adapters / "api-v2", base_sha256="c" * 64)
-    adapter.write_champions(adapters, {"api": "api-v2"})
+    appoint(adapters, "api", "api-v2", "test")
 
     with pytest.raises(BadAdapter, match="made for other weights"):
         Champions.read(adapters, BASE, ["api"])
@@ -113,7 +114,7 @@ def test_adapter_for_other_weights_is_refused(adapters: Path):
 
 def test_adapter_for_another_tokenizer_is_refused(adapters: Path):
     write_bundle(adapters / "api-v2", tokenizer_sha256="u" * 64)
-    adapter.write_champions(adapters, {"api": "api-v2"})
+    appoint(adapters, "api", "api-v2", "test")
 
     with pytest.raises(BadAdapter, match="made with another tokenizer"):
         Champions.read(adapters, BASE, ["api"])
@@ -222,7 +223,7 @@ def test_tool_with_another_schema_than_trained_is_noticed(
 ):
     trained = fingerprint(request_with(KNOWN).offered[0])
     write_bundle(adapters / "api-v2", tool_fingerprints={"ping": trained})
-    adapter.write_champions(adapters, {"api": "api-v2"})
+    appoint(adapters, "api", "api-v2", "test")
     backends = {name: Engine(name, []) for name in ("local", "other")}
     catalog = Catalog(backends, {"local": Champions.read(adapters, BASE, ["api"])})
     route = Route("api", Domain(plan=["local", "other"], drift=drift), "exact")
@@ -291,7 +292,7 @@ def test_request_that_one_side_cannot_answer_is_on_none():
 
 def test_drift_that_one_side_would_not_answer_puts_the_request_on_none(tmp_path: Path):
     write_bundle(tmp_path / "api-v1", tool_fingerprints={"ping": "of another schema"})
-    adapter.write_champions(tmp_path, {"api": "api-v1"})
+    appoint(tmp_path, "api", "api-v1", "test")
     catalog = Catalog(both().backends, {"local": Champions.read(tmp_path, BASE, ["api"])})
     policy = Domain(plan=["local", "other"], drift="fallback", split={"local": 0.5, "other": 0.5})
     tool = b'{"type":"function","function":{"name":"ping","parameters":{"type":"object"}}}'

@@ -17,7 +17,7 @@ pytest.importorskip("gguf", reason="needs the embedded or the train extra")
 
 from proxy.config import parse
 from proxy.protocol import adapter
-from proxy.protocol.adapter import write_champions
+from proxy.protocol.champions import CHAMPIONS, appoint
 from proxy.protocol.exchange import Exchange
 from tests.engines import bundles
 from tests.engines.farm import Machine, SlowTgi, SlowVllm, farm
@@ -193,7 +193,7 @@ async def test_going_back_to_the_former_champion_takes_no_restart(tmp_path: Path
             proxy.champion("chat-v2")
             await proxy.until(lambda told: is_done(logs))
             logs.clear()
-            write_champions(proxy.adapters, {"chat": "chat-v1"})
+            appoint(proxy.adapters, "chat", "chat-v1", "test")
             await proxy.until(lambda told: is_done(logs, "chat-v1"))
 
     assert len(minder.restarted) == 1
@@ -209,7 +209,7 @@ async def test_broken_bundle_keeps_the_old_champion_and_is_told(tmp_path: Path, 
         bundles.write(proxy.adapters, "chat-v2")
         (proxy.adapters / "chat-v2" / adapter.WEIGHTS).write_bytes(b"torn")
         with capture_logs() as logs:
-            write_champions(proxy.adapters, {"chat": "chat-v2"})
+            appoint(proxy.adapters, "chat", "chat-v2", "test")
             told = await proxy.until(lambda told: told.rollouts)
             reply = await proxy.ask(do("Hello."))
 
@@ -218,7 +218,7 @@ async def test_broken_bundle_keeps_the_old_champion_and_is_told(tmp_path: Path, 
         assert (reply.is_whole, told.ready) == (True, True)
 
         (proxy.adapters / "chat-v2" / adapter.WEIGHTS).write_bytes(b"chat-v2")
-        write_champions(proxy.adapters, {"chat": "chat-v1"})
+        appoint(proxy.adapters, "chat", "chat-v1", "test")
         await proxy.until(lambda told: not told.rollouts)
 
 
@@ -317,10 +317,10 @@ async def test_champion_file_that_vanishes_changes_nothing(tmp_path: Path):
         farm(SlowVllm, machines=1) as machines,
         pooled(tmp_path, "vllm", machines) as proxy,
     ):
-        (proxy.adapters / adapter.CHAMPIONS).unlink()
+        (proxy.adapters / CHAMPIONS).unlink()
         proxy.champion("chat-v2")
         await proxy.until(lambda told: "chat-v2" in str(told.of(machines[0])["adapters"]))
-        (proxy.adapters / adapter.CHAMPIONS).unlink()
+        (proxy.adapters / CHAMPIONS).unlink()
         await asyncio.sleep(1.5)
         reply = await proxy.ask("Hello.")
 
@@ -332,7 +332,7 @@ async def test_new_champion_of_the_engine_in_the_proxy_is_loaded_and_put_in_plac
     pytest.importorskip("openvino_genai", reason="needs the embedded extra")
     shipped = Path(__file__).parents[1] / "adapters"
     (tmp_path / "api-v1").symlink_to(shipped / "api-v1")
-    write_champions(tmp_path, {})
+    (tmp_path / "champions.json").write_text("{}")
     text = f"""
 version: 1
 models: [gpt-4o]
@@ -347,7 +347,7 @@ record: {{directory: record}}
             aiohttp.ClientSession() as session,
         ):
             proxy = Pooled(url, tmp_path, session)
-            write_champions(tmp_path, {"chat": "api-v1"})
+            appoint(tmp_path, "chat", "api-v1", "test")
             await proxy.until(lambda told: is_done(logs, "api-v1"), within=120)
             reply = await proxy.ask("Hello.")
 
@@ -405,7 +405,7 @@ async def test_canary_stays_beside_a_new_champion_and_ends_when_it_is_one(tmp_pa
             await proxy.until(lambda told: is_done(logs, "chat-v3"))
             await proxy.until(lambda told: [e["event"] for e in logs].count("canary_admitted") == 2)
             replies = [await proxy.ask(f"Client {number}") for number in range(24)]
-            write_champions(proxy.adapters, {"chat": "chat-v2"})
+            appoint(proxy.adapters, "chat", "chat-v2", "test")
             told = await proxy.until(lambda told: told.rollouts)
 
     assert all(reply.is_whole for reply in replies)

@@ -214,11 +214,24 @@ def unseal(directory: Path, candidate: str) -> list[Row]:
         raise DatasetError(f"{directory} has no sealed rows; set `split.sealed` and build it again")
     if any(opening.candidate == candidate for opening in openings(directory)):
         raise DatasetError(f"{directory}: {candidate} has had its look at the sealed rows")
+    sealed = _sealed(directory, said)
+    with (directory / OPENINGS).open("ab") as file:
+        file.write(msgspec.json.encode(Opening(candidate, time.time())) + b"\n")
+    return sealed
+
+
+def unsealed(directory: Path, candidate: str) -> list[Row]:
+    """The sealed rows again, for a look that was interrupted; raises DatasetError for a candidate
+    that has not had one. Who asks must know that no figure came of it."""
+    if not any(opening.candidate == candidate for opening in openings(directory)):
+        raise DatasetError(f"{directory}: {candidate} has not looked at the sealed rows")
+    return _sealed(directory, manifest(directory))
+
+
+def _sealed(directory: Path, said: Manifest) -> list[Row]:
     sealed = list(rows.read(directory / f"{SEALED}.jsonl"))
     if fingerprint(sealed) != said.sealed:
         raise DatasetError(f"{directory}: the sealed rows are not those of its manifest")
-    with (directory / OPENINGS).open("ab") as file:
-        file.write(msgspec.json.encode(Opening(candidate, time.time())) + b"\n")
     return sealed
 
 

@@ -11,6 +11,8 @@ TrainerError
 ├── Stopped            a run that was asked to stop, and can go on
 ├── CostError          a calculation that lacks a figure
 ├── GateError          a verdict that cannot be given, or is not one to act upon
+├── FlywheelError      a run of the flywheel that cannot be made
+├── Locked             a domain that another process works on
 └── JudgeError         a judge that cannot be asked, or does not count
 """
 
@@ -58,6 +60,15 @@ class CostError(TrainerError):
 
 class GateError(TrainerError):
     pass
+
+
+class FlywheelError(TrainerError):
+    pass
+
+
+class Locked(TrainerError):
+    status = 75
+    """EX_TEMPFAIL of sysexits.h: try again later."""
 
 
 class JudgeError(TrainerError):

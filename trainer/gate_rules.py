@@ -31,12 +31,14 @@ class Count(msgspec.Struct, frozen=True):
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
-    """What was measured: the same rows, answered by up to three."""
+    """What was measured: the same rows, answered by up to four."""
 
     candidate: list[Report]
     champion: list[Report] = []
     """Empty: the domain has none yet."""
     cloud: list[Report] = []
+    base: list[Report] = []
+    """For people; no rule asks for it."""
     parity: Count | None = None
     """Prompts whose token ids differ between training and serving; None: not measured."""
     canaries: Count | None = None

@@ -8,13 +8,16 @@ differ is told by `evaluate --in-process`.
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from proxy.protocol import adapter
 from proxy.protocol.base_model import BaseModel
 from proxy.protocol.formats import FORMATS
+from trainer.engines.base import Trained
 from trainer.errors import TrainerError
 from trainer.evaluate import Said
 from trainer.rows import Row
@@ -58,8 +61,28 @@ class InProcess:
         return None
 
 
-def of_bundle(directory: Path) -> InProcess:
-    """The adapter in a bundle over its base, in bf16; raises TrainerError without PEFT."""
+def of_bundle(directory: Path, base: str = "") -> InProcess:
+    """The adapter in a bundle over its base, in bf16; raises TrainerError without PEFT. `base`:
+    where its base is found, for one that does not ship with Headrace."""
+    loaded = _load(directory, base)
+    return InProcess(loaded.encoder, loaded.format, loaded.model.greedy)
+
+
+def of_base(directory: Path, base: str = "") -> InProcess:
+    """The bare base of a bundle, asked as the bundle's adapter is; as `of_bundle`."""
+    loaded = _load(directory, base)
+    return InProcess(
+        loaded.encoder, loaded.format, functools.partial(loaded.model.greedy, adapter=False)
+    )
+
+
+class _Loaded(NamedTuple):
+    encoder: Encoder
+    format: str
+    model: Trained
+
+
+def _load(directory: Path, found: str) -> _Loaded:
     try:
         from peft import PeftModel
 
@@ -70,9 +93,11 @@ def of_bundle(directory: Path) -> InProcess:
             f"asking in this process needs {error.name}: `make train-setup`"
         ) from error
     bundle = adapter.read(directory)
-    base = BaseModel.find(bundle.manifest.base_model)
+    base = BaseModel.find(found or bundle.manifest.base_model)
+    if base.sha256 != bundle.manifest.base_sha256:
+        raise TrainerError(f"{directory} is for another base than {base.id}; name the right one")
     weights = base_weights.load(base, "bf16")
     (end,) = base.encode(FORMATS[bundle.manifest.format].end)
     model = PeftTrained(PeftModel.from_pretrained(weights, directory).eval(), end)
     encoder = Encoder(base, bundle.template, bundle.manifest.format)
-    return InProcess(encoder, bundle.manifest.format, model.greedy)
+    return _Loaded(encoder, bundle.manifest.format, model)

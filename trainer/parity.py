@@ -19,10 +19,11 @@ from trainer.rows import Row
 from trainer.tokens import Encoder
 
 
-def parity(bundle: Adapter, rows: Sequence[Row]) -> Count:
-    """Rows whose prompt differs, of all."""
+def parity(bundle: Adapter, rows: Sequence[Row], base_model: str = "") -> Count:
+    """Rows whose prompt differs, of all. `base_model`: where the bundle's base is found, for one
+    that does not ship with Headrace."""
     manifest = bundle.manifest
-    base = BaseModel.find(manifest.base_model)
+    base = BaseModel.find(base_model or manifest.base_model)
     trained = Encoder(base, bundle.template, manifest.format)
     differing = sum(_served(base, bundle, row) != trained.prompt(row) for row in rows)
     return Count(differing, len(rows))

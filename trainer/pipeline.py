@@ -6,9 +6,11 @@ sources ─rows→ dataset ─encode, preflight→ examples ─train→ weights 
 from __future__ import annotations
 
 import datetime
+import importlib
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -24,9 +26,9 @@ from trainer.curate.build import build as curate
 from trainer.dataset import SIDES, Dataset
 from trainer.engines import checkpoint
 from trainer.engines.base import Engine, Trained
-from trainer.errors import TrainingError
+from trainer.errors import TrainerError, TrainingError
 from trainer.preflight import Check
-from trainer.recipe import Recipe
+from trainer.recipe import DistilSettings, Recipe
 from trainer.recipe.sources import ExchangesSettings
 from trainer.rows import Row
 from trainer.sources.base import Skips
@@ -38,6 +40,25 @@ CANARY_TOKENS = 24
 PARITY_SAMPLES = 20
 """Requests whose ids a bundle holds. Chosen: a template that differs differs in the first; twenty
 cover what a domain's requests have, such as several tools or none."""
+_REMEDY = {
+    "peft": "run `make train-setup`",
+    "unsloth": "install the extra `unsloth` in an environment of its own",
+}
+
+
+class Reserved(NamedTuple):
+    """What a bundle will be called, and since when it is so: a run that is done again after it was
+    killed makes the very same bundle."""
+
+    id: str
+    created_at: str
+    """ISO 8601 date and time, UTC."""
+
+    @classmethod
+    def next(cls, adapters: Path, domain: str) -> Reserved:
+        """The next id that is free in `adapters`, from now on."""
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        return cls(registry.next_id(adapters, domain), now)
 
 
 def build(
@@ -73,11 +94,12 @@ def train(
     adapters: Path,
     skips: Skips,
     made: Path | None = None,
+    reserved: Reserved | None = None,
 ) -> Path:
     """Check, train, write a new bundle in `adapters`; returns its path. `run` keeps the rest.
 
-    `made` is a directory with a dataset; without, the recipe's is built. A run that was stopped
-    goes on where it was.
+    `made` is a directory with a dataset; without, the recipe's is built. `reserved`: the bundle's
+    id; the next one, without. A run that was stopped goes on where it was.
     """
     built = _dataset(recipe, made, run, skips)
     base = BaseModel.find(recipe.base_model)
@@ -88,9 +110,32 @@ def train(
         base, list(_short(built.train, encoder, recipe)), recipe, run, validation
     )
     trained.save(run / "weights")
-    bundle = _bundle(recipe, built, base, encoder, trained, run, adapters)
+    reserved = reserved or Reserved.next(adapters, recipe.domain)
+    bundle = _bundle(recipe, built, base, encoder, trained, run, adapters, reserved)
     checkpoint.remove(run)
     return bundle
+
+
+def engine(recipe: Recipe) -> Engine:
+    """The recipe's engine, whose libraries are imported here and not before; raises TrainerError
+    where they are not installed."""
+    name = recipe.training.engine
+    try:
+        if recipe.distil is not None:
+            return _distilling(recipe, recipe.distil)
+        found: Engine = importlib.import_module(f"trainer.engines.{name}").ENGINE
+        return found
+    except ImportError as error:
+        raise TrainerError(
+            f"training with {name} needs more than is installed ({error}); {_REMEDY[name]}"
+        ) from error
+
+
+def _distilling(recipe: Recipe, settings: DistilSettings) -> Engine:
+    from trainer.distil import distillation
+    from trainer.engines.peft import PeftEngine
+
+    return PeftEngine(distillation(settings, BaseModel.find(recipe.base_model)))
 
 
 def _dataset(recipe: Recipe, made: Path | None, run: Path, skips: Skips) -> Dataset:
@@ -120,9 +165,10 @@ def _bundle(
     trained: Trained,
     run: Path,
     adapters: Path,
+    reserved: Reserved,
 ) -> Path:
     manifest = Manifest(
-        id=registry.next_id(adapters, recipe.domain),
+        id=reserved.id,
         domain=recipe.domain,
         format=recipe.format,
         base_model=base.id,
@@ -140,7 +186,7 @@ def _bundle(
         recipe=msgspec.Raw(msgspec.json.encode(recipe)),
         seed=recipe.seed,
         versions=registry.versions(),
-        created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        created_at=reserved.created_at,
     )
     return registry.write(
         manifest,

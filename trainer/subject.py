@@ -55,10 +55,12 @@ class Subject(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def headers(self) -> dict[str, str]:
-        """What tells a proxy who shall answer; needs a key that may say so."""
+        """What tells a proxy who shall answer; needs a key that may say so. And that it is not to
+        be recorded: an evaluation is no traffic, and its questions are not to be learnt."""
+        kept_out = {"x-headrace-record": "off"}
         if self.backend:
-            return {"x-headrace-backend": self.backend}
-        return {} if self.url else {"x-headrace-adapter": self.adapter}
+            return kept_out | {"x-headrace-backend": self.backend}
+        return {} if self.url else kept_out | {"x-headrace-adapter": self.adapter}
 
     def __str__(self) -> str:
         parts = [self.adapter]

@@ -11,8 +11,7 @@
     ├── calibration.json           how sure its calls must be; absent until it is measured
     └── README.md                  the model card
 
-The champion file says which bundle serves a domain now: `champions.json` in the directory that
-holds the bundles. It is read and written here only.
+The champion file (champions.py) says which bundle serves a domain now.
 
 A bundle comes from disk or a bucket and is hostile until `read` has passed.
 """
@@ -37,8 +36,7 @@ CANARY = "canary.json"
 CALIBRATION = "calibration.json"
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
-CHAMPIONS = "champions.json"
-_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+ADAPTER_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 
 class AdapterError(ValueError):
@@ -109,7 +107,7 @@ class Adapter(msgspec.Struct, frozen=True):
 def read(path: Path) -> Adapter:
     """The bundle in `path`; raises AdapterError when a file is missing, torn or not what it was."""
     manifest = _decode(path / MANIFEST, Manifest)
-    if not _ID.fullmatch(manifest.id):
+    if not ADAPTER_ID.fullmatch(manifest.id):
         raise AdapterError(
             f"{path / MANIFEST}: {manifest.id!r} is no adapter id (a-z, 0-9, '.', '_', '-')"
         )
@@ -137,7 +135,7 @@ def _template(path: Path, hashed: str) -> str:
 
 def further_template(format: str) -> str:
     """Name of the file that holds a further format's template."""
-    if not _ID.fullmatch(format):
+    if not ADAPTER_ID.fullmatch(format):
         raise AdapterError(f"{format!r} is no name of a format")
     return f"template-{format}.jinja"
 
@@ -149,18 +147,6 @@ def write_calibration(path: Path, calibration: Calibration) -> None:
 
 def _calibration(path: Path) -> Calibration | None:
     return _decode(path, Calibration) if path.exists() else None
-
-
-def read_champions(directory: Path) -> dict[str, str]:
-    """Domain → adapter id, from the champion file; {} where there is none yet."""
-    if not (directory / CHAMPIONS).exists():
-        return {}
-    return _decode(directory / CHAMPIONS, dict[str, str])
-
-
-def write_champions(directory: Path, champions: dict[str, str]) -> None:
-    """Replace the champion file in one step: a reader sees the old or the new one, whole."""
-    _replace(directory / CHAMPIONS, msgspec.json.encode(champions))
 
 
 def _replace(target: Path, content: bytes) -> None:

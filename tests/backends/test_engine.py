@@ -17,7 +17,7 @@ from proxy.backends.vocabulary import Vocabulary, VocabularyError
 from proxy.catalog import BadAdapter, Base, Champions
 from proxy.config import parse
 from proxy.errors import BadConfig, ConnectTimeout, ContextTooLong
-from proxy.protocol.adapter import write_champions
+from proxy.protocol.champions import appoint
 from proxy.protocol.openai import parse_request
 from tests.engines import bundles
 from tests.engines.alone import alone
@@ -42,7 +42,7 @@ CLOSED = "http://127.0.0.1:1"
 @pytest.mark.parametrize("kind", KINDS)
 async def test_routes_yaml_alone_makes_an_engine_serve(kind, tmp_path):
     bundles.write(tmp_path, "bookings-v1")
-    write_champions(tmp_path, {"bookings": "bookings-v1"})
+    appoint(tmp_path, "bookings", "bookings-v1", "test")
     there = {"adapters": tmp_path}
     engine = stand_in(kind)
     tool = {"type": "function", "function": {"name": "Clocks_1_Now"}}

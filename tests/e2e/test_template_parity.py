@@ -27,12 +27,13 @@ from proxy.errors import CannotStart
 from proxy.protocol import adapter
 from proxy.protocol.adapter import Manifest
 from proxy.protocol.base_model import BaseModel
+from proxy.protocol.champions import appoint
 from proxy.protocol.formats.base import template
 from proxy.protocol.parity import PARITY, Sample
 from tests.serving import serving
 from trainer import dataset, pipeline
-from trainer.commands.shared import find_recipe
 from trainer.preflight import wire
+from trainer.recipe import find as find_recipe
 from trainer.rows import Row
 from trainer.sources.base import Skips
 from trainer.tokens import Encoder
@@ -80,7 +81,7 @@ def bundle(directory: Path, samples: bytes | None, source: str | None = None) ->
         manifest = msgspec.json.decode((copy / adapter.MANIFEST).read_bytes(), type=Manifest)
         sealed = msgspec.structs.replace(manifest, template_sha256=adapter.sha256(source.encode()))
         (copy / adapter.MANIFEST).write_bytes(msgspec.json.encode(sealed))
-    adapter.write_champions(directory, {"bookings": "bookings-v1"})
+    appoint(directory, "bookings", "bookings-v1", "test")
     return directory
 
 

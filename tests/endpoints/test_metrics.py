@@ -11,7 +11,7 @@ from proxy.backends.replicas import ReplicaStatus
 from proxy.catalog import Catalog, Champions
 from proxy.gauges import Gauges
 from proxy.limits import Limits
-from proxy.protocol.adapter import write_champions
+from proxy.protocol.champions import appoint
 from proxy.recorder import Recorder
 from proxy.shadow import LaneStatus
 from proxy.sinks.memory import MemorySink
@@ -72,7 +72,7 @@ async def test_recording_that_finds_no_room_is_counted():
 
 async def test_adapters_that_answer_are_told(tmp_path: Path):
     write_bundle(tmp_path / "api-v1")
-    write_champions(tmp_path, {"all": "api-v1"})
+    appoint(tmp_path, "all", "api-v1", "test")
     champions = Champions.read(tmp_path, BASE, ["all"])
     catalog = Catalog({"local": Engine("local", [])}, {"local": champions})
 

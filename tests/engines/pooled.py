@@ -12,7 +12,7 @@ import aiohttp
 import msgspec
 
 from proxy.config import Config, parse
-from proxy.protocol.adapter import write_champions
+from proxy.protocol.champions import appoint
 from proxy.protocol.exchange import Exchange
 from proxy.protocol.segments import read
 from tests.engines import bundles
@@ -76,7 +76,7 @@ class Pooled:
     def champion(self, id: str, answers_as: str | None = None) -> None:
         """Write a bundle and make it the champion of `chat`."""
         bundles.write(self.adapters, id, answers_as)
-        write_champions(self.adapters, {"chat": id})
+        appoint(self.adapters, "chat", id, "test")
 
     def recorded(self) -> list[Exchange]:
         """All exchanges, oldest first; whole once the proxy has stopped."""
@@ -135,7 +135,7 @@ async def pooled(
 ) -> AsyncIterator[Pooled]:
     """A proxy whose domain `chat` is answered by one adapter on these machines."""
     bundles.write(directory / "adapters", adapter)
-    write_champions(directory / "adapters", {"chat": adapter})
+    appoint(directory / "adapters", "chat", adapter, "test")
     config = configuration(directory, kind, machines, pool, more, policy)
     async with serving(config) as url, aiohttp.ClientSession() as session:
         yield Pooled(url, directory, session)

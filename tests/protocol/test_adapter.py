@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from proxy.protocol import adapter
-from proxy.protocol.adapter import (
-    AdapterError,
-    Canary,
-    Manifest,
-    read_champions,
-    sha256,
-    write_champions,
-)
+from proxy.protocol.adapter import AdapterError, Canary, Manifest, sha256
 
 FILES = {
     "template.jinja": "{{ messages[0].content }} ⟂".encode(),
@@ -125,59 +114,3 @@ def test_a_manifest_that_lacks_a_field_is_told_with_the_field(bundle):
 
     with pytest.raises(AdapterError, match=r"manifest\.json.*missing required field `domain`"):
         adapter.read(bundle)
-
-
-# ---------------------------------------------------------------- champions
-
-
-@given(st.dictionaries(st.text(), st.text()))
-def test_champions_are_read_as_they_were_written(champions):
-    with TemporaryDirectory() as directory:
-        write_champions(Path(directory), champions)
-
-        assert read_champions(Path(directory)) == champions
-
-
-def test_where_no_champion_was_written_there_is_none(tmp_path):
-    assert read_champions(tmp_path) == {}
-
-
-def test_new_champions_take_the_place_of_the_old_and_leave_nothing_else(tmp_path):
-    write_champions(tmp_path, {"api": "api-v1", "bookings": "bookings-v1"})
-    write_champions(tmp_path, {"api": "api-v2"})
-
-    assert read_champions(tmp_path) == {"api": "api-v2"}
-    assert [path.name for path in tmp_path.iterdir()] == ["champions.json"]
-
-
-@pytest.mark.parametrize("step", ["write", "replace"])
-def test_a_write_that_is_cut_off_leaves_the_old_champions(tmp_path, monkeypatch, step):
-    write_champions(tmp_path, {"api": "api-v1"})
-    monkeypatch.setattr(*CUT_OFF[step])
-
-    with pytest.raises(OSError, match="power"):
-        write_champions(tmp_path, {"api": "api-v2"})
-
-    assert read_champions(tmp_path) == {"api": "api-v1"}
-
-
-def _half(path: Path, content: bytes) -> int:
-    with path.open("wb") as file:
-        file.write(content[: len(content) // 2])
-    raise OSError("no power")
-
-
-def _none(source: Path, target: Path) -> None:
-    raise OSError("no power")
-
-
-CUT_OFF = {"write": (Path, "write_bytes", _half), "replace": (os, "replace", _none)}
-"""What ends before it is done → what is patched."""
-
-
-@pytest.mark.parametrize("content", [b"", b'{"api":', b"[]", b'{"api": 1}', b'{"api": "\xff"}'])
-def test_a_broken_champion_file_is_named(tmp_path, content):
-    (tmp_path / "champions.json").write_bytes(content)
-
-    with pytest.raises(AdapterError, match=r"champions\.json"):
-        read_champions(tmp_path)

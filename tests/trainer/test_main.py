@@ -11,14 +11,15 @@ import pytest
 
 pytest.importorskip("gguf", reason="needs the train extra")
 
-from proxy.protocol.adapter import Canary, Manifest, read_champions
+from proxy.protocol import champions
+from proxy.protocol.adapter import Canary, Manifest
 from tests.trainer.answers import calls, none, report
 from tests.trainer.examples import corpus, row, weather
 from trainer import dataset, gate, registry
 from trainer import evaluate as evaluation
 from trainer.__main__ import main
-from trainer.commands.shared import RECIPES
 from trainer.dataset import Dataset
+from trainer.recipe import RECIPES
 from trainer.sources.bfcl import BfclSource
 
 LEAST = """
@@ -173,7 +174,7 @@ def adapters(tmp_path) -> Path:
 def test_a_promoted_bundle_serves_its_domain(capsys, adapters):
     code = main(["promote", "api-v1", "--adapters", str(adapters)])
 
-    assert (code, read_champions(adapters)) == (0, {"api": "api-v1"})
+    assert (code, champions.read(adapters).serving) == (0, {"api": "api-v1"})
     assert "api: none → api-v1" in capsys.readouterr().out
 
 
@@ -181,7 +182,7 @@ def test_a_bundle_that_is_not_there_is_not_promoted(capsys, adapters):
     line = told(capsys, "promote", "api-v2", "--adapters", str(adapters))
 
     assert "api-v2/manifest.json: No such file" in line
-    assert read_champions(adapters) == {}
+    assert champions.read(adapters).serving == {}
 
 
 def test_a_torn_bundle_is_not_promoted(capsys, adapters):
@@ -190,7 +191,7 @@ def test_a_torn_bundle_is_not_promoted(capsys, adapters):
     line = told(capsys, "promote", "api-v1", "--adapters", str(adapters))
 
     assert "adapter_model.safetensors" in line
-    assert read_champions(adapters) == {}
+    assert champions.read(adapters).serving == {}
 
 
 def test_a_bundle_in_a_directory_of_another_name_is_not_promoted(capsys, adapters):
@@ -199,7 +200,7 @@ def test_a_bundle_in_a_directory_of_another_name_is_not_promoted(capsys, adapter
     line = told(capsys, "promote", "api-v7", "--adapters", str(adapters))
 
     assert "api-v1" in line
-    assert read_champions(adapters) == {}
+    assert champions.read(adapters).serving == {}
 
 
 # ---------------------------------------------------------------- the gate

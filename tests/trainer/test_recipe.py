@@ -9,9 +9,8 @@ import pytest
 from proxy.protocol.formats import FORMATS
 from proxy.protocol.formats.base import template
 from trainer import recipe
-from trainer.commands.shared import RECIPES
 from trainer.errors import RecipeError
-from trainer.recipe import FormatName
+from trainer.recipe import RECIPES, FormatName
 
 SHIPPED = sorted(path.stem for path in RECIPES.glob("*.yaml"))
 LEAST = """

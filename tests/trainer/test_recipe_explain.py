@@ -6,7 +6,7 @@ import pytest
 
 from trainer import recipe
 from trainer.__main__ import main
-from trainer.commands.shared import RECIPES
+from trainer.recipe import RECIPES
 from trainer.recipe.explain import explain
 
 SHIPPED = sorted(path.stem for path in RECIPES.glob("*.yaml"))

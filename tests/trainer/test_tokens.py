@@ -22,11 +22,10 @@ from proxy.protocol.formats.base import END, dumps, template
 from proxy.protocol.openai import FunctionCall, Message, parse_request
 from tests.trainer.examples import WEATHER, function, row, weather
 from trainer import recipe, sources
-from trainer.commands.shared import RECIPES
 from trainer.curate.build import passing
 from trainer.dataset import Dataset
 from trainer.errors import PreflightError
-from trainer.recipe import Recipe
+from trainer.recipe import RECIPES, Recipe
 from trainer.rows import Row
 from trainer.sources.base import Skips
 from trainer.tokens import Encoder

@@ -16,11 +16,13 @@ from trainer.commands import (
     report,
     router,
     rows,
+    run,
     train,
 )
 
 COMMANDS = (
     *(rows, label, recipe, dataset, preflight, train),
-    *(evaluate, judge, gate, report, promote, convert, router, costs),
+    *(evaluate, judge, gate, report, promote, convert, router),
+    *(run, costs),
 )
 """In the order of their use, as the help shows them."""

@@ -13,12 +13,13 @@ from rich.table import Table
 from proxy.protocol import tombstones
 from trainer import dataset, pipeline, rows
 from trainer.commands.rows import export
-from trainer.commands.shared import Commands, console, find_recipe, tell
+from trainer.commands.shared import Commands, console, tell
 from trainer.curate import report
 from trainer.curate.build import Watch
 from trainer.dataset import SIDES, Fate
 from trainer.errors import DatasetError
 from trainer.formats import FORMATS
+from trainer.recipe import find as find_recipe
 from trainer.sources.base import Skips
 
 TAINTED = 4

@@ -9,12 +9,13 @@ from rich.table import Table
 
 from proxy.protocol import adapter
 from trainer import dataset, gate
-from trainer.commands.shared import Commands, console, find_recipe
+from trainer.commands.shared import Commands, console
 from trainer.errors import GateError
 from trainer.evaluate import Report, read
 from trainer.gate_rules import Count, Evidence
 from trainer.parity import parity
 from trainer.recipe import GateSettings
+from trainer.recipe import find as find_recipe
 
 _MARKS = {"holds": "✓", "fails": "✗", "open": "?", "no reason": "="}
 

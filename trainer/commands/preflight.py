@@ -8,8 +8,9 @@ from pathlib import Path
 from rich.table import Table
 
 from trainer import pipeline
-from trainer.commands.shared import Commands, console, find_recipe, tell
+from trainer.commands.shared import Commands, console, tell
 from trainer.errors import PreflightError
+from trainer.recipe import find as find_recipe
 from trainer.sources.base import Skips
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from proxy.protocol import adapter
+from proxy.protocol import adapter, champions
 from trainer.commands.shared import Commands, console
 from trainer.errors import TrainerError
 
@@ -22,7 +22,6 @@ def _promote(options: argparse.Namespace) -> None:
     bundle = adapter.read(options.adapters / options.id)
     if bundle.id != options.id:
         raise TrainerError(f"{bundle.path} holds {bundle.id}; name the directory so")
-    champions = adapter.read_champions(options.adapters)
-    before = champions.get(bundle.manifest.domain, "none")
-    adapter.write_champions(options.adapters, champions | {bundle.manifest.domain: bundle.id})
-    console.print(f"{bundle.manifest.domain}: {before} → {bundle.id}")
+    domain = bundle.manifest.domain
+    appointed = champions.appoint(options.adapters, domain, bundle.id, "by hand")
+    console.print(f"{domain}: {appointed.domains[domain].previous or 'none'} → {bundle.id}")

@@ -6,7 +6,9 @@ import argparse
 
 from rich.table import Table
 
-from trainer.commands.shared import RECIPES, Commands, console, find_recipe
+from trainer.commands.shared import Commands, console
+from trainer.recipe import RECIPES
+from trainer.recipe import find as find_recipe
 from trainer.recipe.explain import explain
 
 

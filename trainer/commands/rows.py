@@ -9,10 +9,11 @@ from pathlib import Path
 from rich.progress import Progress
 
 from trainer import rows, sources
-from trainer.commands.shared import Commands, console, find_recipe, tell
+from trainer.commands.shared import Commands, console, tell
 from trainer.errors import RecipeError
 from trainer.formats import FORMATS
 from trainer.formats.base import BadRow
+from trainer.recipe import find as find_recipe
 from trainer.recipe.sources import JsonlSettings, SourceSettings
 from trainer.rows import Row
 from trainer.sources import files

@@ -1,33 +1,20 @@
-"""What the commands have in common: the console, finding a recipe, telling of skipped rows."""
+"""What the commands have in common: the console, telling of skipped rows."""
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TypeAlias
 
 from rich.console import Console
 
-from trainer import recipe
-from trainer.errors import RecipeError
 from trainer.sources.base import Skips
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 """Where a command adds itself."""
 
-RECIPES = Path(__file__).parent.parent / "recipes"
 console = Console()
 SKIPPED = 3
 """Exit code of a command that did its work, but could not read every row."""
-
-
-def find_recipe(name: str) -> recipe.Recipe:
-    """The recipe of a YAML file, or of the shipped one with this name."""
-    shipped = RECIPES / f"{name}.yaml"
-    if not shipped.exists() and not Path(name).exists():
-        known = ", ".join(sorted(path.stem for path in RECIPES.glob("*.yaml")))
-        raise RecipeError(f"no recipe {name!r}; shipped ones: {known}")
-    return recipe.read(shipped if shipped.exists() else Path(name))
 
 
 def tell(skips: Skips) -> int:

@@ -34,8 +34,12 @@ __all__ = [
     "SplitSettings",
     "TrainingSettings",
     "VarietySettings",
+    "find",
     "read",
 ]
+
+RECIPES = Path(__file__).parent.parent / "recipes"
+"""Those that ship."""
 
 
 FormatName: TypeAlias = Literal[
@@ -86,3 +90,12 @@ def read(path: Path) -> Recipe:
         raise RecipeError(f"{path}: {error.strerror}") from error
     except (yaml.YAMLError, msgspec.ValidationError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: {error}") from error
+
+
+def find(name: str, here: Path = Path()) -> Recipe:
+    """The recipe of the shipped file with this name, or of a YAML file, named from `here`."""
+    shipped = RECIPES / f"{name}.yaml"
+    if not shipped.exists() and not (here / name).exists():
+        known = ", ".join(sorted(path.stem for path in RECIPES.glob("*.yaml")))
+        raise RecipeError(f"no recipe {name!r}; shipped ones: {known}")
+    return read(shipped if shipped.exists() else here / name)

@@ -13,6 +13,7 @@ import msgspec
 from proxy.protocol.evidence.intervals import Interval
 from proxy.protocol.page.charts import Mark, intervals
 from proxy.protocol.page.frame import page
+from trainer.evaluate import Report
 from trainer.figures import Answered, Figure, by_tool, figures, percentile
 from trainer.gate import Verdict
 from trainer.gate_rules import Evidence, answers
@@ -137,19 +138,23 @@ _TONES = {"promote": "good", "refuse": "bad", "hold": "", "not decidable": ""}
 
 
 def _roles(evidence: Evidence) -> dict[str, list[Answered]]:
-    found = {
-        "candidate": answers(evidence.candidate),
-        "champion": answers(evidence.champion),
-        "cloud": answers(evidence.cloud),
-    }
+    found = {role: answers(reports) for role, reports in _reports(evidence).items()}
     return {role: given for role, given in found.items() if given}
 
 
+def _reports(evidence: Evidence) -> dict[str, list[Report]]:
+    return {
+        "candidate": evidence.candidate,
+        "champion": evidence.champion,
+        "cloud": evidence.cloud,
+        "base": evidence.base,
+    }
+
+
 def _subject(role: str, evidence: Evidence, given: list[Answered]) -> Subject:
-    reports = {"candidate": evidence.candidate, "champion": evidence.champion}
     return Subject(
         role=role,
-        name=str(reports.get(role, evidence.cloud)[0].subject),
+        name=str(_reports(evidence)[role][0].subject),
         models=sorted({answer.model for answer in given if answer.model}),
         figures=figures(given),
         p50=percentile(given, 0.5),

@@ -12,6 +12,7 @@ import fnmatch
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -48,14 +49,31 @@ class ExchangesSource:
 
     def rows(self) -> Iterator[Row]:
         with translated(self._settings.directory):
-            shelf = open_shelf(self._settings, self._skips)
-            told = _Told(shelf, self._is_wanted)
+            shelf, told = self._shelf, self._told
             seen: Counter[_Key] = Counter()
             for exchange in shelf.exchanges():
                 if self._is_counted(exchange) and self._is_spread(exchange, told, seen):
                     row = self._row(exchange, told)
                     if row is not None:
                         yield row
+
+    def clouds(self) -> Iterator[tuple[Exchange, Attempt]]:
+        """What a cloud said to each request that can be a row, where one did: to the client, or
+        else out of its sight."""
+        with translated(self._settings.directory):
+            for exchange in self._shelf.exchanges():
+                if self._is_wanted(exchange) and _unusable(exchange) is None:
+                    cloud = self._told.cloud(exchange)
+                    if cloud is not None:
+                        yield exchange, cloud
+
+    @cached_property
+    def _shelf(self) -> Shelf:
+        return open_shelf(self._settings, self._skips)
+
+    @cached_property
+    def _told(self) -> _Told:
+        return _Told(self._shelf, self._is_wanted)
 
     def _is_wanted(self, exchange: Exchange) -> bool:
         return wanted(exchange, self._settings)
@@ -201,12 +219,19 @@ class _Told:
         demonstrated = self._about(exchange, self._demonstrated)
         if demonstrated is not None and isinstance(demonstrated.value, Answer):
             return demonstrated.value, Label(kind="human", by=demonstrated.caller)
-        others = [a for a in exchange.attempts[:-1] if a.outcome == "completed"]
-        others += self._shadows.get((exchange.tenant, exchange.id), [])
-        clouds = (a for a in (shown, *others) if not _is_students(a))
-        teacher = next(clouds, shown)
-        disputed = any(_differ(teacher.answer, a.answer) for a in (shown, *others))
+        teacher = self.cloud(exchange) or shown
+        disputed = any(_differ(teacher.answer, a.answer) for a in self._answers(exchange))
         return teacher.answer, self._said(exchange, teacher, disputed)
+
+    def cloud(self, exchange: Exchange) -> Attempt | None:
+        """The cloud's answer that counts; None where none was asked."""
+        return next((a for a in self._answers(exchange) if not _is_students(a)), None)
+
+    def _answers(self, exchange: Exchange) -> list[Attempt]:
+        """Whole answers to the request, the client's first."""
+        others = [a for a in exchange.attempts[:-1] if a.outcome == "completed"]
+        shadows = self._shadows.get((exchange.tenant, exchange.id), [])
+        return [exchange.attempts[-1], *others, *shadows]
 
     def _said(self, exchange: Exchange, teacher: Attempt, disputed: bool) -> Label:
         student = _is_students(teacher)

@@ -1,0 +1,73 @@
+"""headrace-trainer run"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from trainer.commands.shared import Commands, console
+from trainer.errors import Stopped, TrainerError
+from trainer.flywheel import run as flywheel
+from trainer.flywheel.events import Events, told
+from trainer.flywheel.settings import Domain, domains
+from trainer.flywheel.state import STEPS
+
+SETTINGS = Path("flywheel.yaml")
+
+
+def add(commands: Commands) -> None:
+    """Add the command."""
+    run = commands.add_parser(
+        "run",
+        help="from the traffic since the last run to a promoted, or refused, adapter",
+        epilog="A run that was interrupted is taken up where it was. docs/flywheel.md",
+    )
+    add_settings(run)
+    chosen = run.add_mutually_exclusive_group(required=True)
+    chosen.add_argument("--domain", help="one of the settings' domains")
+    chosen.add_argument("--all", action="store_true", help="one domain after the other")
+    run.add_argument(
+        "--dry-run", action="store_true", help="say what would be done, and do nothing"
+    )
+    run.add_argument("--anyway", action="store_true", help="even without enough new rows")
+    run.add_argument("--anew", action="store_true", help="give up a run that is not over")
+    run.add_argument(
+        "--force-step", choices=STEPS, help="of the last run, this step and those after it again"
+    )
+    run.set_defaults(run=_run)
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Options that all commands of the flywheel have."""
+    parser.add_argument("--settings", type=Path, default=SETTINGS, help="default: flywheel.yaml")
+    parser.add_argument("--json", action="store_true", help="JSON for machines, one object a line")
+
+
+def _run(options: argparse.Namespace) -> int:
+    code = 0
+    with told(options.json, console) as events:
+        for domain in domains(options.settings, options.domain):
+            try:
+                _one(domain, options, events)
+            except Stopped:
+                raise
+            except TrainerError as error:
+                # One domain's trouble is not the others'.
+                code = error.status
+                events.tell("failed", domain=domain.name, reason=str(error))
+                print(f"headrace-trainer: {domain.name}: {error}", file=sys.stderr)
+    return code
+
+
+def _one(domain: Domain, options: argparse.Namespace, events: Events) -> None:
+    if options.dry_run:
+        flywheel.dry_run(domain, events, anyway=options.anyway)
+        return
+    flywheel.run(
+        domain,
+        events,
+        anyway=options.anyway,
+        anew=options.anew,
+        forced=options.force_step,
+    )

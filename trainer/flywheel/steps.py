@@ -1,0 +1,309 @@
+"""What a run does: each step makes its own directory from those before it.
+
+rows ─snapshot→ dataset → preflight → train → register ─bundle→ evaluate ─reports→ gate ─verdict→
+sealed → report → promote
+
+A step may be done again at any time, and then does the same: what its directory holds of an earlier
+try is thrown away, but for a training's checkpoints and the reports of who was asked already. It
+raises TrainerError where it cannot be done, and Skipped where there is nothing to do.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from proxy.protocol import adapter
+from trainer import atomic, dataset, gate, pipeline, rows, sealed, sources
+from trainer import preflight as checks
+from trainer.curate.build import build as curate
+from trainer.errors import FlywheelError
+from trainer.evaluate import Report
+from trainer.flywheel import references
+from trainer.flywheel.asking import Answers, Asked
+from trainer.flywheel.events import Events
+from trainer.flywheel.references import Reference
+from trainer.flywheel.settings import Domain
+from trainer.flywheel.state import Figures, Run, StepName
+from trainer.gate import Verdict
+from trainer.gate_rules import Evidence
+from trainer.parity import parity
+from trainer.pipeline import Reserved
+from trainer.recipe import Recipe
+from trainer.recipe.sources import ExchangesSettings
+from trainer.report import evaluation
+from trainer.rows import Row
+from trainer.sources.base import Skips
+from trainer.sources.exchanges import ExchangesSource
+
+
+class Skipped(Exception):
+    """There is nothing to do in this step; says why."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a step may know."""
+
+    domain: Domain
+    run: Run
+    events: Events
+
+    @property
+    def recipe(self) -> Recipe:
+        """As it was when the run began."""
+        return self.run.manifest.recipe
+
+    @property
+    def id(self) -> str:
+        """Of the adapter that the run makes."""
+        return self.run.manifest.adapter
+
+    def place(self, name: str) -> Path:
+        return self.run.directory / name
+
+    def fresh(self, name: str) -> Path:
+        """A step's directory with nothing in it."""
+        shutil.rmtree(self.place(name), ignore_errors=True)
+        self.place(name).mkdir()
+        return self.place(name)
+
+    def watch(self, step: str, done: int, total: int | None) -> None:
+        self.events.progress(step, done, total)
+
+
+# ------------------------------------------------------------------ rows to a bundle
+
+
+def take_rows(work: Work) -> Figures:
+    """What was said up to the run's begin, and what the clouds answered: later traffic changes
+    nothing in this run, however often it is taken up."""
+    directory, skips = work.fresh("rows"), Skips()
+    until = work.run.manifest.until
+    read = sources.rows(work.recipe.sources, skips)
+    taken = rows.write(
+        directory / "rows.jsonl", (row for row in read if row.at is None or row.at <= until)
+    )
+    recorded = references.write(directory / "cloud.jsonl", _recorded(work))
+    skipped = (skips.counts + skips.left_out).total()
+    return {"rows": taken, "left_out": skipped, "cloud_answers": recorded}
+
+
+def _recorded(work: Work) -> Iterator[Reference]:
+    for source in work.recipe.sources:
+        if isinstance(source, ExchangesSettings):
+            for exchange, attempt in ExchangesSource(source, Skips()).clouds():
+                yield references.reference(exchange, attempt)
+
+
+def build_dataset(work: Work) -> Figures:
+    """The dataset of those rows, without what was erased since."""
+    directory = work.fresh("dataset")
+    made = curate(
+        rows.read(work.place("rows") / "rows.jsonl"),
+        work.recipe,
+        directory,
+        erased=pipeline.erased(work.recipe),
+        watch=work.watch,
+    )
+    return {**made.rows, "dropped": sum(made.dropped.values()), "fingerprint": made.fingerprint}
+
+
+def preflight(work: Work) -> Figures:
+    """The checks of a training; raises PreflightError that says all faults at once."""
+    directory = work.fresh("preflight")
+    _require_held_out(work)
+    found = pipeline.preflight(work.recipe, work.place("dataset"), directory, Skips())
+    atomic.write(directory / "checks.json", msgspec.json.format(msgspec.json.encode(found)))
+    checks.require(found)
+    return {"checks": len(found)}
+
+
+def _require_held_out(work: Work) -> None:
+    counts = dataset.manifest(work.place("dataset")).rows
+    sides = work.domain.settings.evaluation.sides
+    if not any(counts.get(side) for side in sides):
+        raise FlywheelError(
+            f"no row is held out on the sides {', '.join(sides)}: nothing could be compared; raise"
+            " the recipe's `split.seen`, or wait for more traffic"
+        )
+
+
+def train(work: Work) -> Figures:
+    """A bundle under the reserved id; a training that was stopped goes on at its checkpoint."""
+    training, bundles = work.place("training"), work.place("candidate")
+    if not (bundles / work.id).exists():
+        training.mkdir(exist_ok=True)
+        pipeline.train(
+            work.recipe,
+            pipeline.engine(work.recipe),
+            training,
+            bundles,
+            Skips(),
+            work.place("dataset"),
+            Reserved(work.id, work.run.manifest.created_at),
+        )
+    return {"weights": adapter.read(bundles / work.id).manifest.weights_sha256}
+
+
+def register(work: Work) -> Figures:
+    """The bundle where servers find it; nobody is served by it yet."""
+    made, target = work.place("candidate") / work.id, work.domain.adapters / work.id
+    if target.exists():
+        _require_same(adapter.read(target), adapter.read(made))
+        return {"bundle": str(target)}
+    work.domain.adapters.mkdir(parents=True, exist_ok=True)
+    staged = work.domain.adapters / f".{work.run.manifest.id}"
+    shutil.rmtree(staged, ignore_errors=True)
+    shutil.copytree(made, staged)
+    staged.rename(target)
+    return {"bundle": str(target)}
+
+
+def _require_same(there: adapter.Adapter, made: adapter.Adapter) -> None:
+    if there.manifest != made.manifest:
+        raise FlywheelError(
+            f"{there.path} is another bundle than this run's: somebody else took its id; begin a"
+            " new run"
+        )
+
+
+# ------------------------------------------------------------------ a bundle to a verdict
+
+
+def evaluate(work: Work) -> Figures:
+    """Candidate, champion, base and the clouds' recorded answers, on the same held-out rows."""
+    held_out = dataset.read(work.place("dataset"))
+    sides = work.domain.settings.evaluation.sides
+    chosen: dict[str, list[Row]] = {side: getattr(held_out, side) for side in sides}
+    found = _answers(work, "evaluation").ask(chosen, held_out.fingerprint)
+    return {f"{role} call exact": _right(reports) for role, reports in found.items()}
+
+
+def decide(work: Work) -> Figures:
+    """The gate's verdict on the open sides."""
+    verdict = gate.decide(_evidence(work, "evaluation"), work.recipe.gate)
+    _keep(work, verdict)
+    return {"decision": verdict.decision, "sentence": verdict.sentence}
+
+
+def unseal(work: Work) -> Figures:
+    """The sealed rows, for a candidate that passed the open sides: the last word."""
+    said = dataset.manifest(work.place("dataset"))
+    verdict = gate.read(verdict_of(work.run))
+    if not (said.sealed and work.recipe.gate.sealed):
+        raise Skipped("the dataset has no sealed rows" if not said.sealed else "the recipe says so")
+    if verdict.decision != "promote" and not verdict.sealed:
+        raise Skipped(f"it did not pass the open sides: {verdict.decision}")
+    found = _answers(work, "sealed").ask({dataset.SEALED: _opened(work)}, verdict.dataset)
+    final = gate.decide(_evidence(work, "sealed", sealed=True), work.recipe.gate)
+    _keep(work, final)
+    shares = {f"{role} call exact": _right(reports) for role, reports in found.items()}
+    return shares | {"decision": final.decision, "sentence": final.sentence}
+
+
+def _opened(work: Work) -> list[Row]:
+    """The sealed rows. A look that was killed before it came to a verdict goes on."""
+    directory = work.place("dataset")
+    if any(opening.candidate == work.id for opening in dataset.openings(directory)):
+        return dataset.unsealed(directory, work.id)
+    return sealed.unseal(directory, gate.read(work.place("verdict") / "open.json"))
+
+
+def report(work: Work) -> Figures:
+    """The page for people."""
+    verdict = gate.read(verdict_of(work.run))
+    evidence = _evidence(work, "sealed" if verdict.sealed else "evaluation", verdict.sealed)
+    directory = work.fresh("report")
+    twin = evaluation.report(evidence, verdict, {row.id: row for row in _held_out(work)})
+    return {"page": str(evaluation.write(twin, directory))}
+
+
+def promote(work: Work) -> Figures:
+    """The candidate serves the domain, where the verdict says so."""
+    verdict = gate.read(verdict_of(work.run))
+    if verdict.decision != "promote":
+        raise Skipped(verdict.sentence)
+    champions = adapter.read_champions(work.domain.adapters)
+    before = champions.get(work.domain.name, "")
+    if before not in (work.run.manifest.champion, work.id):
+        raise FlywheelError(
+            f"{before} became the champion while {work.id} was compared with"
+            f" {work.run.manifest.champion or 'none'}; run with `--force-step evaluate`"
+        )
+    adapter.write_champions(work.domain.adapters, champions | {work.domain.name: work.id})
+    return {"champion": work.id, "before": before}
+
+
+# ------------------------------------------------------------------ in common
+
+
+def verdict_of(run: Run) -> Path:
+    """The file that holds a run's verdict, the last that was given."""
+    return run.directory / "verdict" / "verdict.json"
+
+
+def _keep(work: Work, verdict: Verdict) -> None:
+    """The verdict of the open sides is kept beside the last one."""
+    work.place("verdict").mkdir(exist_ok=True)
+    encoded = msgspec.json.format(msgspec.json.encode(verdict)) + b"\n"
+    if not verdict.sealed:
+        atomic.write(work.place("verdict") / "open.json", encoded)
+    atomic.write(verdict_of(work.run), encoded)
+
+
+def _answers(work: Work, step: str) -> Answers:
+    settings = work.domain.settings
+    asked = Asked(
+        adapters=work.domain.adapters,
+        candidate=work.id,
+        champion=work.run.manifest.champion,
+        references=work.place("rows") / "cloud.jsonl" if settings.reference == "cloud" else None,
+        base_model=work.recipe.base_model,
+        settings=settings.evaluation,
+    )
+    return Answers(work.place(step), asked, work.events)
+
+
+def _evidence(work: Work, step: str, sealed: bool = False) -> Evidence:
+    found = _answers(work, step).kept()
+    return Evidence(
+        candidate=found["candidate"],
+        champion=found.get("champion", []),
+        cloud=found.get("cloud", []),
+        base=found.get("base", []),
+        parity=parity(
+            adapter.read(work.domain.adapters / work.id), _held_out(work), work.recipe.base_model
+        ),
+        sealed=sealed,
+    )
+
+
+def _held_out(work: Work) -> list[Row]:
+    held_out = dataset.read(work.place("dataset"))
+    return [*held_out.seen, *held_out.unseen]
+
+
+def _right(reports: list[Report]) -> float:
+    """Share of the calls that are exactly right, over all sides."""
+    figures = [report.figures["call exact"] for report in reports]
+    n = sum(figure.n for figure in figures)
+    return round(sum(figure.hits for figure in figures) / n, 4) if n else 0.0
+
+
+DO: dict[StepName, Callable[[Work], Figures]] = {
+    "rows": take_rows,
+    "dataset": build_dataset,
+    "preflight": preflight,
+    "train": train,
+    "register": register,
+    "evaluate": evaluate,
+    "gate": decide,
+    "sealed": unseal,
+    "report": report,
+    "promote": promote,
+}
