@@ -53,8 +53,8 @@ from proxy.record.settings import RecordSettings
 from proxy.recorder import Recorder
 from proxy.reload import Live
 from proxy.responding import Responder
-from proxy.rollout import Rollouts
-from proxy.routing import Routes
+from proxy.rollout import Place, Rollouts
+from proxy.routing import Domain, Routes
 from proxy.shadow import Shadows
 from proxy.sinks.segments import SegmentSink
 
@@ -108,7 +108,7 @@ async def running(
         auth = await stack.enter_async_context(tenancy.authenticator(config.auth))
         recorder = await stack.enter_async_context(_recorder(config))
         limits = await stack.enter_async_context(tenancy.limits(config, used))
-        rollouts = Rollouts(catalog, fleet.sources, canaries(config))
+        rollouts = Rollouts(catalog, fleet.sources, places(config))
         await stack.enter_async_context(beside(rollouts.run(), "rollouts"))
         shadows = shadowing(config, catalog, recorder)
         if shadows is not None:
@@ -182,19 +182,32 @@ def shadowing(config: Config, catalog: Catalog, recorder: Recorder | None) -> Sh
     return Shadows(config.domains, catalog, recorder, _counting(settings), budget)
 
 
-def canaries(config: Config) -> dict[str, dict[str, str]]:
-    """Backend → domain → id of the adapter that is to get a share of it."""
-    wanted: dict[str, dict[str, str]] = {}
-    for name, domain in config.domains.items():
-        local = first_local(domain, config.backends)
-        if domain.canary is not None and local is not None:
-            wanted.setdefault(local, {})[name] = domain.canary.adapter
-    return wanted
+def places(config: Config) -> dict[str, Place]:
+    """Domain → where its canary can answer."""
+    found = {name: first_local(one, config.backends) for name, one in config.domains.items()}
+    return {
+        name: Place(local, config.domains[name].canary, _obstacle(config.domains[name], local))
+        for name, local in found.items()
+        if local is not None
+    }
+
+
+def _obstacle(domain: Domain, local: str) -> str:
+    """Why a candidate would get no share of a domain; empty where it would."""
+    if domain.split:
+        return "routes.yaml splits the domain; one comparison at a time: take out `split`"
+    if domain.plan[0] != local:
+        return f"{domain.plan[0]!r} answers first; put {local!r} first in the domain's plan"
+    return ""
 
 
 def _details(fleet: Fleet, rollouts: Rollouts, live: Live | None) -> dict[str, object]:
     replicas = {name: pool.status() for name, pool in fleet.pools.items()}
-    told = {"replicas": replicas, "rollouts": rollouts.told}
+    told = {
+        "replicas": replicas,
+        "rollouts": rollouts.told,
+        "candidates": rollouts.candidates,
+    }
     return told if live is None else told | {"settings": live.told}
 
 

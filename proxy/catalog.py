@@ -7,7 +7,7 @@ place by `flip`, once rollout.py has prepared them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,8 +17,8 @@ from proxy.backends.base import Backend
 from proxy.comparison import draw, side
 from proxy.errors import BackendUnavailable, BadRequest, CannotStart, Unsupported
 from proxy.protocol import champions as champion_file
-from proxy.protocol.adapter import MANIFEST, Adapter, AdapterError, read
-from proxy.protocol.champions import CHAMPIONS
+from proxy.protocol.adapter import MANIFEST, Adapter, AdapterError, read, refreshed
+from proxy.protocol.champions import CHAMPIONS, Alias
 from proxy.protocol.openai import ChatRequest
 from proxy.protocol.parity import ParityError, prove, rendering
 from proxy.protocol.toolcheck import fingerprint
@@ -53,26 +53,46 @@ class Champions(NamedTuple):
     """Domain → the adapter that serves it."""
     by_id: Mapping[str, Adapter]
     """Every sound bundle, candidates included: these may be pinned."""
+    aliases: Mapping[str, Alias] = {}
+    """What the champion file says of each of the domains."""
 
     @classmethod
-    def read(cls, directory: Path, base: Base, domains: Iterable[str]) -> Champions:
+    def read(
+        cls,
+        directory: Path,
+        base: Base,
+        domains: Collection[str],
+        known: Mapping[str, Adapter] | None = None,
+    ) -> Champions:
         """The champions of these domains; raises BadAdapter, with the file and the remedy.
 
-        A domain without a champion is answered by the base model.
+        A domain without a champion is answered by the base model. Bundles that are `known` by their
+        manifest are taken as they are: hashing many large ones takes a while.
         """
         try:
-            named = champion_file.read(directory).serving
-            wanted = {domain: named[domain] for domain in domains if domain in named}
-            champions = {d: _read(directory, id, base) for d, id in wanted.items()}
+            named = champion_file.read(directory)
+            wanted = {d: named.serving[d] for d in domains if d in named.serving}
+            champions = {d: _read(directory, id, base, known) for d, id in wanted.items()}
         except AdapterError as error:
             raise BadAdapter(str(error)) from error
-        others = _candidates(directory, base, {a.id for a in champions.values()})
-        return cls(champions, {adapter.id: adapter for adapter in (*champions.values(), *others)})
+        others = _candidates(directory, base, {a.id for a in champions.values()}, known)
+        return cls(
+            champions,
+            {adapter.id: adapter for adapter in (*champions.values(), *others)},
+            {domain: named.domains[domain] for domain in domains if domain in named.domains},
+        )
 
     @property
     def adapters(self) -> list[Adapter]:
         """Each adapter once, in the order of the domains."""
         return list({adapter.id: adapter for adapter in self.by_domain.values()}.values())
+
+    @property
+    def kept(self) -> list[Adapter]:
+        """Those beside the champions that shall stay loaded: candidates, and the former champion
+        while a new one is watched."""
+        ids = [id for alias in self.aliases.values() for id in _beside(alias)]
+        return [self.by_id[id] for id in dict.fromkeys(ids) if id in self.by_id]
 
 
 class Candidate(NamedTuple):
@@ -112,6 +132,8 @@ class Proven(NamedTuple):
 
     backend: str
     adapter: Adapter
+    share: float
+    """Part of the conversations that it answers, 0 to 1."""
 
 
 class Catalog:
@@ -133,6 +155,14 @@ class Catalog:
     def withdraw_canary(self, domain: str) -> None:
         """From now on the champion answers all."""
         self._canaries.pop(domain, None)
+
+    def canary(self, domain: str) -> Proven | None:
+        """What gets a share of the domain now."""
+        return self._canaries.get(domain)
+
+    def draws(self, route: Route) -> bool:
+        """Whether it matters who asks: the sides of a split or canary are drawn by that."""
+        return bool(route.policy.split) or route.domain in self._canaries
 
     def champions(self, backend: str) -> Champions:
         """What a backend that has adapters answers with now."""
@@ -192,16 +222,15 @@ class Catalog:
 
     def _with_canary(self, plan: Plan, route: Route, who: str) -> Plan:
         """The plan, its first adapter the canary where chance says so."""
-        first, settings = plan.candidates[0], route.policy.canary
-        canary = self._canaries.get(route.domain)
-        if settings is None or canary is None or first.backend.name != canary.backend:
+        first, canary = plan.candidates[0], self._canaries.get(route.domain)
+        if canary is None or not canary.share or first.backend.name != canary.backend:
             return plan
-        if draw("canary", route.domain, who) >= settings.share:
+        if draw("canary", route.domain, who) >= canary.share:
             return plan._replace(assigned=f"champion:{first.answers_as or PIN_BASE}")
         chosen = first._replace(adapter=canary.adapter)
-        return plan._replace(
-            candidates=[chosen, *plan.candidates[1:]], assigned=f"canary:{canary.adapter.id}"
-        )
+        # Where nobody else is left, the champion steps in for a canary that fails.
+        others = plan.candidates[1:] or [first]
+        return plan._replace(candidates=[chosen, *others], assigned=f"canary:{canary.adapter.id}")
 
     def pinned(self, route: Route, pin: str) -> Plan:
         """The first backend of the route that has adapters, answering with the one that is named.
@@ -264,22 +293,37 @@ def _unsupported(lacks: Mapping[str, str | None]) -> Unsupported:
     )
 
 
-def _read(directory: Path, id: str, base: Base) -> Adapter:
+def _beside(alias: Alias) -> list[str]:
+    candidate = alias.candidate
+    if candidate is None:
+        return []
+    former = [alias.previous] if candidate.stage == "full" and alias.previous else []
+    return [candidate.adapter, *former]
+
+
+def _read(
+    directory: Path, id: str, base: Base, known: Mapping[str, Adapter] | None = None
+) -> Adapter:
     path = directory / id
     if path.parent != directory:
         raise AdapterError(f"{directory / CHAMPIONS}: {id!r} is no adapter id")
+    there = refreshed(known[id]) if known and id in known else None
+    if there is not None:
+        return there
     adapter = read(path)
     _check_base(adapter, base)
     return adapter
 
 
-def _candidates(directory: Path, base: Base, known: set[str]) -> Iterator[Adapter]:
+def _candidates(
+    directory: Path, base: Base, read_already: set[str], known: Mapping[str, Adapter] | None
+) -> Iterator[Adapter]:
     """The sound bundles beside the champions; a broken one serves nobody and is only reported."""
     for manifest in sorted(directory.glob(f"*/{MANIFEST}")):
-        if manifest.parent.name in known:
+        if manifest.parent.name in read_already:
             continue
         try:
-            yield _read(directory, manifest.parent.name, base)
+            yield _read(directory, manifest.parent.name, base, known)
         except AdapterError as error:
             log.warning("adapter_skipped", reason=str(error))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -24,8 +24,10 @@ from proxy.backends.settings import (
 from proxy.beside import beside, missing
 from proxy.catalog import BadAdapter, Base, Champions
 from proxy.config import Config
+from proxy.preparing import LocalRollout, PoolRollout
+from proxy.protocol.adapter import Adapter
 from proxy.restart import restarter
-from proxy.rollout import LocalRollout, PoolRollout, Source, stamp
+from proxy.rollout import Source, stamp
 
 if TYPE_CHECKING:
     from proxy.backends.embedded.backend import EmbeddedBackend
@@ -94,7 +96,7 @@ async def _azure(name: str, settings: AzureSettings) -> AsyncIterator[AzureBacke
 class _Local:
     """The parts of an embedded backend. Its packages are imported here, as they are an extra."""
 
-    def __init__(self, name: str, settings: EmbeddedSettings, domains: Iterable[str]) -> None:
+    def __init__(self, name: str, settings: EmbeddedSettings, domains: Collection[str]) -> None:
         try:
             from proxy.backends.embedded.backend import EmbeddedBackend
             from proxy.protocol.base_model import BaseModel, BaseModelError
@@ -115,13 +117,13 @@ class _Local:
         seen = await asyncio.to_thread(stamp, self._settings.adapters)
         champions = await asyncio.to_thread(self.champions)
         backend = await stack.enter_async_context(self.backend(champions))
-        rollout = LocalRollout(backend)
+        rollout = LocalRollout(backend, champions.adapters if self._settings.preload else ())
         fleet.backends[self._name] = backend
         fleet.champions[self._name] = champions
         fleet.sources[self._name] = Source(self._settings.adapters, self.champions, rollout, seen)
 
-    def champions(self) -> Champions:
-        """The bundles that answer for the domains; blocks while it hashes files."""
+    def champions(self, known: Mapping[str, Adapter] | None = None) -> Champions:
+        """The bundles that answer for the domains; blocks while it hashes those not `known`."""
         try:
             base = Base(
                 self._model.id,
@@ -131,7 +133,7 @@ class _Local:
             )
         except self._unreadable as error:
             raise BadAdapter(f"$.backends.{self._name}: {error}") from error
-        return Champions.read(self._settings.adapters, base, self._domains)
+        return Champions.read(self._settings.adapters, base, self._domains, known)
 
     @asynccontextmanager
     async def backend(self, champions: Champions) -> AsyncIterator[EmbeddedBackend]:
@@ -146,7 +148,7 @@ class _Engine:
     """The parts of a backend whose engine runs elsewhere. Its packages are an extra, too."""
 
     def __init__(
-        self, name: str, settings: TgiSettings | VllmSettings, domains: Iterable[str]
+        self, name: str, settings: TgiSettings | VllmSettings, domains: Collection[str]
     ) -> None:
         try:
             from proxy.backends import connect
@@ -174,12 +176,12 @@ class _Engine:
         fleet.champions[self._name] = champions
         fleet.sources[self._name] = Source(settings.adapters, self.champions, rollout)
 
-    def champions(self) -> Champions:
-        """The bundles that answer for the domains; blocks while it hashes files."""
+    def champions(self, known: Mapping[str, Adapter] | None = None) -> Champions:
+        """The bundles that answer for the domains; blocks while it hashes those not `known`."""
         base = Base(
             self._settings.base_model, None, self._vocabulary.sha256, self._vocabulary.encode
         )
-        return Champions.read(self._settings.adapters, base, self._domains)
+        return Champions.read(self._settings.adapters, base, self._domains, known)
 
     @asynccontextmanager
     async def running(self, champions: Champions) -> AsyncIterator[tuple[Backend, Replicas]]:

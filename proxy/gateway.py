@@ -137,7 +137,8 @@ class Gateway:
             return self.catalog.pinned(route, inbound.headers[PIN].decode("latin-1"))
         if PIN_BACKEND in sent:
             return self.catalog.only(route, inbound.headers[PIN_BACKEND].decode("latin-1"))
-        plan = self.catalog.plan(route, request, _who(inbound, route))
+        drawn = _who(inbound, route) if self.catalog.draws(route) else ""
+        plan = self.catalog.plan(route, request, drawn)
         if FORCE_FALLBACK in sent:
             plan = plan.without("forced")._replace(assigned="")
         inbound.facts.drifted, inbound.facts.assigned = list(plan.drifted), plan.assigned
@@ -249,10 +250,8 @@ def retries(headers: Mapping[bytes, bytes]) -> int:
 
 
 def _who(inbound: Inbound, route: Route) -> str:
-    """Who keeps its side of a split or canary; empty where there is neither."""
+    """Who keeps its side of a split or canary."""
     policy, caller = route.policy, inbound.caller
-    if not policy.split and policy.canary is None:
-        return ""
     who = caller.name
     if policy.assign_by == "conversation":
         who = Conversation(inbound.body).id(caller.tenant, _named(inbound.headers))

@@ -1,37 +1,38 @@
 """A new champion is prepared on its backend first, then put in its place; no request notices.
 
-    champions.json changed ──▶ read the bundles ──▶ prepare ──▶ flip
-                                    │ broken          │ failed
-                                    ▼                 ▼
-                               the old champion stays, and the log and /ready say why
+    champions.json changed ──▶ read the bundles ──▶ prepare (preparing.py) ──▶ flip
+                          │         │ broken           │ failed
+                          │         ▼                  ▼
+                          │    the old champion stays, and the log and /ready say why
+                          └──▶ what is proven already: at once
 
-    prepare   vLLM, SGLang   on each server: load · canary
-              TGI            on each server: drain · restart with both lists · canary
-              embedded       load · canary
+A canary (routes.yaml, or a candidate in the champion file) is prepared in the same way, after the
+champions; until it has passed, and when it does not, the champion answers all, and log and /ready
+say why.
 
-A canary (routes.yaml) is prepared in the same way, after the champions; until it has passed, and
-when it does not, the champion answers all, and log and /ready say why.
-
-Requests under way end with the adapter that they began with: the former champions stay loaded until
-the next roll-out, which also makes going back to them a matter of one flip.
+Looking and preparing are two tasks: a rollback takes effect at the next look, though a server is
+being restarted meanwhile. Requests under way end with the adapter that they began with: the former
+champions stay loaded until the next roll-out, and while a new one is watched, which makes going
+back to them a matter of one flip.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
+import msgspec
 import structlog
 
-from proxy.backends.replicas import Replicas, Server
 from proxy.catalog import BadAdapter, Catalog, Champions, Proven
-from proxy.errors import CannotStart
+from proxy.comparison import Canary
+from proxy.preparing import Prepares, RolloutFailed, RolloutWaits
 from proxy.protocol.adapter import MANIFEST, Adapter
-from proxy.protocol.champions import CHAMPIONS
-from proxy.restart import Restarter, RestartFailed, lora_adapters
+from proxy.protocol.champions import CHAMPIONS, Candidate
 
 log = structlog.get_logger(__name__)
 
@@ -44,157 +45,299 @@ Stamp: TypeAlias = tuple[int, int, int]
 """Time of change, number and size of a file: two of a kind are the same content."""
 
 
-class RolloutFailed(Exception):
-    """It will not succeed until champions.json is written again; the message says why."""
-
-
-class RolloutWaits(Exception):
-    """It is tried again by itself; the message says what it waits for."""
-
-
-class Prepares(Protocol):
-    """A backend that can be made ready for other adapters while it serves."""
-
-    async def prepare(self, adapters: Sequence[Adapter]) -> None:
-        """Return once the backend answers as each of them; former ones go on answering.
-
-        Raises RolloutFailed or RolloutWaits.
-        """
-
-    async def add(self, adapters: Sequence[Adapter]) -> None:
-        """The same, beside those that it answers as now."""
-
-
-class Loads(Protocol):
-    """An engine that loads adapters while it serves."""
-
-    async def prepare(self, adapters: Sequence[Adapter]) -> None:
-        """Return once each has passed its canary; raises CannotStart."""
-
-
 class Source(NamedTuple):
     """Where a backend's champions come from, and who gets them ready."""
 
     directory: Path
-    read: Callable[[], Champions]
-    """Reads and checks the bundles; blocks. Raises BadAdapter."""
+    read: Callable[[Mapping[str, Adapter]], Champions]
+    """Reads and checks the bundles that are not known by their ids; blocks. Raises BadAdapter."""
     backend: Prepares
     stamp: Stamp | None = None
     """The champion file's when it was read for the start; None where what it names may have to be
     rolled out still: servers elsewhere may have been started with other adapters."""
 
 
+class Place(NamedTuple):
+    """Where a domain's canary can answer, if it can."""
+
+    backend: str
+    """The first of the plan that has adapters."""
+    canary: Canary | None = None
+    """The one of routes.yaml."""
+    obstacle: str = ""
+    """Why a candidate of the champion file gets no share there."""
+
+
+class CandidateStatus(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What /ready says of a candidate of the champion file."""
+
+    adapter: str
+    stage: str
+    share: float
+    state: Literal["loading", "proven", "refused"]
+    reason: str = ""
+
+
 class Rollouts:
-    """Follows the champion files; one task for each backend that has adapters."""
+    """Follows the champion files of all backends that have adapters."""
 
     def __init__(
         self,
         catalog: Catalog,
         sources: Mapping[str, Source],
-        canaries: Mapping[str, Mapping[str, str]] | None = None,
+        places: Mapping[str, Place] | None = None,
     ) -> None:
-        """`canaries`: backend → domain → id of the adapter."""
-        self._catalog = catalog
-        self._sources = sources
-        self._canaries = canaries or {}
-        self._settled: dict[str, Stamp | None] = {}
-        """Domain → its canary's manifest, as it was when the canary passed or failed."""
-        self._warned: set[tuple[str, str]] = set()
-        """What the log has of each domain: reasons come and go while an engine is looked at."""
+        """`places`: of each domain that has a local backend."""
         self.is_over: Callable[[], bool] = lambda: False
         """Whether what comes now is another's: this proxy is on its way out."""
         self.told: dict[str, str] = {}
-        """Backend → why its roll-out is not done yet, for /ready."""
+        """Backend, or canary, → why its roll-out is not done yet, for /ready."""
+        self.candidates: dict[str, CandidateStatus] = {}
+        """Domain → its candidate, for /ready."""
+        self._followers = [
+            _Follower(self, catalog, name, source, _of(name, places or {}))
+            for name, source in sources.items()
+        ]
 
     async def run(self) -> None:
         """Follow until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            for name, source in self._sources.items():
-                tasks.create_task(self._follow(name, source), name=f"champions of {name}")
+            for one in self._followers:
+                tasks.create_task(one.watch(), name=f"champion file of {one.name}")
+                tasks.create_task(one.prepare(), name=f"champions of {one.name}")
 
-    async def _follow(self, name: str, source: Source) -> None:
-        seen = source.stamp
-        while not self.is_over():
-            await self._look_at_canaries(name, source)
+
+def _of(backend: str, places: Mapping[str, Place]) -> dict[str, Place]:
+    return {domain: place for domain, place in places.items() if place.backend == backend}
+
+
+class _Wanted(NamedTuple):
+    """A canary, and who says so."""
+
+    adapter: str
+    share: float
+    candidate: Candidate | None
+
+
+class _Follower:
+    """Follows one champion file, for one backend."""
+
+    def __init__(
+        self,
+        rollouts: Rollouts,
+        catalog: Catalog,
+        name: str,
+        source: Source,
+        places: Mapping[str, Place],
+    ) -> None:
+        self.name = name
+        self._rollouts = rollouts
+        self._catalog = catalog
+        self._source = source
+        self._places = places
+        self._seen = source.stamp
+        self._aliases = catalog.champions(name).aliases
+        """What the file says, or said last."""
+        self._next: Champions | None = None
+        """What the file says, where it has not been put in place."""
+        self._news = asyncio.Event()
+        self._settled: dict[str, tuple[str, Stamp | None]] = {}
+        """Domain → its canary, and the canary's manifest, as it was when it passed or failed."""
+        self._warned: set[tuple[str, str]] = set()
+        """What the log has of each domain: reasons come and go while an engine is looked at."""
+
+    # ------------------------------------------------------------ looking
+
+    async def watch(self) -> None:
+        """Read the file when it changes, and do at once what needs no preparation."""
+        while not self._rollouts.is_over():
             await asyncio.sleep(_LOOK_S)
-            found = await asyncio.to_thread(stamp, source.directory)
+            found = await asyncio.to_thread(stamp, self._source.directory)
             # A file that is gone is no decision: the champions stay.
-            if found is not None and found != seen:
-                seen = found
-                await self._roll(name, source, found)
+            if found is not None and found != self._seen:
+                self._seen = found
+                await self._notice()
 
-    async def _roll(self, name: str, source: Source, seen: Stamp) -> None:
-        """From what the file says now to a flip, or to the reason why there is none."""
+    async def _notice(self) -> None:
         try:
-            champions = await asyncio.to_thread(source.read)
-            ids = [adapter.id for adapter in champions.adapters]
-            log.info("rollout_began", backend=name, adapters=ids)
-            while not await self._prepared(name, source, champions):
-                await asyncio.sleep(_RETRY_S)
-                if await asyncio.to_thread(stamp, source.directory) != seen:
-                    return
-        except (BadAdapter, RolloutFailed) as error:
-            self.told[name] = str(error)
-            log.error("rollout_failed", backend=name, reason=str(error))
+            champions = await asyncio.to_thread(
+                self._source.read, self._catalog.champions(self.name).by_id
+            )
+        except BadAdapter as error:
+            self._next = None
+            self._fail(error)
             return
-        self._catalog.flip(name, champions)
-        self.told.pop(name, None)
-        for domain in self._canaries.get(name, ()):
-            # The champion may be another one now; the canary is prepared beside the new ones.
-            self._settled.pop(domain, None)
-        log.info("rollout_done", backend=name, adapters=ids)
+        self._next, self._aliases = champions, champions.aliases
+        if self._source.backend.has(champions.adapters):
+            self._catalog.flip(self.name, champions)
+        self._share()
+        self._news.set()
 
-    async def _prepared(self, name: str, source: Source, champions: Champions) -> bool:
+    def _share(self) -> None:
+        """Give each canary that has passed its share of now; take it from those that are over."""
+        for domain in self._places:
+            wanted = self._wanted(domain)
+            canary = self._catalog.canary(domain)
+            if canary is None:
+                continue
+            if wanted is None or wanted.adapter != canary.adapter.id:
+                self._catalog.withdraw_canary(domain)
+                log.info("canary_withdrawn", domain=domain, adapter=canary.adapter.id)
+            else:
+                self._catalog.admit_canary(domain, canary._replace(share=wanted.share))
+        self._tell_candidates()
+
+    # ------------------------------------------------------------ preparing
+
+    async def prepare(self) -> None:
+        """Prepare what the file names, then the canaries; again and again."""
+        while not self._rollouts.is_over():
+            self._news.clear()
+            if self._next is not None:
+                await self._roll(self._next)
+            await self._look_at_canaries()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_S):
+                    await self._news.wait()
+
+    async def _roll(self, champions: Champions) -> None:
+        """From what the file says to a flip, or to the reason why there is none."""
+        ids = [adapter.id for adapter in champions.adapters]
+        log.info("rollout_began", backend=self.name, adapters=ids)
         try:
-            await source.backend.prepare(champions.adapters)
+            while not await self._prepared(champions):
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_RETRY_S):
+                        await self._news.wait()
+                if self._next is not champions:
+                    return
+        except RolloutFailed as error:
+            if self._next is champions:
+                self._next = None
+                self._fail(error)
+            return
+        if self._next is not champions:
+            return
+        self._next = None
+        self._catalog.flip(self.name, champions)
+        self._rollouts.told.pop(self.name, None)
+        # The champion may be another one now; canaries are prepared beside the new ones.
+        self._settled.clear()
+        log.info("rollout_done", backend=self.name, adapters=ids)
+
+    async def _prepared(self, champions: Champions) -> bool:
+        try:
+            await self._source.backend.prepare(champions.adapters, champions.kept)
         except RolloutWaits as wait:
-            if self.told.get(name) != str(wait):
-                log.warning("rollout_waits", backend=name, reason=str(wait))
-            self.told[name] = str(wait)
+            if self._rollouts.told.get(self.name) != str(wait):
+                log.warning("rollout_waits", backend=self.name, reason=str(wait))
+            self._rollouts.told[self.name] = str(wait)
             return False
         return True
 
+    def _fail(self, error: Exception) -> None:
+        self._rollouts.told[self.name] = str(error)
+        log.error("rollout_failed", backend=self.name, reason=str(error))
+
     # ------------------------------------------------------------ canaries
 
-    async def _look_at_canaries(self, name: str, source: Source) -> None:
-        for domain, id in self._canaries.get(name, {}).items():
-            seen = await asyncio.to_thread(stamp, source.directory / id, MANIFEST)
-            if domain in self._settled and self._settled[domain] == seen:
-                continue
-            try:
-                adapter = await self._passed(name, source, domain, id)
-            except RolloutWaits as wait:
-                self._keep_from(domain, id, str(wait))
-            except (BadAdapter, RolloutFailed) as error:
-                self._settled[domain] = seen
-                self._keep_from(domain, id, str(error))
-            else:
-                self._settled[domain] = seen
-                self._catalog.admit_canary(domain, Proven(name, adapter))
-                self.told.pop(_about(domain), None)
-                self._warned = {one for one in self._warned if one[0] != domain}
-                log.info("canary_admitted", domain=domain, backend=name, adapter=id)
+    def _wanted(self, domain: str) -> _Wanted | None:
+        """Who is to get a share of the domain; the champion file is asked before routes.yaml."""
+        alias, canary = self._aliases.get(domain), self._places[domain].canary
+        candidate = alias.candidate if alias is not None else None
+        if candidate is None:
+            return None if canary is None else _Wanted(canary.adapter, canary.share, None)
+        if candidate.stage == "full":
+            # It is the champion.
+            return None
+        share = candidate.share if candidate.stage == "canary" else 0.0
+        return _Wanted(candidate.adapter, share, candidate)
 
-    async def _passed(self, name: str, source: Source, domain: str, id: str) -> Adapter:
+    async def _look_at_canaries(self) -> None:
+        for domain in self._places:
+            wanted = self._wanted(domain)
+            if wanted is not None:
+                await self._look_at(domain, wanted)
+
+    async def _look_at(self, domain: str, wanted: _Wanted) -> None:
+        id = wanted.adapter
+        seen = id, await asyncio.to_thread(stamp, self._source.directory / id, MANIFEST)
+        if self._settled.get(domain) == seen:
+            return
+        try:
+            adapter = await self._passed(domain, wanted)
+        except RolloutWaits as wait:
+            self._keep_from(domain, wanted, str(wait), "loading")
+        except (BadAdapter, RolloutFailed) as error:
+            self._settled[domain] = seen
+            # What is not there may still be on its way.
+            self._keep_from(domain, wanted, str(error), "refused" if seen[1] else "loading")
+        else:
+            self._settled[domain] = seen
+            self._admit(domain, adapter)
+
+    async def _passed(self, domain: str, wanted: _Wanted) -> Adapter:
         """The adapter, once its backend can answer as it; raises what keeps it from that."""
-        champions = self._catalog.champions(name)
+        id, obstacle = wanted.adapter, self._places[domain].obstacle
+        if wanted.candidate is not None and obstacle:
+            raise RolloutFailed(obstacle)
+        champions = self._catalog.champions(self.name)
         if id not in champions.by_id:
-            champions = await asyncio.to_thread(source.read)
+            champions = await asyncio.to_thread(self._source.read, champions.by_id)
         if id not in champions.by_id:
-            raise RolloutFailed(f"there is no sound bundle {id!r} in {source.directory}")
-        champion = self._catalog.champion(name, domain)
+            raise RolloutFailed(f"there is no sound bundle {id!r} in {self._source.directory}")
+        champion = self._catalog.champion(self.name, domain)
         if champion is not None and champion.id == id:
             raise RolloutFailed("it is the champion; take `canary` out of routes.yaml")
-        await source.backend.add([champions.by_id[id]])
+        await self._source.backend.add([champions.by_id[id]])
         return champions.by_id[id]
 
-    def _keep_from(self, domain: str, id: str, reason: str) -> None:
+    def _admit(self, domain: str, adapter: Adapter) -> None:
+        """Give it its share, unless the file says otherwise by now."""
+        wanted = self._wanted(domain)
+        if wanted is None or wanted.adapter != adapter.id:
+            return
+        self._catalog.admit_canary(domain, Proven(self.name, adapter, wanted.share))
+        self._rollouts.told.pop(_about(domain), None)
+        self._warned = {one for one in self._warned if one[0] != domain}
+        self._tell(domain, wanted, "proven")
+        log.info("canary_admitted", domain=domain, backend=self.name, adapter=adapter.id)
+
+    def _keep_from(
+        self, domain: str, wanted: _Wanted, reason: str, state: Literal["loading", "refused"]
+    ) -> None:
         """The champion answers all; say so, each reason once."""
         self._catalog.withdraw_canary(domain)
         if (domain, reason) not in self._warned:
             self._warned.add((domain, reason))
-            log.warning("canary_not_used", domain=domain, adapter=id, reason=reason)
-        self.told[_about(domain)] = reason
+            log.warning("canary_not_used", domain=domain, adapter=wanted.adapter, reason=reason)
+        self._rollouts.told[_about(domain)] = reason
+        self._tell(domain, wanted, state, reason)
+
+    # ------------------------------------------------------------ for /ready
+
+    def _tell(
+        self,
+        domain: str,
+        wanted: _Wanted,
+        state: Literal["loading", "proven", "refused"],
+        reason: str = "",
+    ) -> None:
+        if wanted.candidate is not None:
+            stage, share = wanted.candidate.stage, wanted.candidate.share
+            self._rollouts.candidates[domain] = CandidateStatus(
+                wanted.adapter, stage, share, state, reason
+            )
+
+    def _tell_candidates(self) -> None:
+        """Forget those that are over; those that go on are in another stage."""
+        for domain in self._places.keys() & self._rollouts.candidates.keys():
+            wanted, told = self._wanted(domain), self._rollouts.candidates[domain]
+            if wanted is None or told.adapter != wanted.adapter:
+                del self._rollouts.candidates[domain]
+                self._rollouts.told.pop(_about(domain), None)
+            else:
+                self._tell(domain, wanted, told.state, told.reason)
 
 
 def _about(domain: str) -> str:
@@ -209,113 +352,3 @@ def stamp(directory: Path, name: str = CHAMPIONS) -> Stamp | None:
     except OSError:
         return None
     return found.st_mtime_ns, found.st_ino, found.st_size
-
-
-class LocalRollout:
-    """Gets the engine of this machine ready."""
-
-    def __init__(self, backend: Loads) -> None:
-        self._backend = backend
-
-    async def prepare(self, adapters: Sequence[Adapter]) -> None:
-        """See Prepares."""
-        try:
-            await self._backend.prepare(adapters)
-        except CannotStart as error:
-            raise RolloutFailed(str(error)) from error
-
-    async def add(self, adapters: Sequence[Adapter]) -> None:
-        """See Prepares."""
-        await self.prepare(adapters)
-
-
-class PoolRollout:
-    """Gets the servers of an engine ready, one after the other."""
-
-    def __init__(
-        self,
-        pool: Replicas,
-        restarter: Restarter | None,
-        serving: Sequence[Adapter],
-        there: str | None = None,
-    ) -> None:
-        """`serving` are the champions of now; `there` is their directory as the servers see it."""
-        self._pool = pool
-        self._restarter = restarter
-        self._serving = list(serving)
-        self._there = there
-
-    async def prepare(self, adapters: Sequence[Adapter]) -> None:
-        """See Prepares. A server that is down is passed over: it proves them when it is back."""
-        self._pool.want([*self._serving, *adapters])
-        for server in self._pool.servers:
-            await self._pool.check(server)
-            if server.is_healthy and _lacking(server, adapters):
-                await self._renew(server, adapters)
-        well = [server for server in self._pool.servers if server.is_healthy]
-        if not well or any(_lacking(server, adapters) for server in well):
-            raise RolloutWaits(f"the servers of {self._pool.name!r} are not well yet")
-        self._serving = list(adapters)
-
-    async def add(self, adapters: Sequence[Adapter]) -> None:
-        """See Prepares."""
-        await self.prepare([*self._serving, *adapters])
-
-    async def _renew(self, server: Server, adapters: Sequence[Adapter]) -> None:
-        """Give a server what it lacks, or say why it does not get it."""
-        names = self._names()
-        if self._pool.loads_at_run_time:
-            # Loading has been tried, and is again: it costs nobody anything.
-            raise RolloutWaits(_refusal(server, adapters))
-        if self._restarter is None:
-            raise RolloutWaits(f"restart {server.name} with LORA_ADAPTERS={names}")
-        self._check_others(server)
-        try:
-            async with self._pool.drained(server):
-                await self._restarter.restart(server.replica, names)
-                server.forget()
-                await self._pool.check(server)
-                await self._proven(server, adapters)
-        except RestartFailed as error:
-            raise RolloutFailed(f"{server.name} was not restarted: {error}") from error
-        except TimeoutError as error:
-            raise RolloutWaits(f"the requests on {server.name} did not end in time") from error
-
-    async def _proven(self, server: Server, adapters: Sequence[Adapter]) -> None:
-        """Wait until a restarted server is well, and see that it has proven these adapters."""
-        start_s = self._pool.settings.start_s
-        try:
-            async with asyncio.timeout(start_s):
-                while not server.is_healthy and server in self._pool.servers:
-                    await asyncio.sleep(self._pool.settings.check_s)
-                    await self._pool.check(server)
-        except TimeoutError as error:
-            why = f"was not well within {start_s:g} s of its restart"
-            raise RolloutFailed(f"{server.name} {why}") from error
-        if server not in self._pool.servers:
-            why = "has another address since its restart; give each server a name of its own"
-            raise RolloutFailed(f"{server.name} {why}")
-        if _lacking(server, adapters):
-            raise RolloutFailed(_refusal(server, adapters))
-
-    def _check_others(self, server: Server) -> None:
-        """What a server answers for, another must be able to; a single one has to go anyway."""
-        others = [other for other in self._pool.servers if other is not server]
-        served = server.proven & {adapter.id for adapter in self._serving}
-        if others and not served <= {id for other in others for id in other.proven}:
-            raise RolloutWaits(f"no other server could take over from {server.name}")
-
-    def _names(self) -> str:
-        try:
-            return lora_adapters(self._pool.wanted, self._there)
-        except RestartFailed as error:
-            raise RolloutFailed(str(error)) from error
-
-
-def _lacking(server: Server, adapters: Sequence[Adapter]) -> list[str]:
-    return [adapter.id for adapter in adapters if adapter.id not in server.proven]
-
-
-def _refusal(server: Server, adapters: Sequence[Adapter]) -> str:
-    whys = {id: server.refused.get(id, "not proven") for id in _lacking(server, adapters)}
-    return "; ".join(f"{server.name} does not serve {id}: {why}" for id, why in whys.items())

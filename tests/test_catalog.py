@@ -1,17 +1,18 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from proxy import comparison
 from proxy.catalog import BadAdapter, Base, Catalog, Champions, Proven
 from proxy.errors import BackendUnavailable, BadRequest, Unsupported
 from proxy.protocol import adapter
+from proxy.protocol import champions as champion_file
 from proxy.protocol.adapter import Canary, Manifest
-from proxy.protocol.champions import appoint
+from proxy.protocol.champions import Alias, Candidate, appoint
 from proxy.protocol.openai import ChatRequest, Message, parse_request
 from proxy.protocol.toolcheck import fingerprint
 from proxy.routing import Domain, Route
@@ -307,10 +308,10 @@ def test_canary_gets_its_share_once_it_is_proven(adapters: Path):
     write_bundle(adapters / "api-v2")
     champions = Champions.read(adapters, BASE, ["api"])
     catalog = Catalog({"local": Engine("local", [])}, {"local": champions})
-    policy = Domain(plan=["local"], canary=comparison.Canary(adapter="api-v2", share=0.25))
+    policy = Domain(plan=["local"])
     before = sides(catalog, policy)
 
-    catalog.admit_canary("api", Proven("local", champions.by_id["api-v2"]))
+    catalog.admit_canary("api", Proven("local", champions.by_id["api-v2"], 0.25))
     told = sides(catalog, policy)
     route = Route("api", policy, "unknown")
     plans = [catalog.plan(route, REQUEST, who) for who in WHO]
@@ -322,3 +323,56 @@ def test_canary_gets_its_share_once_it_is_proven(adapters: Path):
         ("canary:api-v2", "api-v2"),
         ("champion:api-v1", "api-v1"),
     }
+
+
+def test_canary_without_a_share_is_asked_by_nobody(adapters: Path):
+    write_bundle(adapters / "api-v2")
+    champions = Champions.read(adapters, BASE, ["api"])
+    catalog = Catalog({"local": Engine("local", [])}, {"local": champions})
+
+    catalog.admit_canary("api", Proven("local", champions.by_id["api-v2"], 0.0))
+
+    assert set(sides(catalog, Domain(plan=["local"]))) == {""}
+
+
+@pytest.mark.parametrize(
+    ("plan", "others"),
+    [(["local"], [("local", "api-v1")]), (["local", "other"], [("other", None)])],
+)
+def test_champion_steps_in_for_a_canary_where_nobody_else_is_left(adapters: Path, plan, others):
+    write_bundle(adapters / "api-v2")
+    champions = Champions.read(adapters, BASE, ["api"])
+    catalog = Catalog(both().backends, {"local": champions})
+    catalog.admit_canary("api", Proven("local", champions.by_id["api-v2"], 1.0))
+
+    found = catalog.plan(Route("api", Domain(plan=plan), "unknown"), REQUEST, "who").candidates
+
+    assert found[0].answers_as == "api-v2"
+    assert [(one.backend.name, one.answers_as) for one in found[1:]] == others
+
+
+def test_bundle_that_is_known_is_not_hashed_again_unless_it_is_another_one(adapters: Path):
+    known = Champions.read(adapters, BASE, ["api"]).by_id
+    (adapters / "api-v1" / adapter.WEIGHTS).write_bytes(b"torn")
+
+    assert Champions.read(adapters, BASE, ["api"], known).by_id == known
+    (adapters / "api-v1" / adapter.MANIFEST).unlink()
+    shutil.rmtree(adapters / "api-v1")
+    write_bundle(adapters / "api-v1", tool_fingerprints={"ping": "x"})
+    assert Champions.read(adapters, BASE, ["api"], known).by_id != known
+
+
+def test_what_stays_loaded_beside_the_champions(adapters: Path):
+    for id in ("api-v2", "api-v3"):
+        write_bundle(adapters / id)
+    revision = champion_file.read(adapters).revision
+    full = Candidate(adapter="api-v3", share=1.0, stage="full")
+    watched = Alias(champion="api-v3", previous="api-v1", candidate=full)
+    champion_file.change(adapters, "api", watched, revision, "test")
+    while_watched = Champions.read(adapters, BASE, ["api"]).kept
+    champion_file.change(
+        adapters, "api", Alias(champion="api-v3", previous="api-v1"), revision + 1, "test"
+    )
+
+    assert {one.id for one in while_watched} == {"api-v3", "api-v1"}
+    assert Champions.read(adapters, BASE, ["api"]).kept == []

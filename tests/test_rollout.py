@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,12 +16,12 @@ from structlog.testing import capture_logs
 pytest.importorskip("gguf", reason="needs the embedded or the train extra")
 
 from proxy.config import parse
-from proxy.protocol import adapter
-from proxy.protocol.champions import CHAMPIONS, appoint
+from proxy.protocol import adapter, champions
+from proxy.protocol.champions import CHAMPIONS, Alias, Candidate, Stage, appoint
 from proxy.protocol.exchange import Exchange
 from tests.engines import bundles
 from tests.engines.farm import Machine, SlowTgi, SlowVllm, farm
-from tests.engines.pooled import QUICK, Pooled, Reply, pooled
+from tests.engines.pooled import QUICK, Pooled, Reply, Told, pooled
 from tests.engines.toy import do
 from tests.serving import serving
 
@@ -412,3 +412,161 @@ async def test_canary_stays_beside_a_new_champion_and_ends_when_it_is_one(tmp_pa
     sides = {(one.assigned, one.attempts[0].adapter) for one in proxy.recorded()}
     assert sides == {("canary:chat-v2", "chat-v2"), ("champion:chat-v3", "chat-v3")}
     assert told.rollouts["canary of chat"].startswith("it is the champion")
+
+
+# ---------------------------------------------------------------- candidates of the champion file
+
+
+def alias(
+    share: float, stage: Stage = "canary", champion: str = "chat-v1", adapter: str = "chat-v2"
+) -> Alias:
+    """A candidate beside the champion; in `full` it is the champion, and the former one waits."""
+    candidate = Candidate(adapter=adapter, share=share, stage=stage)
+    if stage == "full":
+        return Alias(champion=adapter, previous=champion, candidate=candidate)
+    return Alias(champion=champion, candidate=candidate)
+
+
+def put(proxy: Pooled, alias: Alias) -> None:
+    """Have the champion file say this of `chat`."""
+    revision = champions.read(proxy.adapters).revision
+    champions.change(proxy.adapters, "chat", alias, revision, "test")
+
+
+def proven(share: float) -> Callable[[Told], bool]:
+    """Whether /ready tells of a candidate with this share that may answer."""
+    wanted = {"adapter": "chat-v2", "state": "proven", "share": share}
+    return lambda told: wanted.items() <= told.candidates.get("chat", {}).items()
+
+
+def answered_by(proxy: Pooled, replies: Sequence[Reply]) -> set[str | None]:
+    adapters = {one.id: one.attempts[0].adapter for one in proxy.recorded()}
+    return {adapters[reply.id] for reply in replies}
+
+
+async def test_candidate_is_loaded_then_gets_the_share_that_the_file_says(tmp_path: Path):
+    async with (
+        farm(SlowVllm, machines=2) as machines,
+        pooled(tmp_path, "vllm", machines) as proxy,
+    ):
+        bundles.write(proxy.adapters, "chat-v2")
+        put(proxy, alias(0.0, "loading"))
+        await proxy.until(proven(0.0))
+        held = [sorted(machine.engine.toy.adapters) for machine in machines]
+        loading = [await proxy.ask(f"Client {number}") for number in range(8)]
+        put(proxy, alias(0.5))
+        await proxy.until(proven(0.5))
+        half = [await proxy.ask(f"Client {number}") for number in range(24)]
+        put(proxy, alias(1.0))
+        await proxy.until(proven(1.0))
+        whole = [await proxy.ask(f"Client {number}") for number in range(8)]
+
+    assert held == [["chat-v1", "chat-v2"]] * 2
+    assert all(reply.is_whole for reply in (*loading, *half, *whole))
+    assert answered_by(proxy, loading) == {"chat-v1"}
+    assert answered_by(proxy, half) == {"chat-v1", "chat-v2"}
+    assert answered_by(proxy, whole) == {"chat-v2"}
+    sides = {one.assigned for one in proxy.recorded()}
+    assert sides == {"", "champion:chat-v1", "canary:chat-v2"}
+
+
+async def test_candidate_that_is_taken_back_answers_nobody_any_more(tmp_path: Path):
+    with capture_logs() as logs:
+        async with (
+            farm(SlowVllm, machines=1) as machines,
+            pooled(tmp_path, "vllm", machines) as proxy,
+        ):
+            bundles.write(proxy.adapters, "chat-v2")
+            put(proxy, alias(1.0))
+            await proxy.until(proven(1.0))
+            before = await proxy.ask("Hello.")
+            put(proxy, Alias(champion="chat-v1"))
+            await proxy.until(lambda told: not told.candidates)
+            after = await proxy.ask("Hello.")
+
+    assert "canary_withdrawn" in [entry["event"] for entry in logs]
+    assert answered_by(proxy, [before]) == {"chat-v2"}
+    assert answered_by(proxy, [after]) == {"chat-v1"}
+
+
+async def test_new_champion_that_is_watched_goes_back_without_loading_anything(tmp_path: Path):
+    with capture_logs() as logs:
+        async with (
+            farm(SlowVllm, machines=1) as (machine,),
+            pooled(tmp_path, "vllm", [machine]) as proxy,
+        ):
+            bundles.write(proxy.adapters, "chat-v2")
+            put(proxy, alias(0.5))
+            await proxy.until(proven(0.5))
+            put(proxy, alias(1.0, "full"))
+            await proxy.until(lambda told: is_done(logs))
+            # Two more roll-outs: without being kept, the former champion would be unloaded.
+            for _ in range(2):
+                logs.clear()
+                champions.change(
+                    proxy.adapters,
+                    "other",
+                    Alias(champion="chat-v2"),
+                    champions.read(proxy.adapters).revision,
+                    "test",
+                )
+                await proxy.until(lambda told: is_done(logs))
+            loads = list(machine.engine.loads)
+            put(proxy, Alias(champion="chat-v1"))
+            await proxy.until(lambda told: is_done(logs, "chat-v1"))
+            reply = await proxy.ask("Hello.")
+
+    assert answered_by(proxy, [reply]) == {"chat-v1"}
+    assert machine.engine.loads == loads
+
+
+async def test_candidate_without_a_bundle_is_waited_for(tmp_path: Path):
+    async with (
+        farm(SlowVllm, machines=1) as machines,
+        pooled(tmp_path, "vllm", machines) as proxy,
+    ):
+        put(proxy, alias(0.5))
+        told = await proxy.until(lambda told: told.candidates)
+        bundles.write(proxy.adapters, "chat-v2")
+        await proxy.until(proven(0.5))
+
+    assert told.candidates["chat"]["state"] == "loading"
+    assert "no sound bundle 'chat-v2'" in str(told.candidates["chat"]["reason"])
+
+
+async def test_candidate_that_does_not_prove_itself_gets_no_share(tmp_path: Path):
+    async with (
+        farm(SlowVllm, machines=1) as machines,
+        pooled(tmp_path, "vllm", machines) as proxy,
+    ):
+        bundles.write(proxy.adapters, "chat-v2", answers_as="chat-v9")
+        put(proxy, alias(1.0))
+        told = await proxy.until(lambda told: told.candidates)
+        replies = [await proxy.ask(f"Client {number}") for number in range(4)]
+
+    assert "does not serve chat-v2" in str(told.candidates["chat"]["reason"])
+    assert answered_by(proxy, replies) == {"chat-v1"}
+
+
+async def test_candidate_is_taken_back_while_a_server_is_being_restarted(tmp_path: Path):
+    """Nobody waits for what the other domain's roll-out waits for."""
+    async with (
+        farm(SlowTgi, "chat-v1") as machines,
+        pooled(tmp_path, "tgi", machines) as proxy,
+    ):
+        for id in ("chat-v2", "chat-v3"):
+            bundles.write(proxy.adapters, id)
+        for machine in machines:
+            machine.adapters = ["chat-v1", "chat-v2"]
+            await machine.kill()
+            await machine.start()
+        put(proxy, alias(1.0))
+        await proxy.until(proven(1.0))
+        # The next champion needs servers that are started with it, which nobody does.
+        put(proxy, alias(1.0, champion="chat-v3"))
+        await proxy.until(lambda told: "local" in told.rollouts)
+        put(proxy, Alias(champion="chat-v3"))
+        await proxy.until(lambda told: not told.candidates)
+        reply = await proxy.ask("Hello.")
+
+    assert answered_by(proxy, [reply]) == {"chat-v1"}

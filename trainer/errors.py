@@ -13,6 +13,7 @@ TrainerError
 ├── GateError          a verdict that cannot be given, or is not one to act upon
 ├── FlywheelError      a run of the flywheel that cannot be made
 ├── Locked             a domain that another process works on
+├── PromotionError     a promotion that cannot be begun, or a rollback to nothing
 └── JudgeError         a judge that cannot be asked, or does not count
 """
 
@@ -69,6 +70,10 @@ class FlywheelError(TrainerError):
 class Locked(TrainerError):
     status = 75
     """EX_TEMPFAIL of sysexits.h: try again later."""
+
+
+class PromotionError(TrainerError):
+    pass
 
 
 class JudgeError(TrainerError):

@@ -127,6 +127,17 @@ def read(path: Path) -> Adapter:
     )
 
 
+def refreshed(adapter: Adapter) -> Adapter | None:
+    """A bundle that was read before, with its calibration of now: nothing else in it changes.
+
+    None where its manifest is another one by now; raises AdapterError.
+    """
+    if _decode(adapter.path / MANIFEST, Manifest) != adapter.manifest:
+        return None
+    calibration = _calibration(adapter.path / CALIBRATION)
+    return msgspec.structs.replace(adapter, calibration=calibration)
+
+
 def _template(path: Path, hashed: str) -> str:
     content = _bytes(path)
     _check(path, content, hashed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
@@ -79,35 +80,58 @@ class Shelf:
             paths, schema=SCHEMAS[kind], filesystem=filesystem, format="parquet"
         )
 
-    def exchanges(self) -> Iterator[Exchange]:
-        """All exchanges: the archive's by date, then the segments', as they were written."""
-        dataset = self.dataset(EXCHANGES)
-        for batch in dataset.to_batches(columns=["exchange", "sealed"], batch_size=_BATCH):
+    def exchanges(self, since: float = 0.0) -> Iterator[Exchange]:
+        """All exchanges from then on (seconds since the epoch): the archive's by date, then the
+        segments', as they were written."""
+        for batch in self._batches(EXCHANGES, "exchange", "started_at", since):
             for exchange in self.rows.exchanges(batch):
                 if exchange.id not in self.erased:
                     yield exchange
-        for path in journal.counting(self.directory):
-            yield from (one for one in self.records(path) if isinstance(one, Exchange))
+        for path in self._segments(since):
+            yield from (
+                one
+                for one in self.records(path)
+                if isinstance(one, Exchange) and one.started_at >= since
+            )
 
-    def shadows(self) -> Iterator[Shadowed]:
+    def shadows(self, since: float = 0.0) -> Iterator[Shadowed]:
         """All shadows whose exchange was not erased, as `exchanges`."""
-        dataset = self.dataset(SHADOWS)
-        for batch in dataset.to_batches(columns=["shadow", "sealed"], batch_size=_BATCH):
+        for batch in self._batches(SHADOWS, "shadow", "started_at", since):
             for shadowed in self.rows.shadows(batch):
                 if shadowed.exchange not in self.erased:
                     yield shadowed
-        for path in journal.counting(self.directory):
-            yield from (one for one in self.records(path) if isinstance(one, Shadowed))
+        for path in self._segments(since):
+            yield from (
+                one
+                for one in self.records(path)
+                if isinstance(one, Shadowed) and one.started_at >= since
+            )
 
-    def feedback(self) -> Iterator[Feedback]:
+    def feedback(self, since: float = 0.0) -> Iterator[Feedback]:
         """All feedback on what was not erased, as `exchanges`."""
-        dataset = self.dataset(FEEDBACK)
-        for batch in dataset.to_batches(columns=["feedback", "sealed"], batch_size=_BATCH):
+        for batch in self._batches(FEEDBACK, "feedback", "given_at", since):
             for one in self.rows.feedback(batch):
                 if one.exchange not in self.erased:
                     yield one
+        for path in self._segments(since):
+            yield from (
+                one
+                for one in self.records(path)
+                if isinstance(one, Feedback) and one.given_at >= since
+            )
+
+    def _batches(self, kind: str, column: str, time: str, since: float) -> Iterator[pa.RecordBatch]:
+        later = pc.field(time) >= datetime.fromtimestamp(since, UTC)
+        columns = [column, "sealed"]
+        yield from self.dataset(kind).to_batches(
+            columns=columns, filter=later if since else None, batch_size=_BATCH
+        )
+
+    def _segments(self, since: float) -> Iterator[Path]:
+        """The segments that were written to then or later."""
         for path in journal.counting(self.directory):
-            yield from (one for one in self.records(path) if isinstance(one, Feedback))
+            if path.stat().st_mtime >= since:
+                yield path
 
     def find(self, id: str) -> Exchange | None:
         """The exchange with this id, or of the request with this id."""

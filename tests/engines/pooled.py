@@ -35,6 +35,7 @@ class Told:
     ready: bool
     replicas: dict[str, list[dict[str, object]]]
     rollouts: dict[str, str]
+    candidates: dict[str, dict[str, object]]
 
     def of(self, machine: Machine) -> dict[str, object]:
         """What it says of one machine; {} while it knows none there."""

@@ -100,6 +100,12 @@ def p_value(tally: Tally, mean: float) -> float:
     return float(min(1.0, np.exp(-(np.logaddexp(above, below) - np.log(2)))))
 
 
+def p_above(tally: Tally, mean: float) -> float:
+    """Always valid, one-sided: of the claim that no observation's mean, given all before it, is
+    above `mean`. The means may differ from observation to observation."""
+    return float(min(1.0, np.exp(-log_capital(tally, mean)))) if tally.n > 0 else 1.0
+
+
 def interval(tally: Tally, certainty: float = 0.95) -> Interval:
     """The means that no look so far, nor this one, had refuted if they were true."""
     if tally.n <= 0:

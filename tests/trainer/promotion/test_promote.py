@@ -1,0 +1,173 @@
+"""Promotion as a whole: the champion file and a record on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("obstore", reason="needs the record extra")
+
+from proxy.protocol import champions
+from tests.trainer.promotion.traffic import Site, site, tried
+from trainer.errors import PromotionError
+from trainer.promotion.promote import rollback
+
+OURS, THEIRS = "canary:api-v2", "champion:api-v1"
+
+
+def grown(at: Site) -> None:
+    """Good traffic of a stage, enough to go on."""
+    at.later(11)
+    at.served(OURS, 12)
+    at.served(THEIRS, 12)
+
+
+def test_a_good_candidate_gets_more_and_more_and_is_the_champion_in_the_end(tmp_path: Path):
+    at = site(tmp_path)
+    shares = []
+
+    begun = at.promote()
+    for _ in range(2):
+        shares.append((at.alias.candidate.stage, at.alias.candidate.share, at.alias.champion))
+        grown(at)
+        at.promote()
+    held = at.promote()
+    shares.append((at.alias.candidate.stage, at.alias.candidate.share, at.alias.champion))
+    at.later(101)
+    at.served("", 5, tried("api-v2"))
+    done = at.promote()
+
+    assert begun.word == "waiting" and "no traffic yet" in begun.reason
+    assert shares == [
+        ("canary", 0.25, "api-v1"),
+        ("canary", 0.5, "api-v1"),
+        ("full", 1.0, "api-v2"),
+    ]
+    assert held.word == "waiting" and "held" in held.reason
+    assert done.word == "promoted"
+    assert (at.alias.champion, at.alias.previous, at.alias.candidate) == ("api-v2", "api-v1", None)
+    assert at.promote().word == "promoted"
+
+
+def test_a_candidate_whose_calls_are_invalid_is_taken_back_with_the_reason(tmp_path: Path):
+    at = site(tmp_path)
+    at.promote()
+    at.later(3)
+    at.served(THEIRS, 20)
+    at.served(OURS, 6, tried("api-v2", "invalid"), tried(None))
+
+    ended = at.promote()
+
+    assert ended.word == "rolled back"
+    assert "invalid in 6 of 6 conversations, the champion in 0 of 20" in ended.reason
+    assert (at.alias.champion, at.alias.candidate) == ("api-v1", None)
+    assert champions.history(at.adapters, "api")[-1].reason == ended.reason
+
+
+def test_no_candidate_until_the_cooldown_is_over(tmp_path: Path):
+    at = site(tmp_path)
+    at.promote()
+    at.later(3)
+    at.served(OURS, 8, tried("api-v2", "invalid"), tried(None))
+    at.promote()
+
+    again = at.promote(run="run-2")
+    with pytest.raises(
+        PromotionError, match=f"no candidate until {at.alias.cooldown_until}.*api-v2 is worse"
+    ):
+        at.promote("api-v3", run="run-2")
+    forced = at.promote("api-v3", run="run-2", force="the bug was in the data")
+
+    assert again.word == "rolled back"
+    assert forced.word == "waiting"
+    assert at.alias.candidate.adapter == "api-v3"
+
+
+def test_after_the_cooldown_the_next_one_may_try(tmp_path: Path):
+    at = site(tmp_path)
+    at.promote()
+    at.later(3)
+    at.served(OURS, 8, tried("api-v2", "invalid"), tried(None))
+    at.promote()
+    at.later(1001)
+
+    assert at.promote("api-v3").word == "waiting"
+
+
+def test_of_two_candidates_one_wins_and_the_other_says_so(tmp_path: Path):
+    at = site(tmp_path)
+    at.promote()
+
+    with pytest.raises(PromotionError, match=r"api-v2 is being promoted, in stage canary .*run-1"):
+        at.promote("api-v3", run="run-2")
+
+
+def test_a_new_champion_that_fails_while_it_is_held_goes_back(tmp_path: Path):
+    at = site(tmp_path)
+    at.promote()
+    for _ in range(2):
+        grown(at)
+        at.promote()
+    at.later(3)
+    at.served(THEIRS, 60)
+    at.promote()
+    at.later(50)
+    at.served("", 30, tried("api-v2", "invalid"), tried(None))
+
+    ended = at.promote()
+
+    assert ended.word == "rolled back"
+    assert (at.alias.champion, at.alias.previous, at.alias.candidate) == ("api-v1", None, None)
+
+
+def test_too_little_traffic_is_no_verdict_and_no_cooldown(tmp_path: Path):
+    at = site(tmp_path)
+    at.promote()
+    at.later(5001)
+
+    ended = at.promote()
+
+    assert (ended.word, at.alias.cooldown_until) == ("rolled back", None)
+    assert "too little traffic" in ended.reason
+    assert at.promote().word == "rolled back"
+    assert at.promote(run="run-2").word == "waiting"
+
+
+def test_rollback_by_hand_takes_a_candidate_out(tmp_path: Path):
+    at = site(tmp_path)
+    at.promote()
+
+    ended = rollback(at.adapters, "api", "I do not like it", at.settings)
+
+    assert (ended.word, ended.reason) == ("rolled back", "I do not like it")
+    assert (at.alias.champion, at.alias.candidate) == ("api-v1", None)
+    assert at.alias.cooldown_until is not None
+
+
+def test_rollback_by_hand_goes_back_to_the_former_champion(tmp_path: Path):
+    at = site(tmp_path)
+    champions.appoint(at.adapters, "api", "api-v2", "test")
+
+    rollback(at.adapters, "api", "wrong", at.settings)
+
+    assert at.alias.champion == "api-v1"
+    with pytest.raises(PromotionError, match="no former champion is known"):
+        rollback(at.adapters, "api", "again", at.settings)
+
+
+def test_changes_of_other_domains_are_no_conflict(tmp_path: Path):
+    at = site(tmp_path)
+    promotion = at.promotion()
+    seen = []
+
+    def clock() -> float:
+        if not seen:
+            seen.append(champions.appoint(at.adapters, "chat", "chat-v1", "meanwhile"))
+        return at.now
+
+    promotion._clock = clock
+
+    assert promotion.advance().word == "waiting"
+    assert at.alias.candidate.adapter == "api-v2"
+    assert at.champions.serving["chat"] == "chat-v1"

@@ -1,0 +1,163 @@
+"""Stop rules: does the candidate fail more of its conversations than the champion?
+
+Chance puts each conversation on the candidate's side with probability `share`, whatever it is
+about. If the candidate is as good as the champion, or better, a conversation that goes wrong is the
+candidate's with at most that probability. So we look at failed conversations alone, each once, in
+their order, and bet that more of them are the candidate's (evidence.sequential). It holds at every
+look, and though traffic changes from hour to hour: both sides get the same.
+
+Where nobody else answers, while a new champion is held, we compare with the former one's share of
+failures before; that is no experiment, hence a margin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from proxy.protocol.evidence import sequential
+from trainer.promotion.settings import PromotionSettings, RuleName
+
+Side: TypeAlias = Literal["candidate", "champion"]
+State: TypeAlias = Literal["worse", "not worse", "open", "silent"]
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one request; None: nobody knows."""
+
+    at: float
+    """Seconds since the epoch."""
+    unit: str
+    """The conversation, or the caller: what chance assigns as a whole."""
+    side: Side
+    is_drawn: bool = True
+    """Whether chance put it there; not where one adapter answered all."""
+    seconds: float = 0.0
+    """Until the client had its answer."""
+    invalid: bool | None = None
+    """Whether its adapter wrote a call that the request's schemas do not allow."""
+    rescued: bool | None = None
+    """Whether somebody else than its adapter answered in the end."""
+    disagreed: bool | None = None
+    """Whether its answer is another one than the cloud's."""
+    disliked: bool | None = None
+    """Thumbs down."""
+    tool_failed: bool | None = None
+    """Whether a tool that it called told an error."""
+    slow: bool | None = None
+
+
+class Count(msgspec.Struct, frozen=True):
+    """Conversations of a side, and those that went wrong."""
+
+    failed: int
+    of: int
+
+    @property
+    def share(self) -> float:
+        return self.failed / self.of if self.of else 0.0
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """What a rule says now."""
+
+    rule: RuleName
+    state: State
+    """`silent`: the record says nothing of it."""
+    candidate: Count
+    champion: Count
+    p: float
+    """Always valid; that the candidate is not worse. Below the test's alpha it stops."""
+
+
+def findings(
+    requests: Sequence[Request], share: float, settings: PromotionSettings
+) -> list[Finding]:
+    """Each rule, on the requests of one stage with this share."""
+    drawn = [one for one in requests if one.is_drawn]
+    return [_concurrent(rule, drawn, share, settings) for rule in settings.rules]
+
+
+def held(
+    now: Sequence[Request], before: Sequence[Request], settings: PromotionSettings
+) -> list[Finding]:
+    """Each rule, on a new champion's requests beside the former one's before it."""
+    return [_successive(rule, now, before, settings) for rule in settings.rules]
+
+
+def sides(requests: Iterable[Request]) -> dict[Side, int]:
+    """How many conversations each side has."""
+    units: dict[str, Side] = {}
+    for one in requests:
+        units.setdefault(one.unit, one.side)
+    return {side: sum(found == side for found in units.values()) for side in _SIDES}
+
+
+_SIDES: tuple[Side, ...] = ("candidate", "champion")
+_SHOWN = 0.95
+"""Certainty with which a candidate is shown not to be worse. Chosen: usual."""
+
+
+def _concurrent(
+    rule: RuleName, requests: Sequence[Request], share: float, settings: PromotionSettings
+) -> Finding:
+    counts = _counts(rule, requests)
+    ours, theirs = counts["candidate"], counts["champion"]
+    failed = sequential.share(ours.failed, ours.failed + theirs.failed)
+    p = sequential.p_above(failed, share)
+    return _finding(rule, counts, p, settings)
+
+
+def _successive(
+    rule: RuleName, now: Sequence[Request], before: Sequence[Request], settings: PromotionSettings
+) -> Finding:
+    counts: dict[Side, Count] = {
+        "candidate": _counts(rule, now)["candidate"],
+        "champion": _counts(rule, before)["champion"],
+    }
+    ours, theirs = (sequential.share(one.failed, one.of) for one in counts.values())
+    certainty = 1 - settings.alpha_of_a_test / 2
+    excess = sequential.lower(ours, certainty) - sequential.upper(theirs, certainty)
+    is_worse = bool(theirs.n) and excess > settings.margin
+    return _finding(rule, counts, 0.0 if is_worse else 1.0, settings)
+
+
+def _finding(
+    rule: RuleName, counts: dict[Side, Count], p: float, settings: PromotionSettings
+) -> Finding:
+    ours, theirs = counts["candidate"], counts["champion"]
+    state: State = "open"
+    if not ours.of:
+        state = "silent"
+    elif p < settings.alpha_of_a_test:
+        state = "worse"
+    elif _is_not_worse(ours, theirs, settings.margin):
+        state = "not worse"
+    return Finding(rule=rule, state=state, candidate=ours, champion=theirs, p=p)
+
+
+def _is_not_worse(ours: Count, theirs: Count, margin: float) -> bool:
+    certainty = (1 + _SHOWN) / 2
+    most = sequential.upper(sequential.share(ours.failed, ours.of), certainty)
+    least = sequential.lower(sequential.share(theirs.failed, theirs.of), certainty)
+    return most - least < margin
+
+
+def _counts(rule: RuleName, requests: Sequence[Request]) -> dict[Side, Count]:
+    """By side; a conversation has failed when one of its requests has."""
+    failed: dict[str, bool] = {}
+    side: dict[str, Side] = {}
+    for one in requests:
+        found: bool | None = getattr(one, rule)
+        if found is not None:
+            failed[one.unit] = failed.get(one.unit, False) or found
+            side.setdefault(one.unit, one.side)
+    return {
+        of: Count(
+            sum(bad for unit, bad in failed.items() if side[unit] == of),
+            sum(found == of for found in side.values()),
+        )
+        for of in _SIDES
+    }
