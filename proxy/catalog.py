@@ -30,6 +30,10 @@ PIN_BASE = "base"
 """Pins the base model, asked as the domain's adapter would be."""
 
 
+_VACANT = "no_champion"
+"""Why the route's first backend is passed over: it waits for a champion (`without_champion`)."""
+
+
 class BadAdapter(CannotStart):
     """An adapter bundle or champion file that cannot be used."""
 
@@ -183,7 +187,7 @@ class Catalog:
         first = lacks[route.plan[0]]
         passed_over = None if first is None else f"unsupported_{first}"
         if vacant := self._vacant(route, able):
-            passed_over = passed_over or ("no_champion" if able[0] in vacant else None)
+            passed_over = passed_over or (_VACANT if able[0] in vacant else None)
             able = [name for name in able if name not in vacant]
         able, assigned = self._split(route, able, request, who)
         candidates = [
@@ -223,14 +227,17 @@ class Catalog:
     def _with_canary(self, plan: Plan, route: Route, who: str) -> Plan:
         """The plan, its first adapter the canary where chance says so."""
         first, canary = plan.candidates[0], self._canaries.get(route.domain)
-        if canary is None or not canary.share or first.backend.name != canary.backend:
+        if canary is None or not canary.share:
+            return plan
+        is_first = plan.passed_over == _VACANT and canary.backend in route.plan
+        if first.backend.name != canary.backend and not is_first:
             return plan
         if draw("canary", route.domain, who) >= canary.share:
             return plan._replace(assigned=f"champion:{first.answers_as or PIN_BASE}")
-        chosen = first._replace(adapter=canary.adapter)
+        chosen = Candidate(self.backends[canary.backend], canary.adapter)
         # Where nobody else is left, the champion steps in for a canary that fails.
-        others = plan.candidates[1:] or [first]
-        return plan._replace(candidates=[chosen, *others], assigned=f"canary:{canary.adapter.id}")
+        others = plan.candidates if is_first else plan.candidates[1:] or [first]
+        return Plan([chosen, *others], None, assigned=f"canary:{canary.adapter.id}")
 
     def pinned(self, route: Route, pin: str) -> Plan:
         """The first backend of the route that has adapters, answering with the one that is named.
