@@ -295,9 +295,9 @@ def diff(first: Path, second: Path) -> Difference:
         added=_counted(after[row] for row in after.keys() - before.keys()),
         removed=_counted(before[row] for row in before.keys() - after.keys()),
         moved=_counted(f"{a} → {b}" for a, b in moves if a != b),
-        recipe=list(_changes(msgspec.json.decode(one.recipe), msgspec.json.decode(other.recipe))),
-        versions=list(_changes(one.versions, other.versions)),
-        steps=list(_changes(_drops(one), _drops(other))),
+        recipe=list(changes(msgspec.json.decode(one.recipe), msgspec.json.decode(other.recipe))),
+        versions=list(changes(one.versions, other.versions)),
+        steps=list(changes(_drops(one), _drops(other))),
     )
 
 
@@ -317,10 +317,11 @@ def _drops(of: Manifest) -> dict[str, str]:
     return {step.name: f"{sum(step.dropped.values())} dropped" for step in of.steps}
 
 
-def _changes(one: object, other: object, path: str = "") -> Iterator[str]:
+def changes(one: object, other: object, path: str = "") -> Iterator[str]:
+    """`lora.rank: 8 → 16`, for each leaf of two settings that differs."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         for key in sorted({*one, *other}):
-            yield from _changes(one.get(key), other.get(key), f"{path}.{key}" if path else key)
+            yield from changes(one.get(key), other.get(key), f"{path}.{key}" if path else key)
     elif one != other:
         yield f"{path}: {one} → {other}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from trainer.commands import (
+    chronicle,
     convert,
     costs,
     dataset,
@@ -18,11 +19,12 @@ from trainer.commands import (
     rows,
     run,
     train,
+    watch,
 )
 
 COMMANDS = (
     *(rows, label, recipe, dataset, preflight, train),
     *(evaluate, judge, gate, report, promote, convert, router),
-    *(run, costs),
+    *(run, watch, chronicle, costs),
 )
 """In the order of their use, as the help shows them."""

@@ -7,13 +7,19 @@ somebody corrected since is a new row.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
+from typing import NamedTuple
 
+import msgspec
+
+from proxy.protocol import adapter, champions
+from proxy.protocol.adapter import AdapterError
 from trainer import dataset, sources
 from trainer.curate.chain import Judge, Plan
 from trainer.curate.execute import batched
 from trainer.errors import DatasetError
-from trainer.flywheel import state
+from trainer.flywheel import state, tools
 from trainer.flywheel.settings import Domain
 from trainer.flywheel.state import Run
 from trainer.pipeline import erased
@@ -21,11 +27,32 @@ from trainer.rows import Row
 from trainer.sources.base import Skips
 
 
-def new_rows(domain: Domain) -> int:
-    """Clean rows of the domain's sources that are new."""
-    judge = Judge(Plan(domain.recipe, None))
-    batches = batched(_new(domain))
-    return sum(one.sketch is not None for batch in batches for one in judge(batch))
+class Fresh(NamedTuple):
+    """What is new in a domain."""
+
+    rows: int
+    drifted: int
+    """Of these, the rows that offer a tool by a schema which neither the champion was trained with
+    nor the last run read; 0 where there was neither."""
+    tools: list[str]
+    """Those tools, the most frequent first."""
+
+
+def look(domain: Domain) -> Fresh:
+    """Count the domain's new clean rows."""
+    judge, known = Judge(Plan(domain.recipe, None)), _known(domain)
+    count, drifted, changed = 0, 0, Counter[str]()
+    for batch in batched(_new(domain)):
+        for one in judge(batch):
+            if one.sketch is None:
+                continue
+            count += 1
+            row = msgspec.json.decode(one.row, type=Row)
+            strange = [name for name, hashed in tools.offered(row).items() if hashed not in known]
+            if known and strange:
+                drifted += 1
+                changed.update(strange)
+    return Fresh(count, drifted, [name for name, _ in changed.most_common()])
 
 
 def _new(domain: Domain) -> Iterator[Row]:
@@ -37,17 +64,35 @@ def _new(domain: Domain) -> Iterator[Row]:
             yield row
 
 
+def _last(domain: Domain) -> Run | None:
+    """The last run with a dataset."""
+    found = [run for run in state.runs(domain.runs) if run.manifest.step("dataset").state == "done"]
+    return found[-1] if found else None
+
+
 def _read_before(domain: Domain) -> set[str]:
-    """Ids of the rows that the last run with a dataset read."""
-    for run in reversed(list(state.runs(domain.runs))):
-        if run.manifest.step("dataset").state == "done":
-            return _ids(run)
-    return set()
-
-
-def _ids(run: Run) -> set[str]:
+    """Ids of the rows that it read."""
+    last = _last(domain)
     try:
-        return {fate.row for fate in dataset.fates(run.directory / "dataset")}
+        return {fate.row for fate in dataset.fates(last.directory / "dataset")} if last else set()
     except DatasetError:
         # Somebody tidied up: then all that is there counts as new.
+        return set()
+
+
+def _known(domain: Domain) -> set[str]:
+    """Fingerprints of the schemas that the champion or the last run knows."""
+    last = _last(domain)
+    read = tools.read(last.directory / "rows" / "tools.json") if last else {}
+    return {hashed for hashes in read.values() for hashed in hashes} | _trained(domain)
+
+
+def _trained(domain: Domain) -> set[str]:
+    champion = champions.read(domain.adapters).serving.get(domain.name)
+    if champion is None:
+        return set()
+    try:
+        return set(adapter.read(domain.adapters / champion).manifest.tool_fingerprints.values())
+    except AdapterError:
+        # A champion whose bundle is gone is the proxy's trouble; here it knows nothing.
         return set()

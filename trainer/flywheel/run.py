@@ -14,15 +14,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal, NamedTuple
 
-from proxy.protocol import adapter
+from proxy.protocol import champions
 from proxy.protocol.adapter import AdapterError
 from proxy.protocol.base_model import BaseModelError
 from proxy.protocol.formats.base import UnknownTemplate
 from trainer import gate
 from trainer.errors import FlywheelError, Stopped, TrainerError
-from trainer.flywheel import state
+from trainer.flywheel import fresh, state
 from trainer.flywheel.events import Both, Events, Log
-from trainer.flywheel.fresh import new_rows
 from trainer.flywheel.lock import held, holder
 from trainer.flywheel.settings import Domain
 from trainer.flywheel.state import LOG, STEPS, Manifest, Outcome, Run, StepName
@@ -68,12 +67,12 @@ def run(
             found.finish("failed", "given up: a new run was asked for")
         elif found is not None:
             return _work(domain, found, events)
-        fresh = new_rows(domain)
-        if fresh < domain.settings.least_new and not anyway:
-            ended = _nothing(domain, fresh)
+        new_rows = fresh.look(domain).rows
+        if new_rows < domain.settings.least_new and not anyway:
+            ended = _nothing(domain, new_rows)
             events.tell("nothing_to_do", domain=domain.name, reason=ended.reason)
             return ended
-        return _work(domain, _begun(domain, fresh, cause), events)
+        return _work(domain, _begun(domain, new_rows, cause), events)
 
 
 def dry_run(domain: Domain, events: Events, *, anyway: bool = False) -> Ended:
@@ -86,14 +85,14 @@ def dry_run(domain: Domain, events: Events, *, anyway: bool = False) -> Ended:
         step = _next(found.manifest)
         events.tell("would_resume", domain=domain.name, run=found.manifest.id, step=step)
         return Ended(domain.name, "would run", f"go on at {step}", found.manifest.id)
-    fresh = new_rows(domain)
-    if fresh < domain.settings.least_new and not anyway:
-        ended = _nothing(domain, fresh)
+    new_rows = fresh.look(domain).rows
+    if new_rows < domain.settings.least_new and not anyway:
+        ended = _nothing(domain, new_rows)
         events.tell("nothing_to_do", domain=domain.name, reason=ended.reason)
         return ended
     id = reserved(domain).id
-    events.tell("would_begin", domain=domain.name, adapter=id, new_rows=fresh)
-    return Ended(domain.name, "would run", f"make {id} with {fresh} new rows")
+    events.tell("would_begin", domain=domain.name, adapter=id, new_rows=new_rows)
+    return Ended(domain.name, "would run", f"make {id} with {new_rows} new rows")
 
 
 def unfinished(domain: Domain) -> Run | None:
@@ -121,13 +120,13 @@ def reserved(domain: Domain) -> Reserved:
 # ------------------------------------------------------------------ beginning
 
 
-def _nothing(domain: Domain, fresh: int) -> Ended:
+def _nothing(domain: Domain, new_rows: int) -> Ended:
     least = domain.settings.least_new
-    reason = f"{fresh} new clean rows since the last run; `least_new` asks for {least}."
+    reason = f"{new_rows} new clean rows since the last run; `least_new` asks for {least}."
     return Ended(domain.name, "nothing to do", reason)
 
 
-def _begun(domain: Domain, fresh: int, cause: str) -> Run:
+def _begun(domain: Domain, new_rows: int, cause: str) -> Run:
     """A run with its id, its adapter's id, its recipe and its end of time written down."""
     now, bundle, former = time.time(), reserved(domain), last_run(domain)
     second = time.strftime("%Y%m%dT%H%M%S", time.gmtime(now))
@@ -140,7 +139,7 @@ def _begun(domain: Domain, fresh: int, cause: str) -> Run:
         champion=_champion(domain),
         former=former.manifest.id if former is not None else "",
         until=now,
-        new_rows=fresh,
+        new_rows=new_rows,
         recipe=domain.recipe,
     )
     return Run.begin(domain.runs, manifest)
@@ -170,7 +169,7 @@ def _has_looked(run: Run) -> bool:
 
 
 def _champion(domain: Domain) -> str:
-    return adapter.read_champions(domain.adapters).get(domain.name, "")
+    return champions.read(domain.adapters).serving.get(domain.name, "")
 
 
 # ------------------------------------------------------------------ working

@@ -6,7 +6,7 @@ Paths start at the file's directory. An unknown key is an error with its path.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 import yaml
@@ -14,10 +14,12 @@ import yaml
 from trainer import recipe
 from trainer.errors import FlywheelError, RecipeError
 from trainer.recipe import Recipe, SourceSettings
+from trainer.recipe.curation import Share
 from trainer.recipe.sources import ExchangesSettings
 
 _Count = Annotated[int, msgspec.Meta(ge=1)]
 _Whole = Annotated[int, msgspec.Meta(ge=0)]
+Weekday: TypeAlias = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun", "daily"]
 
 
 class _Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -44,6 +46,48 @@ class EvaluationSettings(_Settings, frozen=True, kw_only=True):
     """Ask the base model, too, for the report. The gate does without it."""
 
 
+class FallingSettings(_Settings, frozen=True, kw_only=True):
+    """A share that must not fall, watched by a test that holds however often one looks."""
+
+    floor: Share | None = None
+    """Due when the share is shown to lie below. `~`: for agreement, the lower end of the interval
+    that the champion's own run measured."""
+    certainty: Annotated[float, msgspec.Meta(gt=0.5, lt=1)] = 0.95
+    """Chance of being spared a false alarm, over all looks together. Chosen: usual."""
+
+
+class CalendarSettings(_Settings, frozen=True, kw_only=True):
+    """Times at which a run is due, whatever the traffic. `least_new` holds all the same."""
+
+    every_days: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    """Days since the last run began."""
+    weekday: Weekday | None = None
+    """At `hour` of this day of the week; `daily`: of every day."""
+    hour: Annotated[int, msgspec.Meta(ge=0, le=23)] = 3
+    """UTC."""
+
+    def __post_init__(self) -> None:
+        if self.every_days is None and self.weekday is None:
+            raise ValueError("a calendar names `every_days` or `weekday`")
+
+
+class TriggerSettings(_Settings, frozen=True, kw_only=True):
+    """When `watch` runs a domain; `~` switches a trigger off. `run` asks none of them."""
+
+    rows: _Count | None = 500
+    """New clean rows. Chosen: a fifth of what a domain's first adapter takes."""
+    drift: _Count | None = 20
+    """New clean rows that offer a tool by a schema that neither the champion was trained with nor
+    the last run read. Chosen: one client that tries something out makes fewer."""
+    agreement: FallingSettings | None = FallingSettings()
+    """The champion's agreement with the cloud, where both answered the same request (shadows) and
+    the cloud called a tool."""
+    feedback: FallingSettings | None = FallingSettings(floor=0.8)
+    """Thumbs up among the thumbs for the champion's answers. Chosen: one in five is unhappy."""
+    calendar: CalendarSettings | None = None
+    """Off: traffic and quality decide."""
+
+
 class DomainSettings(_Settings, frozen=True, kw_only=True):
     """One domain's flywheel."""
 
@@ -65,6 +109,7 @@ class DomainSettings(_Settings, frozen=True, kw_only=True):
     the gate's `margin` is the share of answers that may differ from it. `none`: the gate's rule
     about the cloud must be off in the recipe (`gate: {margin: ~}`), or nothing is decidable."""
     evaluation: EvaluationSettings = EvaluationSettings()
+    triggers: TriggerSettings = TriggerSettings()
 
 
 class Flywheel(_Settings, frozen=True, kw_only=True):

@@ -10,21 +10,24 @@ raises TrainerError where it cannot be done, and Skipped where there is nothing 
 
 from __future__ import annotations
 
+import math
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
-from proxy.protocol import adapter
+from proxy.protocol import adapter, champions
+from proxy.protocol.champions import Alias
 from trainer import atomic, dataset, gate, pipeline, rows, sealed, sources
 from trainer import preflight as checks
 from trainer.curate.build import build as curate
 from trainer.errors import FlywheelError
 from trainer.evaluate import Report
-from trainer.flywheel import references
-from trainer.flywheel.asking import Answers, Asked
+from trainer.figures import Figure
+from trainer.flywheel import references, tools
+from trainer.flywheel.asking import Answers, Asked, Role
 from trainer.flywheel.events import Events
 from trainer.flywheel.references import Reference
 from trainer.flywheel.settings import Domain
@@ -39,6 +42,9 @@ from trainer.report import evaluation
 from trainer.rows import Row
 from trainer.sources.base import Skips
 from trainer.sources.exchanges import ExchangesSource
+
+LOWEST = "candidate at least"
+"""Figure of the step `evaluate`: the lower end of the interval of the candidate's call exact."""
 
 
 class Skipped(Exception):
@@ -89,6 +95,7 @@ def take_rows(work: Work) -> Figures:
         directory / "rows.jsonl", (row for row in read if row.at is None or row.at <= until)
     )
     recorded = references.write(directory / "cloud.jsonl", _recorded(work))
+    tools.write(directory / "tools.json", rows.read(directory / "rows.jsonl"))
     skipped = (skips.counts + skips.left_out).total()
     return {"rows": taken, "left_out": skipped, "cloud_answers": recorded}
 
@@ -96,8 +103,9 @@ def take_rows(work: Work) -> Figures:
 def _recorded(work: Work) -> Iterator[Reference]:
     for source in work.recipe.sources:
         if isinstance(source, ExchangesSettings):
-            for exchange, attempt in ExchangesSource(source, Skips()).clouds():
-                yield references.reference(exchange, attempt)
+            for one in ExchangesSource(source, Skips()).heard():
+                if one.cloud is not None:
+                    yield references.reference(one.exchange, one.cloud)
 
 
 def build_dataset(work: Work) -> Figures:
@@ -181,7 +189,7 @@ def evaluate(work: Work) -> Figures:
     sides = work.domain.settings.evaluation.sides
     chosen: dict[str, list[Row]] = {side: getattr(held_out, side) for side in sides}
     found = _answers(work, "evaluation").ask(chosen, held_out.fingerprint)
-    return {f"{role} call exact": _right(reports) for role, reports in found.items()}
+    return _shares(found)
 
 
 def decide(work: Work) -> Figures:
@@ -202,8 +210,7 @@ def unseal(work: Work) -> Figures:
     found = _answers(work, "sealed").ask({dataset.SEALED: _opened(work)}, verdict.dataset)
     final = gate.decide(_evidence(work, "sealed", sealed=True), work.recipe.gate)
     _keep(work, final)
-    shares = {f"{role} call exact": _right(reports) for role, reports in found.items()}
-    return shares | {"decision": final.decision, "sentence": final.sentence}
+    return _shares(found) | {"decision": final.decision, "sentence": final.sentence}
 
 
 def _opened(work: Work) -> list[Row]:
@@ -228,14 +235,18 @@ def promote(work: Work) -> Figures:
     verdict = gate.read(verdict_of(work.run))
     if verdict.decision != "promote":
         raise Skipped(verdict.sentence)
-    champions = adapter.read_champions(work.domain.adapters)
-    before = champions.get(work.domain.name, "")
-    if before not in (work.run.manifest.champion, work.id):
+    there = champions.read(work.domain.adapters)
+    before = there.serving.get(work.domain.name, "")
+    if before == work.id:
+        return {"champion": work.id}
+    if before != work.run.manifest.champion:
         raise FlywheelError(
             f"{before} became the champion while {work.id} was compared with"
             f" {work.run.manifest.champion or 'none'}; run with `--force-step evaluate`"
         )
-    adapter.write_champions(work.domain.adapters, champions | {work.domain.name: work.id})
+    alias = Alias(champion=work.id, since=champions.now(), previous=before or None)
+    why = f"run {work.run.manifest.id}"
+    champions.change(work.domain.adapters, work.domain.name, alias, there.revision, why)
     return {"champion": work.id, "before": before}
 
 
@@ -288,11 +299,23 @@ def _held_out(work: Work) -> list[Row]:
     return [*held_out.seen, *held_out.unseen]
 
 
-def _right(reports: list[Report]) -> float:
-    """Share of the calls that are exactly right, over all sides."""
+def _shares(found: Mapping[Role, list[Report]]) -> dict[str, float | str]:
+    """Shares of the calls that are exactly right, over all sides; the candidate's with the lower
+    end of its interval."""
+    figures = {role: _right(reports) for role, reports in found.items()}
+    shares = {f"{role} call exact": _rounded(figure.share) for role, figure in figures.items()}
+    low = _rounded(figures["candidate"].low)
+    return {**shares, LOWEST: low, "items": figures["candidate"].n}
+
+
+def _right(reports: list[Report]) -> Figure:
     figures = [report.figures["call exact"] for report in reports]
-    n = sum(figure.n for figure in figures)
-    return round(sum(figure.hits for figure in figures) / n, 4) if n else 0.0
+    return Figure.of(sum(one.hits for one in figures), sum(one.n for one in figures))
+
+
+def _rounded(share: float) -> float:
+    """JSON has no NaN, which is the share of nothing."""
+    return 0.0 if math.isnan(share) else round(share, 4)
 
 
 DO: dict[StepName, Callable[[Work], Figures]] = {

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -40,6 +40,18 @@ _Key: TypeAlias = tuple[str, str]
 """Tenant and id: what one tenant says is never joined to what is another's."""
 
 
+class Heard(NamedTuple):
+    """A request, and what the record holds about it."""
+
+    exchange: Exchange
+    answers: list[Attempt]
+    """Whole answers, the client's first, then others, shadows last."""
+    cloud: Attempt | None
+    """The one of them that is a cloud's and counts; None where no cloud was asked."""
+    thumb: bool | None
+    """What somebody said of the client's answer, last."""
+
+
 class ExchangesSource:
     """Completed chats that were kept in full."""
 
@@ -57,15 +69,12 @@ class ExchangesSource:
                     if row is not None:
                         yield row
 
-    def clouds(self) -> Iterator[tuple[Exchange, Attempt]]:
-        """What a cloud said to each request that can be a row, where one did: to the client, or
-        else out of its sight."""
+    def heard(self) -> Iterator[Heard]:
+        """Requests that can be rows, with all that was said to them, oldest first."""
         with translated(self._settings.directory):
             for exchange in self._shelf.exchanges():
                 if self._is_wanted(exchange) and _unusable(exchange) is None:
-                    cloud = self._told.cloud(exchange)
-                    if cloud is not None:
-                        yield exchange, cloud
+                    yield self._told.heard(exchange)
 
     @cached_property
     def _shelf(self) -> Shelf:
@@ -219,12 +228,20 @@ class _Told:
         demonstrated = self._about(exchange, self._demonstrated)
         if demonstrated is not None and isinstance(demonstrated.value, Answer):
             return demonstrated.value, Label(kind="human", by=demonstrated.caller)
-        teacher = self.cloud(exchange) or shown
+        teacher = self._cloud(exchange) or shown
         disputed = any(_differ(teacher.answer, a.answer) for a in self._answers(exchange))
         return teacher.answer, self._said(exchange, teacher, disputed)
 
-    def cloud(self, exchange: Exchange) -> Attempt | None:
-        """The cloud's answer that counts; None where none was asked."""
+    def heard(self, exchange: Exchange) -> Heard:
+        thumb = self._about(exchange, self._approved)
+        return Heard(
+            exchange,
+            self._answers(exchange),
+            self._cloud(exchange),
+            bool(thumb.value) if thumb is not None else None,
+        )
+
+    def _cloud(self, exchange: Exchange) -> Attempt | None:
         return next((a for a in self._answers(exchange) if not _is_students(a)), None)
 
     def _answers(self, exchange: Exchange) -> list[Attempt]:

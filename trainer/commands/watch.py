@@ -1,0 +1,64 @@
+"""headrace-trainer watch"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+import msgspec
+
+from trainer.commands.chronicle import show_triggers
+from trainer.commands.run import add_settings
+from trainer.commands.shared import Commands, console
+from trainer.errors import Stopped, TrainerError
+from trainer.flywheel import run, triggers
+from trainer.flywheel.events import Events, told
+from trainer.flywheel.settings import Domain, domains
+
+
+def add(commands: Commands) -> None:
+    """Add the command."""
+    watch = commands.add_parser(
+        "watch", help="look at every domain's triggers, and run those that are due"
+    )
+    add_settings(watch)
+    watch.add_argument("--once", action="store_true", help="look once, for a CronJob")
+    watch.add_argument("--every", type=float, default=60.0, metavar="MINUTES", help="default: 60")
+    watch.set_defaults(run=_watch)
+
+
+def _watch(options: argparse.Namespace) -> int:
+    while True:
+        with told(options.json, console) as events:
+            # Read anew each time: who changes the settings needs no restart.
+            codes = [_one(domain, options, events) for domain in domains(options.settings)]
+        if options.once:
+            return max(codes)
+        time.sleep(options.every * 60)
+
+
+def _one(domain: Domain, options: argparse.Namespace, events: Events) -> int:
+    try:
+        _look(domain, options, events)
+    except Stopped:
+        raise
+    except TrainerError as error:
+        # One domain's trouble is not the others'.
+        events.tell("failed", domain=domain.name, reason=str(error))
+        print(f"headrace-trainer: {domain.name}: {error}", file=sys.stderr)
+        return error.status
+    return 0
+
+
+def _look(domain: Domain, options: argparse.Namespace, events: Events) -> None:
+    found = triggers.readings(domain)
+    if options.json:
+        for reading in found:
+            events.tell("trigger_read", domain=domain.name, **msgspec.structs.asdict(reading))
+    else:
+        console.print(f"[bold]{domain.name}[/bold]")
+        show_triggers(found)
+    cause = triggers.due(found)
+    if cause or run.unfinished(domain) is not None:
+        run.run(domain, events, cause=cause)
