@@ -69,8 +69,8 @@ def reckon(case: Case, prices: PriceTable, at: float) -> Reckoning:
     """
     price = case.price or price_at(prices, case.model, at)
     if price is None:
-        known = ", ".join(sorted(prices))
-        raise CostError(f"no price for {case.model!r}; give `price`, or one of {known}")
+        known = ", ".join(sorted(name for name in prices if price_at(prices, name, at)))
+        raise CostError(f"no price for {case.model!r}; give `price`, or one of {known or 'none'}")
     per_call = case.tokens.usd(price)
     making = _making(case, price)
     own = _own(case, sum(making.values()), per_call)
