@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import sys
 from importlib.util import find_spec
-from pathlib import Path
 
 import msgspec
 import pytest
 
 pytest.importorskip("gguf", reason="needs the train extra")
 
-from proxy.protocol import champions
-from proxy.protocol.adapter import Canary, Manifest
 from tests.trainer.answers import calls, none, report
 from tests.trainer.examples import corpus, row, weather
-from trainer import dataset, gate, registry
+from trainer import dataset, gate
 from trainer import evaluate as evaluation
 from trainer.__main__ import main
 from trainer.dataset import Dataset
@@ -147,60 +144,6 @@ def test_what_had_to_be_skipped_is_told_and_the_exit_code_says_so(capsys, tmp_pa
 
     assert code == 3
     assert "a:7: no answer" in capsys.readouterr().out
-
-
-# ---------------------------------------------------------------- promotion
-
-
-@pytest.fixture
-def adapters(tmp_path) -> Path:
-    """A directory with one bundle, `api-v1`."""
-    (tmp_path / "weights").mkdir()
-    (tmp_path / "weights" / "adapter_model.safetensors").write_bytes(b"w")
-    config = b'{"peft_type": "LORA", "r": 16, "target_modules": ["q_proj"]}'
-    (tmp_path / "weights" / "adapter_config.json").write_bytes(config)
-    (tmp_path / "adapters").mkdir()
-    names = ("base_model", "base_sha256", "tokenizer_sha256", "dataset_fingerprint")
-    unsaid = dict.fromkeys((*names, "template_sha256", "weights_sha256"), "")
-    manifest = msgspec.convert(
-        {"id": "api-v1", "domain": "api", "format": "structured", **unsaid}, Manifest
-    )
-    canary = Canary([1], [2], [3])
-    adapters = tmp_path / "adapters"
-    registry.write(manifest, tmp_path / "weights", {"structured": ""}, canary, [], "", adapters)
-    return tmp_path / "adapters"
-
-
-def test_a_promoted_bundle_serves_its_domain(capsys, adapters):
-    code = main(["promote", "api-v1", "--adapters", str(adapters)])
-
-    assert (code, champions.read(adapters).serving) == (0, {"api": "api-v1"})
-    assert "api: none → api-v1" in capsys.readouterr().out
-
-
-def test_a_bundle_that_is_not_there_is_not_promoted(capsys, adapters):
-    line = told(capsys, "promote", "api-v2", "--adapters", str(adapters))
-
-    assert "api-v2/manifest.json: No such file" in line
-    assert champions.read(adapters).serving == {}
-
-
-def test_a_torn_bundle_is_not_promoted(capsys, adapters):
-    (adapters / "api-v1" / "adapter_model.safetensors").write_bytes(b"")
-
-    line = told(capsys, "promote", "api-v1", "--adapters", str(adapters))
-
-    assert "adapter_model.safetensors" in line
-    assert champions.read(adapters).serving == {}
-
-
-def test_a_bundle_in_a_directory_of_another_name_is_not_promoted(capsys, adapters):
-    (adapters / "api-v1").rename(adapters / "api-v7")
-
-    line = told(capsys, "promote", "api-v7", "--adapters", str(adapters))
-
-    assert "api-v1" in line
-    assert champions.read(adapters).serving == {}
 
 
 # ---------------------------------------------------------------- the gate

@@ -37,5 +37,5 @@ def _train(options: argparse.Namespace) -> int:
     options.adapters.mkdir(parents=True, exist_ok=True)
     skips = Skips()
     bundle = pipeline.train(read, engine, options.out, options.adapters, skips, options.dataset)
-    console.print(f"{bundle}: evaluate it, then `headrace-trainer promote {bundle.name}`")
+    console.print(f"{bundle}: next: headrace-trainer evaluate, gate, promote {bundle.name}")
     return tell(skips)

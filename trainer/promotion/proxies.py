@@ -9,6 +9,7 @@ from typing import Literal
 
 import msgspec
 
+from trainer.errors import PromotionError
 from trainer.promotion.steps import Loaded
 
 _TIMEOUT_S = 5.0
@@ -29,12 +30,25 @@ class _Ready(msgspec.Struct, frozen=True):
     candidates: dict[str, _Candidate] | None = None
 
 
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """The key is for the proxy that was named, and for nobody that it names."""
+
+    def redirect_request(self, *_: object) -> None:
+        return None
+
+
+_opener = urllib.request.build_opener(_NoRedirects, urllib.request.ProxyHandler({}))
+
+
 class Proxies:
     """The proxies that serve, each by its own address."""
 
     def __init__(self, urls: Sequence[str], key: str = "") -> None:
         """`urls`: each proxy's, not a balancer's; with none, nobody is asked and each proxy decides
-        alone when it is ready. `key`: one with `admin: true`."""
+        alone when it is ready. `key`: one with `admin: true`. Raises PromotionError."""
+        for url in urls:
+            if not url.startswith(("http://", "https://")):
+                raise PromotionError(f"{url!r} is no address of a proxy: http://… or https://…")
         self._urls = urls
         self._key = key
 
@@ -62,9 +76,9 @@ class Proxies:
     def _read(self, url: str) -> bytes:
         headers = {"authorization": f"Bearer {self._key}"} if self._key else {}
         ready = url.rstrip("/").removesuffix("/v1") + "/ready"
-        request = urllib.request.Request(ready, headers=headers)  # noqa: S310  # the operator's own
+        request = urllib.request.Request(ready, headers=headers)  # noqa: S310  # checked above
         try:
-            with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:  # noqa: S310
+            with _opener.open(request, timeout=_TIMEOUT_S) as answer:
                 content: bytes = answer.read(_LIMIT)
         except urllib.error.HTTPError as error:
             # 503 has the details, too.

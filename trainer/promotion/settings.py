@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal, TypeAlias, get_args
 
 import msgspec
+import yaml
+
+from trainer.errors import PromotionError
 
 RuleName: TypeAlias = Literal["invalid", "rescued", "disagreed", "disliked", "tool_failed", "slow"]
 RULES: tuple[RuleName, ...] = get_args(RuleName)
@@ -78,3 +82,13 @@ class PromotionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
     def alpha_of_a_test(self) -> float:
         """The chance that each test gets: of each rule, in each stage and while it is held."""
         return self.alpha / (len(self.rules) * (len(self.stages) + 1))
+
+
+def read(path: Path) -> PromotionSettings:
+    """The settings in a YAML file; raises PromotionError with the file and the field."""
+    try:
+        return msgspec.convert(yaml.safe_load(path.read_text()) or {}, PromotionSettings)
+    except OSError as error:
+        raise PromotionError(f"{path}: {error.strerror}") from error
+    except (yaml.YAMLError, msgspec.ValidationError, UnicodeDecodeError) as error:
+        raise PromotionError(f"{path}: {error}") from error
