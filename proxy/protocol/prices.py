@@ -1,7 +1,8 @@
 """What tokens cost: dated prices, so that an old exchange keeps the price of its day.
 
 Source of the table: listings that quote the providers' pricing pages for the standard tier (looked
-up 2026-11-22; of claude-haiku-5-5, prompts of up to 100 000 tokens). It is no bill: routes.yaml (`record.prices`) overrides and extends it.
+up 2026-11-22; of claude-haiku-5-5, prompts of up to 100 000 tokens). It is no bill: routes.yaml
+(`record.prices`) overrides and extends it.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ START_S, STOP_S = 180, 60
 
 _ROUTES = """
 version: 1
-models: [gpt-4o]
+models: [gpt-4o, headrace]
 backends:
   local: {{kind: embedded, base_model: smollm2-135m-instruct, adapters: adapters}}
   cloud: {{kind: openai, base_url: "{cloud}"}}
