@@ -16,8 +16,8 @@ training:
   learning_rate: {learning_rate}
   epochs: {epochs}
   max_steps: {steps}
-  batch_tokens: {batch_tokens}
-  micro_tokens: {batch_tokens}
+  batch_rows: {rows}
+  micro_rows: {rows}
   max_tokens: 512
 gate:
   margin: {margin}
@@ -58,7 +58,8 @@ class Form:
     steps: int
     epochs: int
     learning_rate: float
-    batch_tokens: int
+    rows: int
+    """Of a step."""
     margin: float
     """Points that a candidate may be worse than a cloud that is right by construction."""
     champion_margin: float
@@ -76,7 +77,7 @@ class Form:
             learning_rate=self.learning_rate,
             epochs=self.epochs,
             steps=steps or self.steps,
-            batch_tokens=self.batch_tokens,
+            rows=self.rows,
             margin=self.margin,
             champion_margin=self.champion_margin,
             false_calls=self.false_calls,
@@ -101,7 +102,7 @@ FULL = Form(
     steps=200,
     epochs=2,
     learning_rate=1e-3,
-    batch_tokens=800,
+    rows=6,
     margin=0.10,
     champion_margin=0.05,
     false_calls=0.10,
@@ -114,12 +115,12 @@ SMALL = Form(
     taught=400,
     shown=60,
     seen=0.25,
-    held_out=110,
+    held_out=100,
     base=24,
-    steps=70,
+    steps=50,
     epochs=1,
     learning_rate=1e-3,
-    batch_tokens=800,
+    rows=6,
     margin=0.20,
     champion_margin=0.10,
     false_calls=0.20,
