@@ -14,6 +14,7 @@ import os
 import platform
 import random
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -45,6 +46,8 @@ def main() -> int:
     options = parser.parse_args()
     # The record's readers log what is in order, too.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    # Who ends the proof ends what it has started, too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     form = SMALL if options.small else FULL
     directory = options.place or Path(tempfile.mkdtemp(prefix="headrace-proof-"))
     directory.mkdir(parents=True, exist_ok=True)
