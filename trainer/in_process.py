@@ -24,7 +24,7 @@ from trainer.rows import Row
 from trainer.tokens import Encoder
 
 MOST_TOKENS = 256
-"""Of an answer."""
+"""Of an answer, where nobody says otherwise."""
 
 
 class InProcess:
@@ -33,8 +33,13 @@ class InProcess:
     place = "this process"
 
     def __init__(
-        self, encoder: Encoder, format: str, greedy: Callable[[Sequence[int], int], list[int]]
+        self,
+        encoder: Encoder,
+        format: str,
+        greedy: Callable[[Sequence[int], int], list[int]],
+        most: int = MOST_TOKENS,
     ) -> None:
+        self._most = most
         self._encoder = encoder
         self._format = FORMATS[format]
         self._greedy = greedy
@@ -44,7 +49,7 @@ class InProcess:
         prompt = self._encoder.prompt(row)
         async with self._one:
             began = time.monotonic()
-            ids = await asyncio.to_thread(self._greedy, prompt, MOST_TOKENS)
+            ids = await asyncio.to_thread(self._greedy, prompt, self._most)
         decoded: str = self._encoder.base.tokenizer.decode(ids, skip_special_tokens=False)
         text = decoded.partition(self._format.end)[0]
         return Said(
@@ -61,19 +66,18 @@ class InProcess:
         return None
 
 
-def of_bundle(directory: Path, base: str = "") -> InProcess:
+def of_bundle(directory: Path, base: str = "", most: int = MOST_TOKENS) -> InProcess:
     """The adapter in a bundle over its base, in bf16; raises TrainerError without PEFT. `base`:
     where its base is found, for one that does not ship with Headrace."""
     loaded = _load(directory, base)
-    return InProcess(loaded.encoder, loaded.format, loaded.model.greedy)
+    return InProcess(loaded.encoder, loaded.format, loaded.model.greedy, most)
 
 
-def of_base(directory: Path, base: str = "") -> InProcess:
+def of_base(directory: Path, base: str = "", most: int = MOST_TOKENS) -> InProcess:
     """The bare base of a bundle, asked as the bundle's adapter is; as `of_bundle`."""
     loaded = _load(directory, base)
-    return InProcess(
-        loaded.encoder, loaded.format, functools.partial(loaded.model.greedy, adapter=False)
-    )
+    bare = functools.partial(loaded.model.greedy, adapter=False)
+    return InProcess(loaded.encoder, loaded.format, bare, most)
 
 
 class _Loaded(NamedTuple):

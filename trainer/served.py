@@ -21,14 +21,17 @@ from trainer.subject import Subject
 VOTE_HEAT = 0.7
 """Temperature of the samples that vote. Chosen: usual for self-consistency."""
 MOST_TOKENS = 256
-"""Of an answer."""
+"""Of an answer, where nobody says otherwise."""
 
 
 class Served:
     """A subject at an OpenAI endpoint. The key is that of the endpoint; a proxy without keys takes
     any."""
 
-    def __init__(self, base_url: str, subject: Subject, key: str = "none") -> None:
+    def __init__(
+        self, base_url: str, subject: Subject, key: str = "none", most: int = MOST_TOKENS
+    ) -> None:
+        self._most = most
         self.place = subject.url or base_url
         self._subject = subject
         self._client = AsyncOpenAI(base_url=self.place, api_key=key, max_retries=0, timeout=120)
@@ -54,7 +57,7 @@ class Served:
                 model=self._subject.model,
                 messages=_wire(self._messages(row)),
                 temperature=heat,
-                max_tokens=MOST_TOKENS,
+                max_tokens=self._most,
                 extra_headers=self._subject.headers,
                 **(several if tools else {}),
             )

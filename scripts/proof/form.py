@@ -37,6 +37,13 @@ FLYWHEEL = """  {domain}:
     record: record
     least_new: 50
     evaluation: {{base_url: "{base_url}", sides: [seen], most: {held_out}, base: false}}
+    # A canary of minutes: half of the conversations, then all. Days and more stages are usual.
+    promotion:
+      stages: [{{share: 0.5, min_conversations: {tried}, max_conversations: {tried}, min_s: 1}}]
+      rules: [invalid, rescued, disagreed]
+      settle_s: 3
+      hold_s: 5
+    proxies: ["{base_url}"]
 """
 
 
@@ -53,6 +60,8 @@ class Form:
     """Share of the rows that is held out."""
     held_out: int
     """Rows that are asked in an evaluation, at most."""
+    tried: int
+    """Conversations that a candidate answers in its canary."""
     base: int
     """Rows that the base model is asked."""
     steps: int
@@ -86,7 +95,9 @@ class Form:
 
     def settings(self, domains: list[str], base_url: str) -> str:
         told = "".join(
-            FLYWHEEL.format(domain=name, base_url=base_url, held_out=self.held_out)
+            FLYWHEEL.format(
+                domain=name, base_url=base_url, held_out=self.held_out, tried=self.tried
+            )
             for name in domains
         )
         return SETTINGS.format(domains=told)
@@ -98,6 +109,7 @@ FULL = Form(
     shown=240,
     seen=0.22,
     held_out=220,
+    tried=30,
     base=60,
     steps=150,
     epochs=2,
@@ -116,6 +128,7 @@ SMALL = Form(
     shown=60,
     seen=0.25,
     held_out=100,
+    tried=10,
     base=24,
     steps=50,
     epochs=1,

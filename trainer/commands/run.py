@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from trainer.commands.shared import Commands, console
@@ -35,6 +39,11 @@ def add(commands: Commands) -> None:
     run.add_argument(
         "--force-step", choices=STEPS, help="of the last run, this step and those after it again"
     )
+    run.add_argument(
+        "--no-follow",
+        action="store_true",
+        help="leave a promotion alone while it waits; the next `run` or `watch` takes it on",
+    )
     run.set_defaults(run=_run)
 
 
@@ -45,19 +54,38 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    code = 0
     with told(options.json, console) as events:
-        for domain in domains(options.settings, options.domain):
-            try:
-                _one(domain, options, events)
-            except Stopped:
-                raise
-            except TrainerError as error:
-                # One domain's trouble is not the others'.
-                code = error.status
-                events.tell("failed", domain=domain.name, reason=str(error))
-                print(f"headrace-trainer: {domain.name}: {error}", file=sys.stderr)
-    return code
+        chosen = domains(options.settings, options.domain)
+        codes = [
+            guarded(domain, events, partial(_one, domain, options, events)) for domain in chosen
+        ]
+        if not (options.no_follow or options.dry_run):
+            codes += follow(chosen, events)
+    return max(codes, default=0)
+
+
+def follow(chosen: Sequence[Domain], events: Events, until: float = math.inf) -> list[int]:
+    """Stay with all promotions at once until they are decided, or until then (seconds since the
+    epoch); exit statuses."""
+    codes, waiting = [0], [domain for domain in chosen if flywheel.is_promoting(domain)]
+    while waiting and time.time() < until:
+        time.sleep(flywheel.PAUSE_S)
+        codes += [guarded(one, events, partial(flywheel.run, one, events)) for one in waiting]
+        waiting = [domain for domain in waiting if flywheel.is_promoting(domain)]
+    return codes
+
+
+def guarded(domain: Domain, events: Events, work: Callable[[], object]) -> int:
+    """Do it; one domain's trouble is not the others'. The exit status that it comes to."""
+    try:
+        work()
+    except Stopped:
+        raise
+    except TrainerError as error:
+        events.tell("failed", domain=domain.name, reason=str(error))
+        print(f"headrace-trainer: {domain.name}: {error}", file=sys.stderr)
+        return error.status
+    return 0
 
 
 def _one(domain: Domain, options: argparse.Namespace, events: Events) -> None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import sys
+import math
 import time
+from functools import partial
 
 import msgspec
 
 from trainer.commands.chronicle import show_triggers
-from trainer.commands.run import add_settings
+from trainer.commands.run import add_settings, follow, guarded
 from trainer.commands.shared import Commands, console
-from trainer.errors import Stopped, TrainerError
 from trainer.flywheel import run, triggers
 from trainer.flywheel.events import Events, told
 from trainer.flywheel.settings import Domain, domains
@@ -30,25 +30,15 @@ def add(commands: Commands) -> None:
 
 def _watch(options: argparse.Namespace) -> int:
     while True:
+        again = math.inf if options.once else time.time() + options.every * 60
         with told(options.json, console) as events:
             # Read anew each time: who changes the settings needs no restart.
-            codes = [_one(domain, options, events) for domain in domains(options.settings)]
+            chosen = domains(options.settings)
+            codes = [guarded(one, events, partial(_look, one, options, events)) for one in chosen]
+            codes += follow(chosen, events, again)
         if options.once:
             return max(codes)
-        time.sleep(options.every * 60)
-
-
-def _one(domain: Domain, options: argparse.Namespace, events: Events) -> int:
-    try:
-        _look(domain, options, events)
-    except Stopped:
-        raise
-    except TrainerError as error:
-        # One domain's trouble is not the others'.
-        events.tell("failed", domain=domain.name, reason=str(error))
-        print(f"headrace-trainer: {domain.name}: {error}", file=sys.stderr)
-        return error.status
-    return 0
+        time.sleep(max(0.0, again - time.time()))
 
 
 def _look(domain: Domain, options: argparse.Namespace, events: Events) -> None:

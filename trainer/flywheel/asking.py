@@ -21,6 +21,7 @@ from trainer.flywheel.events import Events
 from trainer.flywheel.references import Recorded
 from trainer.flywheel.settings import EvaluationSettings
 from trainer.in_process import of_base, of_bundle
+from trainer.recipe import Recipe
 from trainer.rows import Row
 from trainer.served import Served
 from trainer.subject import Subject
@@ -42,8 +43,8 @@ class Asked(NamedTuple):
     """Empty for none."""
     references: Path | None
     """The clouds' recorded answers; None: they are not wanted."""
-    base_model: str
-    """Where the base is found, as a recipe names it."""
+    recipe: Recipe
+    """Says where the base is found, and how long an answer may be."""
     settings: EvaluationSettings
 
     def subjects(self) -> dict[Role, Subject]:
@@ -134,11 +135,12 @@ class Answers:
 
     def _asker(self, role: Role, subject: Subject) -> Asker:
         asked, settings = self._asked, self._asked.settings
+        base, most = asked.recipe.base_model, asked.recipe.decoding.max_new_tokens
         if role == "cloud" and asked.references is not None:
             return Recorded(asked.references)
         if settings.base_url:
-            key = os.environ.get(settings.key_env, "none") if settings.key_env else "none"
-            return Served(settings.base_url, subject, key)
+            key = os.environ.get(settings.key_env, "none")
+            return Served(settings.base_url, subject, key, most)
         if role == "base":
-            return of_base(asked.adapters / asked.candidate, asked.base_model)
-        return of_bundle(asked.adapters / subject.adapter, asked.base_model)
+            return of_base(asked.adapters / asked.candidate, base, most)
+        return of_bundle(asked.adapters / subject.adapter, base, most)

@@ -38,7 +38,7 @@ class Past(msgspec.Struct, frozen=True, kw_only=True):
     adapter: str
     cause: str
     state: str
-    """`running`, `interrupted`, or `finished`."""
+    """`running`, `promoting`, `interrupted`, or `finished`."""
     outcome: str
     reason: str
     step: str
@@ -84,13 +84,14 @@ def history(domain: Domain) -> list[Past]:
 def _past(manifest: Manifest, working: bool) -> Past:
     at = next((s.name for s in manifest.steps if s.state not in ("done", "skipped")), "")
     is_over = manifest.state == "finished"
+    going = "promoting" if manifest.is_waiting else "running" if working else "interrupted"
     return Past(
         run=manifest.id,
         adapter=manifest.adapter,
         cause=manifest.cause,
-        state="finished" if is_over else "running" if working else "interrupted",
+        state="finished" if is_over else going,
         outcome=manifest.outcome,
-        reason=manifest.reason,
+        reason=manifest.reason or manifest.step("promote").reason,
         step="" if is_over else at,
         started_at=manifest.started_at,
         finished_at=manifest.finished_at,

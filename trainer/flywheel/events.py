@@ -50,7 +50,8 @@ class Lines:
 
 
 class People:
-    """Lines with marks, and a bar below them while something runs."""
+    """Lines with marks, and a bar below them while something runs. What has no line here is told
+    otherwise: errors on stderr, triggers in a table."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -60,7 +61,9 @@ class People:
 
     def tell(self, event: str, **facts: Value) -> None:
         self._stop()
-        sentence = _SENTENCES[event]
+        sentence = _SENTENCES.get(event)
+        if sentence is None:
+            return
         known = {name: "" if value is None else value for name, value in facts.items()}
         self._console.print(sentence.format_map(_Facts(known)), soft_wrap=True, highlight=False)
 
@@ -92,8 +95,8 @@ _SENTENCES = {
     "step_started": "  … {step}",
     "step_done": "  ✓ {step}  {told}",
     "step_skipped": "  – {step}  {reason}",
+    "step_waits": "  ◔ {step}  {reason}",
     "step_failed": "  ✗ {step}  {reason}",
-    "failed": "{domain}: {reason}",
     "would_begin": "{domain}: would begin a run that makes {adapter}, with {new_rows} new rows",
     "would_resume": "{domain}: would go on with run {run} at the step {step}",
 }

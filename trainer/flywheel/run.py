@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal, NamedTuple
 
+import msgspec
+
 from proxy.protocol import champions
 from proxy.protocol.adapter import AdapterError
 from proxy.protocol.base_model import BaseModelError
@@ -25,7 +27,7 @@ from trainer.flywheel.events import Both, Events, Log
 from trainer.flywheel.lock import held, holder
 from trainer.flywheel.settings import Domain
 from trainer.flywheel.state import LOG, STEPS, Manifest, Outcome, Run, StepName
-from trainer.flywheel.steps import DO, Skipped, Work, verdict_of
+from trainer.flywheel.steps import DO, Skipped, Waiting, Work, verdict_of
 from trainer.pipeline import Reserved
 
 
@@ -33,6 +35,8 @@ class Interrupted(FlywheelError):
     """Something outside of the run, such as a full disk: nothing is decided by it."""
 
 
+PAUSE_S = 2.0
+"""Seconds between two looks at a promotion. Chosen: a bad candidate is to be gone within ten."""
 _AGAIN: frozenset[StepName] = frozenset(STEPS[STEPS.index("register") :])
 """Steps that are tried again in the next run after they failed."""
 
@@ -41,7 +45,8 @@ class Ended(NamedTuple):
     """What a call came to."""
 
     domain: str
-    outcome: Outcome | Literal["nothing to do", "would run"]
+    outcome: Outcome | Literal["nothing to do", "would run", "waiting"]
+    """`waiting`: the promotion goes on when there is more evidence; call again."""
     reason: str
     run: str = ""
 
@@ -73,6 +78,12 @@ def run(
             events.tell("nothing_to_do", domain=domain.name, reason=ended.reason)
             return ended
         return _work(domain, _begun(domain, new_rows, cause), events)
+
+
+def is_promoting(domain: Domain) -> bool:
+    """Whether a candidate of the domain's last run is on its way."""
+    found = unfinished(domain)
+    return found is not None and found.manifest.is_waiting
 
 
 def dry_run(domain: Domain, events: Events, *, anyway: bool = False) -> Ended:
@@ -177,20 +188,27 @@ def _champion(domain: Domain) -> str:
 
 def _work(domain: Domain, run: Run, events: Events) -> Ended:
     said = Both(events, Log(run.directory / LOG))
-    manifest, first = run.manifest, _next(run.manifest)
+    first = _next(run.manifest)
+    if not run.manifest.is_waiting:
+        _tell_of_begin(run.manifest, first, said)
+    for name in STEPS[STEPS.index(first) :]:
+        _step(name, Work(domain, run, said))
+    if run.manifest.is_waiting:
+        return Ended(domain.name, "waiting", run.manifest.step("promote").reason, run.manifest.id)
+    return _finished(run, said)
+
+
+def _tell_of_begin(manifest: Manifest, first: StepName, events: Events) -> None:
     resumed = manifest.step(first).tries > 0 or first != STEPS[0]
-    said.tell(
+    events.tell(
         "run_resumed" if resumed else "run_begun",
-        domain=domain.name,
+        domain=manifest.domain,
         run=manifest.id,
         adapter=manifest.adapter,
         cause=manifest.cause,
         new_rows=manifest.new_rows,
         step=first,
     )
-    for name in STEPS[STEPS.index(first) :]:
-        _step(name, Work(domain, run, said))
-    return _finished(run, said)
 
 
 def _next(manifest: Manifest) -> StepName:
@@ -200,23 +218,31 @@ def _next(manifest: Manifest) -> StepName:
 
 
 def _step(name: StepName, work: Work) -> None:
-    work.run.started(name)
-    work.events.tell("step_started", domain=work.domain.name, step=name)
+    run, events, domain = work.run, work.events, work.domain.name
+    waited = run.manifest.step(name).reason if run.manifest.is_waiting else ""
+    if not waited:
+        run.started(name)
+        events.tell("step_started", domain=domain, step=name)
     try:
         with _translated(name):
             figures = DO[name](work)
     except Skipped as skipped:
-        work.run.ended(name, "skipped", str(skipped))
-        work.events.tell("step_skipped", domain=work.domain.name, step=name, reason=str(skipped))
-        return
+        run.ended(name, "skipped", str(skipped))
+        events.tell("step_skipped", domain=domain, step=name, reason=str(skipped))
+    except Waiting as waiting:
+        # Every look is the same until something is new: only that is written down.
+        if str(waiting) != waited:
+            run.ended(name, "waiting", str(waiting))
+            events.tell("step_waits", domain=domain, step=name, reason=str(waiting))
     except (Stopped, Interrupted):
         raise
     except TrainerError as error:
         _failed(name, work, error)
         raise
-    work.run.ended(name, "done", figures=figures)
-    told = ", ".join(f"{key} {value}" for key, value in figures.items())
-    work.events.tell("step_done", domain=work.domain.name, step=name, told=told)
+    else:
+        run.ended(name, "done", figures=figures)
+        told = ", ".join(f"{key} {value}" for key, value in figures.items())
+        events.tell("step_done", domain=domain, step=name, told=told)
 
 
 @contextmanager
@@ -238,16 +264,17 @@ def _failed(name: StepName, work: Work, error: TrainerError) -> None:
 
 
 def _finished(run: Run, events: Events) -> Ended:
-    verdict = gate.read(verdict_of(run))
-    promoted = run.manifest.step("promote").state == "done"
-    outcome: Outcome = "promoted" if promoted else verdict.decision
-    run.finish(outcome, verdict.sentence)
+    verdict, manifest = gate.read(verdict_of(run)), run.manifest
+    promoted = manifest.step("promote").figures
+    outcome: Outcome = msgspec.convert(promoted.get("word", verdict.decision), Outcome)
+    reason = str(promoted["reason"]) if outcome == "rolled back" else verdict.sentence
+    run.finish(outcome, reason)
     events.tell(
         "run_finished",
-        domain=run.manifest.domain,
-        run=run.manifest.id,
-        adapter=run.manifest.adapter,
+        domain=manifest.domain,
+        run=manifest.id,
+        adapter=manifest.adapter,
         outcome=outcome,
-        reason=verdict.sentence,
+        reason=reason,
     )
-    return Ended(run.manifest.domain, outcome, verdict.sentence, run.manifest.id)
+    return Ended(manifest.domain, outcome, reason, manifest.id)

@@ -13,6 +13,7 @@ import yaml
 
 from trainer import recipe
 from trainer.errors import FlywheelError, RecipeError
+from trainer.promotion.settings import PromotionSettings
 from trainer.recipe import Recipe, SourceSettings
 from trainer.recipe.curation import Share
 from trainer.recipe.sources import ExchangesSettings
@@ -110,6 +111,15 @@ class DomainSettings(_Settings, frozen=True, kw_only=True):
     about the cloud must be off in the recipe (`gate: {margin: ~}`), or nothing is decidable."""
     evaluation: EvaluationSettings = EvaluationSettings()
     triggers: TriggerSettings = TriggerSettings()
+    promotion: PromotionSettings | None = PromotionSettings()
+    """How a candidate that passed its gate comes to answer clients: docs/promotion.md. It takes a
+    record, for the evidence. `~`: it answers all of them at once."""
+    proxies: tuple[str, ...] = ()
+    """Address of each proxy that serves the domain, `http://10.0.0.7:8080`, not a balancer's: all
+    must have proven a candidate before it answers. Empty: nobody is asked, and each proxy decides
+    alone when it is ready."""
+    admin_key_env: str = ""
+    """Environment variable with a key of the proxies that is an admin's; empty: no key."""
 
 
 class Flywheel(_Settings, frozen=True, kw_only=True):
@@ -161,6 +171,11 @@ def _domain(name: str, flywheel: Flywheel, here: Path) -> Domain:
     except RecipeError as error:
         raise FlywheelError(f"domains.{name}.recipe: {error}") from error
     sources = _sources(name, given, here) or read.sources
+    if given.promotion is not None and not any(isinstance(s, ExchangesSettings) for s in sources):
+        raise FlywheelError(
+            f"domains.{name}: a promotion step by step takes traffic as evidence; name the"
+            " `record`, or set `promotion: ~`"
+        )
     return Domain(
         name=name,
         settings=given,

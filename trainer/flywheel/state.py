@@ -76,7 +76,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     finished_at: float | None = None
     tries: int = 0
     reason: str = ""
-    """Why it failed, or was skipped."""
+    """Why it failed or was skipped, or what it waits for."""
     figures: dict[str, float | str] = {}
     """What came of it, in a few numbers."""
 
@@ -116,6 +116,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def started_at(self) -> float:
         return self.until
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether its candidate is on its way to clients, and time or traffic has to pass."""
+        last = self.step("promote")
+        return self.state == "running" and last.state == "waiting" and last.tries > 0
 
     def step(self, name: StepName) -> Step:
         return next(step for step in self.steps if step.name == name)

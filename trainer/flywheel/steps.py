@@ -5,12 +5,14 @@ sealed → report → promote
 
 A step may be done again at any time, and then does the same: what its directory holds of an earlier
 try is thrown away, but for a training's checkpoints and the reports of who was asked already. It
-raises TrainerError where it cannot be done, and Skipped where there is nothing to do.
+raises TrainerError where it cannot be done, Skipped where there is nothing to do, and Waiting where
+others have to do something first.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -36,6 +38,9 @@ from trainer.gate import Verdict
 from trainer.gate_rules import Evidence
 from trainer.parity import parity
 from trainer.pipeline import Reserved
+from trainer.promotion.evidence import Record
+from trainer.promotion.promote import Promotion
+from trainer.promotion.proxies import Proxies
 from trainer.recipe import Recipe
 from trainer.recipe.sources import ExchangesSettings
 from trainer.report import evaluation
@@ -49,6 +54,10 @@ LOWEST = "candidate at least"
 
 class Skipped(Exception):
     """There is nothing to do in this step; says why."""
+
+
+class Waiting(Exception):
+    """The step goes on when time or traffic has passed; says for what."""
 
 
 @dataclass(frozen=True)
@@ -231,23 +240,43 @@ def report(work: Work) -> Figures:
 
 
 def promote(work: Work) -> Figures:
-    """The candidate serves the domain, where the verdict says so."""
+    """The candidate comes to serve the domain, where the verdict says so: as far as the evidence
+    takes it now. Raises Waiting while it is on its way."""
     verdict = gate.read(verdict_of(work.run))
     if verdict.decision != "promote":
         raise Skipped(verdict.sentence)
-    there = champions.read(work.domain.adapters)
-    before = there.serving.get(work.domain.name, "")
-    if before == work.id:
-        return {"champion": work.id}
-    if before != work.run.manifest.champion:
+    _require_same_champion(work)
+    settings = work.domain.settings
+    if settings.promotion is None:
+        why = f"run {work.run.manifest.id}, at once"
+        champions.appoint(work.domain.adapters, work.domain.name, work.id, why)
+        return {"word": "promoted", "reason": why}
+    records = [one for one in work.domain.recipe.sources if isinstance(one, ExchangesSettings)]
+    outcome = Promotion(
+        work.domain.adapters,
+        work.domain.name,
+        work.id,
+        settings.promotion,
+        Record(records),
+        run=work.run.manifest.id,
+        proxies=Proxies(settings.proxies, os.environ.get(settings.admin_key_env, "")),
+    ).advance()
+    if outcome.word == "waiting":
+        raise Waiting(outcome.reason)
+    return {"word": outcome.word, "reason": outcome.reason}
+
+
+def _require_same_champion(work: Work) -> None:
+    """The verdict is about the champion of then; another one by now was never compared."""
+    alias = champions.read(work.domain.adapters).domains.get(work.domain.name, Alias())
+    is_begun = alias.candidate is not None and alias.candidate.adapter == work.id
+    if is_begun or alias.champion == work.id:
+        return
+    if (alias.champion or "") != work.run.manifest.champion:
         raise FlywheelError(
-            f"{before} became the champion while {work.id} was compared with"
+            f"{alias.champion} became the champion while {work.id} was compared with"
             f" {work.run.manifest.champion or 'none'}; run with `--force-step evaluate`"
         )
-    alias = Alias(champion=work.id, since=champions.now(), previous=before or None)
-    why = f"run {work.run.manifest.id}"
-    champions.change(work.domain.adapters, work.domain.name, alias, there.revision, why)
-    return {"champion": work.id, "before": before}
 
 
 # ------------------------------------------------------------------ in common
@@ -274,7 +303,7 @@ def _answers(work: Work, step: str) -> Answers:
         candidate=work.id,
         champion=work.run.manifest.champion,
         references=work.place("rows") / "cloud.jsonl" if settings.reference == "cloud" else None,
-        base_model=work.recipe.base_model,
+        recipe=work.recipe,
         settings=settings.evaluation,
     )
     return Answers(work.place(step), asked, work.events)

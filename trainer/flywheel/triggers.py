@@ -16,6 +16,7 @@ import msgspec
 
 from proxy.protocol import champions
 from proxy.protocol.agreement import compare
+from proxy.protocol.champions import Alias
 from proxy.protocol.evidence import sequential
 from proxy.protocol.evidence.sequential import Tally
 from trainer.flywheel import fresh, state
@@ -27,6 +28,7 @@ from trainer.flywheel.settings import (
     Weekday,
 )
 from trainer.flywheel.steps import LOWEST
+from trainer.promotion.steps import seconds
 from trainer.recipe.sources import ExchangesSettings
 from trainer.sources.base import Skips
 from trainer.sources.exchanges import ExchangesSource, Heard
@@ -93,10 +95,11 @@ def _reached(name: Name, count: int, threshold: int, said: str) -> Reading:
 
 
 def _falling(domain: Domain, given: TriggerSettings) -> Iterator[Reading]:
-    champion = champions.read(domain.adapters).serving.get(domain.name)
+    alias = champions.read(domain.adapters).domains.get(domain.name, Alias())
+    champion = alias.champion
     if champion is None or (given.agreement is None and given.feedback is None):
         return
-    found = quality(_heard(domain), champion)
+    found = quality(_heard(domain, seconds(alias.since)), champion)
     if given.agreement is not None:
         floor = given.agreement.floor
         known = floor if floor is not None else _measured(domain, champion)
@@ -107,10 +110,10 @@ def _falling(domain: Domain, given: TriggerSettings) -> Iterator[Reading]:
         yield _fell("feedback", found.liked, given.feedback.floor, given.feedback, what)
 
 
-def _heard(domain: Domain) -> Iterator[Heard]:
+def _heard(domain: Domain, since: float) -> Iterator[Heard]:
     for source in domain.recipe.sources:
         if isinstance(source, ExchangesSettings):
-            yield from ExchangesSource(source, Skips()).heard()
+            yield from ExchangesSource(source, Skips()).heard(since)
 
 
 def quality(heard: Iterable[Heard], champion: str) -> Quality:

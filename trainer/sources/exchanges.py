@@ -69,10 +69,11 @@ class ExchangesSource:
                     if row is not None:
                         yield row
 
-    def heard(self) -> Iterator[Heard]:
-        """Requests that can be rows, with all that was said to them, oldest first."""
+    def heard(self, since: float = 0.0) -> Iterator[Heard]:
+        """Requests that can be rows, from then on (seconds since the epoch), with all that was
+        said to them."""
         with translated(self._settings.directory):
-            for exchange in self._shelf.exchanges():
+            for exchange in self._shelf.exchanges(since):
                 if self._is_wanted(exchange) and _unusable(exchange) is None:
                     yield self._told.heard(exchange)
 
