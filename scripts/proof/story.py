@@ -87,11 +87,14 @@ class Story:
             ]
         await asyncio.sleep(SETTLED_S)
         for task in held:
-            asked = task.result()
-            self._require_no_errors(asked)
-            record = self.place.directory / "record"
-            usd = await asyncio.to_thread(figures.paid, record, asked[0].domain, began, time.time())
-            self.phases.append(figures.phase(name, asked, usd))
+            await self._add_phase(name, task.result(), began)
+
+    async def _add_phase(self, name: str, asked: Sequence[Asked], began: float) -> None:
+        """Count what clients got since then (seconds since the epoch)."""
+        self._require_no_errors(asked)
+        record = self.place.directory / "record"
+        usd = await asyncio.to_thread(figures.paid, record, asked[0].domain, began, time.time())
+        self.phases.append(figures.phase(name, asked, usd))
 
     async def _hold(self, domain: str, conversations: Iterable[Conversation]) -> list[Asked]:
         known = list(conversations)
@@ -117,7 +120,7 @@ class Story:
                 self.measured.append(figures.measured(talk.name, path))
 
     async def _run(self, talk: Talk) -> None:
-        log = f"{talk.name}.log"
+        log, began = f"{talk.name}.log", time.time()
         arguments = ("run", "--domain", talk.name, "--settings", "flywheel.yaml")
         running = asyncio.ensure_future(self.place.trainer(*arguments, log=log))
         asked = []
@@ -127,9 +130,9 @@ class Story:
                 asked += await self._hold(talk.name, few)
             await asyncio.wait([running], timeout=1.0)
         running.result()
-        self._require_no_errors(asked)
         if asked:
-            self.phases.append(figures.phase("canary", asked, 0.0))
+            await asyncio.sleep(SETTLED_S)
+            await self._add_phase("canary", asked, began)
 
     def _is_tried(self, domain: str) -> bool:
         """Whether a candidate is in front of clients."""
