@@ -24,6 +24,7 @@ gate:
   champion_margin: {champion_margin}
   false_calls: {false_calls}
   schema_validity: {validity}
+  slice_items: 40 # smaller ones show nothing beside a cloud that is always right
 decoding: {{max_new_tokens: 96}}
 seed: 7
 """
@@ -115,7 +116,7 @@ FULL = Form(
     epochs=2,
     learning_rate=1e-3,
     rows=6,
-    margin=0.10,
+    margin=0.15,
     champion_margin=0.05,
     false_calls=0.10,
     validity=0.97,
@@ -124,17 +125,17 @@ FULL = Form(
 )
 SMALL = Form(
     name="small",
-    taught=400,
+    taught=520,
     shown=60,
     seen=0.25,
     held_out=100,
     tried=10,
     base=24,
-    steps=50,
+    steps=84,
     epochs=1,
     learning_rate=1e-3,
     rows=6,
-    margin=0.20,
+    margin=0.25,
     champion_margin=0.10,
     false_calls=0.20,
     validity=0.95,
