@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -14,16 +15,24 @@ import yaml
 
 pytest.importorskip("rich", reason="needs the train extra")
 
+from rich.console import Console
+
 from proxy.protocol.exchange import Answer
 from proxy.protocol.openai import Function, FunctionCall, ToolCall
+from scripts.proof import page
 from scripts.proof.client import Asked, Client
 from scripts.proof.cloud import Cloud
-from scripts.proof.figures import agrees, phase
+from scripts.proof.figures import Measured, Proof, Verdict, agrees, phase
 from scripts.proof.form import FULL, SMALL
 from scripts.proof.hotels import Hotels
+from scripts.proof.story import shuffle
 from scripts.proof.tickets import Tickets
 from scripts.proof.traffic import Conversation, Talk
 from tests.scripted import reachable
+from tests.trainer.examples import row
+from trainer import dataset
+from trainer.dataset import Dataset
+from trainer.figures import Figure
 from trainer.recipe import Recipe
 from trainer.scorers.toolcall import is_valid
 
@@ -168,3 +177,75 @@ def test_the_recipes_of_both_forms_are_recipes(form):
 
     assert recipe.training.max_steps == form.steps
     assert recipe.gate.margin == form.margin
+
+
+# ---------------------------------------------------------------- what is told
+
+
+def verdict(adapter: str, outcome: str) -> Verdict:
+    return Verdict(
+        domain="tickets", adapter=adapter, outcome=outcome, reason="So.", seconds=90, rows=300
+    )
+
+
+@pytest.fixture
+def proof() -> Proof:
+    right = Answer(tool_calls=[ToolCall("1", PRIORITY)])
+    before, after = asked(PRIORITY, right), asked(PRIORITY, right, adapter="tickets-v1")
+    half = Figure.of(5, 10)
+    return Proof(
+        form="small",
+        at="2026-11-22",
+        machine="2 cores",
+        versions={"torch": "2.13"},
+        seconds={"first run": 90.0},
+        phases=[phase("before", [before] * 3, 2.5), phase("after", [after] * 3, 0.0)],
+        measured=[
+            Measured(
+                domain="tickets", subject="base", call_exact=half, false_calls=half, valid=half
+            )
+        ],
+        verdicts=[verdict("tickets-v1", "promoted")],
+        damaged=verdict("tickets-v2", "refuse"),
+        cloud_answers=3,
+    )
+
+
+def test_terminal_and_page_tell_the_same(proof: Proof):
+    console = Console(width=200, record=True)
+    page.show(proof, console)
+    told, written = console.export_text(), page.markdown(proof, SMALL)
+
+    for fact in ("100% [44%, 100%] n=3", "0% [0%, 56%] n=3", "50% [24%, 76%] n=10", "$2.50"):
+        assert fact in told
+        assert fact in written
+    assert "| tickets | tickets-v2 | refuse | 300 | 1.5 min | So. |" in written
+    assert "6 requests of clients, 0 errors; the cloud answered 3 times." in written
+    assert "25 points" in " ".join(written.split())
+
+
+def test_errors_of_all_phases_are_counted(proof: Proof):
+    failed = phase("later", [asked(PRIORITY, Answer(), error="APIError")] * 2, 0.0)
+
+    assert msgspec.structs.replace(proof, phases=[*proof.phases, failed]).errors == 2
+
+
+def test_a_damaged_dataset_has_valid_labels_for_other_questions(tmp_path: Path):
+    made = Dataset(
+        train=[
+            row(FunctionCall("weather", f'{{"city":"{n}"}}'), question=f"{n}") for n in range(20)
+        ],
+        validation=[row(question="v")],
+        seen=[row(question="s")],
+        unseen=[],
+        dropped={},
+    )
+    dataset.write(made, tmp_path / "made")
+
+    assert shuffle(tmp_path / "made", tmp_path / "damaged") == 20
+
+    found = dataset.read(tmp_path / "damaged")
+    assert sorted(one.question for one in found.train) == sorted(o.question for o in made.train)
+    assert [one.calls for one in found.train] == [one.calls for one in made.train]
+    assert [one.question for one in found.train] != [one.question for one in made.train]
+    assert found.seen == made.seen

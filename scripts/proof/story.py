@@ -159,7 +159,7 @@ class Story:
         began, form = time.time(), self.form
         last = _last(self.place.directory / "runs" / domain)
         made, damaged = last.directory / "dataset", self.place.directory / "damaged"
-        count = _shuffle(made, damaged / "dataset")
+        count = shuffle(made, damaged / "dataset")
         self.place.write("damaged.yaml", form.recipe(domain, form.damaged_steps))
         await self.place.trainer(
             *("train", "--recipe", "damaged.yaml", "--dataset", str(damaged / "dataset")),
@@ -237,7 +237,7 @@ def _number(bundle: Path) -> int:
     return int(bundle.name.rpartition("-v")[2])
 
 
-def _shuffle(made: Path, target: Path) -> int:
+def shuffle(made: Path, target: Path) -> int:
     """The dataset with each training row's question put to another row's tools and answer; how many
     rows. The labels stay valid by their schemas."""
     whole = dataset.read(made)
