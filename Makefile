@@ -14,7 +14,7 @@ FRONT_END := scripts/front_end
 
 .PHONY: serve test check demo setup train-setup test-setup clients-setup train lock clean front-end
 .PHONY: test-long test-engines test-litellm test-clients test-deploy test-statistics test-report test-pages
-.PHONY: test-gate test-bfcl result-docs result-structured
+.PHONY: test-gate test-bfcl result-docs result-structured proof proof-small
 .PHONY: test-training test-export harden fuzz chaos soak overload interleavings coverage mutants
 .PHONY: bench bench-quick bench-record bench-shadow bench-dedupe bench-trainer bench-engines
 
@@ -173,6 +173,15 @@ bench-dedupe: test-setup
 # 300 rows against the base model, on a processor: some 40 minutes on one core.
 result-structured: train-setup
 	@OMP_NUM_THREADS=1 PYTHONPATH="$(CURDIR)" $(BIN)/python scripts/result_structured.py
+
+# The whole loop, with nothing mocked but the cloud: traffic, record, training, gate, promotion, local
+# answers, twice. Some half an hour on two cores; writes the page of docs/results.
+proof: train-setup
+	@$(BIN)/python -m scripts.proof --results docs/results
+
+# The same once, with less training: some seven minutes on two cores.
+proof-small: train-setup
+	@$(BIN)/python -m scripts.proof --small
 
 # Training beside TRL's SFTTrainer, same rows, turn about.
 bench-trainer: train-setup

@@ -31,6 +31,10 @@ PIN_BASE = "base"
 """Pins the base model, asked as the domain's adapter would be."""
 
 
+_VACANT = "no_champion"
+"""Why the route's first backend is passed over: it waits for a champion (`without_champion`)."""
+
+
 class BadAdapter(CannotStart):
     """An adapter bundle or champion file that cannot be used."""
 
@@ -189,14 +193,28 @@ class Catalog:
             raise BackendUnavailable(f"the domain {route.domain!r} has no backend")
         if not able:
             raise _unsupported(lacks)
+        first = lacks[route.plan[0]]
+        passed_over = None if first is None else f"unsupported_{first}"
+        if vacant := self._vacant(route, able):
+            passed_over = passed_over or (_VACANT if able[0] in vacant else None)
+            able = [name for name in able if name not in vacant]
         able, assigned = self._split(route, able, request, who)
         candidates = [
             Candidate(self.backends[name], self.champion(name, route.domain)) for name in able
         ]
-        first = lacks[route.plan[0]]
-        passed_over = None if first is None else f"unsupported_{first}"
         plan = self._with_canary(Plan(candidates, passed_over, assigned=assigned), route, who)
         return _watching_drift(plan, route.policy.drift, request)
+
+    def _vacant(self, route: Route, able: list[str]) -> set[str]:
+        """The backends that wait for a champion; none where nobody else could answer."""
+        if route.policy.without_champion == "base":
+            return set()
+        vacant = {
+            name
+            for name in able
+            if name in self._champions and self.champion(name, route.domain) is None
+        }
+        return vacant if len(vacant) < len(able) else set()
 
     def _split(
         self, route: Route, able: list[str], request: ChatRequest, who: str
@@ -218,14 +236,17 @@ class Catalog:
     def _with_canary(self, plan: Plan, route: Route, who: str) -> Plan:
         """The plan, its first adapter the canary where chance says so."""
         first, canary = plan.candidates[0], self._canaries.get(route.domain)
-        if canary is None or not canary.share or first.backend.name != canary.backend:
+        if canary is None or not canary.share:
+            return plan
+        is_first = plan.passed_over == _VACANT and canary.backend in route.plan
+        if first.backend.name != canary.backend and not is_first:
             return plan
         if draw("canary", route.domain, who) >= canary.share:
             return plan._replace(assigned=f"champion:{first.answers_as or PIN_BASE}")
-        chosen = first._replace(adapter=canary.adapter)
+        chosen = Candidate(self.backends[canary.backend], canary.adapter)
         # Where nobody else is left, the champion steps in for a canary that fails.
-        others = plan.candidates[1:] or [first]
-        return plan._replace(candidates=[chosen, *others], assigned=f"canary:{canary.adapter.id}")
+        others = plan.candidates if is_first else plan.candidates[1:] or [first]
+        return Plan([chosen, *others], None, assigned=f"canary:{canary.adapter.id}")
 
     def pinned(self, route: Route, pin: str) -> Plan:
         """The first backend of the route that has adapters, answering with the one that is named.

@@ -32,9 +32,9 @@ from proxy.errors import BadConfig
 from proxy.limits import LimitSettings
 from proxy.metrics import MetricsSettings
 from proxy.positions import position
+from proxy.protocol.hardware import CostSettings
 from proxy.protocol.prices import PRICES, price_at
 from proxy.record.settings import RecordSettings
-from proxy.report.settings import CostSettings
 from proxy.routing import PREDICT, Defaults, Domain, clashes
 from proxy.tracing_settings import TracingSettings
 

@@ -41,6 +41,9 @@ _LOOK_S = 1.0
 _RETRY_S = 5.0
 """Seconds until what a roll-out waits for is looked at again. Chosen: one health check."""
 
+_BUNDLES = "."
+"""The directory itself, which looks otherwise when a bundle is put into it."""
+
 Stamp: TypeAlias = tuple[int, int, int]
 """Time of change, number and size of a file: two of a kind are the same content."""
 
@@ -136,6 +139,7 @@ class _Follower:
         self._source = source
         self._places = places
         self._seen = source.stamp
+        self._bundles = stamp(source.directory, _BUNDLES)
         self._aliases = catalog.champions(name).aliases
         """What the file says, or said last."""
         self._next: Champions | None = None
@@ -149,13 +153,17 @@ class _Follower:
     # ------------------------------------------------------------ looking
 
     async def watch(self) -> None:
-        """Read the file when it changes, and do at once what needs no preparation."""
+        """Read the file when it changes, or a bundle comes that may be pinned, and do at once what
+        needs no preparation."""
         while not self._rollouts.is_over():
             await asyncio.sleep(_LOOK_S)
             found = await asyncio.to_thread(stamp, self._source.directory)
+            bundles = await asyncio.to_thread(stamp, self._source.directory, _BUNDLES)
             # A file that is gone is no decision: the champions stay.
-            if found is not None and found != self._seen:
-                self._seen = found
+            if found is None and self._seen is not None:
+                continue
+            if (found, bundles) != (self._seen, self._bundles):
+                self._seen, self._bundles = found, bundles
                 await self._notice()
 
     async def _notice(self) -> None:

@@ -36,6 +36,7 @@ Trigger: TypeAlias = Literal[
     "unavailable", "overloaded", "timeout", "context", "invalid", "low_confidence"
 ]
 Drift: TypeAlias = Literal["serve", "observe", "fallback"]
+Vacant: TypeAlias = Literal["base", "next"]
 
 
 class Repair(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -127,6 +128,9 @@ class Domain(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     match: Match | None = None
     """Requests without tools that belong to the domain, such as questions to an expert. The first
     domain in the file that matches wins. Default: none but those of `defaults.chat`."""
+    without_champion: Vacant = "base"
+    """Who answers in the place of a backend with adapters while the domain has no champion there:
+    its `base` model, or the `next` backend of the plan, where there is one. Default base."""
     verify: Verify = "enforce"
     """Tool calls that a local engine makes are checked against the request's schemas. `enforce`:
     an invalid call never reaches the client; `observe`: it does, and is recorded; `off`: no check.

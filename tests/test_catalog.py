@@ -351,6 +351,52 @@ def test_champion_steps_in_for_a_canary_where_nobody_else_is_left(adapters: Path
     assert [(one.backend.name, one.answers_as) for one in found[1:]] == others
 
 
+# ---------------------------------------------------------------- domains without a champion
+
+
+WAITING = Domain(plan=["local", "other"], without_champion="next")
+
+
+def asked(catalog: Catalog, domain: str, policy: Domain = WAITING) -> list[tuple[str, str | None]]:
+    plan = catalog.plan(Route(domain, policy, "unknown"), REQUEST, "who")
+    return [(one.backend.name, one.answers_as) for one in plan.candidates]
+
+
+def test_domain_that_waits_for_its_champion_is_answered_by_the_next_backend(adapters: Path):
+    champions = Champions.read(adapters, BASE, ["api", "chat"])
+    catalog = Catalog(both().backends, {"local": champions})
+
+    plan = catalog.plan(Route("chat", WAITING, "unknown"), REQUEST)
+
+    assert asked(catalog, "chat") == [("other", None)]
+    assert plan.passed_over == "no_champion"
+    assert asked(catalog, "api") == [("local", "api-v1"), ("other", None)]
+    assert asked(catalog, "chat", Domain(plan=["local", "other"]))[0] == ("local", None)
+
+
+def test_base_model_answers_where_there_is_no_next_backend(adapters: Path):
+    catalog = Catalog(both().backends, {"local": Champions.read(adapters, BASE, ["api", "chat"])})
+
+    assert asked(catalog, "chat", msgspec.structs.replace(WAITING, plan=["local"])) == [
+        ("local", None)
+    ]
+
+
+def test_first_candidate_of_a_domain_that_waits_gets_its_share(adapters: Path):
+    champions = Champions.read(adapters, BASE, ["api", "chat"])
+    catalog = Catalog(both().backends, {"local": champions})
+    catalog.admit_canary("chat", Proven("local", champions.by_id["api-v1"], 0.5))
+
+    plans = [catalog.plan(Route("chat", WAITING, "unknown"), REQUEST, who) for who in WHO]
+
+    found = {(p.assigned, p.candidates[0].backend.name, p.passed_over) for p in plans}
+    assert found == {
+        ("canary:api-v1", "local", None),
+        ("champion:base", "other", "no_champion"),
+    }
+    assert all(p.candidates[-1].backend.name == "other" for p in plans)
+
+
 def test_bundle_that_is_known_is_not_hashed_again_unless_it_is_another_one(adapters: Path):
     known = Champions.read(adapters, BASE, ["api"]).by_id
     (adapters / "api-v1" / adapter.WEIGHTS).write_bytes(b"torn")

@@ -355,6 +355,23 @@ record: {{directory: record}}
     assert [exchange.attempts[0].adapter for exchange in proxy.recorded()] == ["api-v1"]
 
 
+async def test_bundle_that_comes_while_the_proxy_runs_is_known(tmp_path: Path):
+    async with (
+        farm(SlowVllm, machines=1) as machines,
+        pooled(tmp_path, "vllm", machines) as proxy,
+    ):
+        before = await proxy.ask("Hello.", pinned="chat-v7")
+        bundles.write(proxy.adapters, "chat-v7")
+        async with asyncio.timeout(20):
+            while (  # noqa: ASYNC110  # it is over HTTP
+                after := await proxy.ask("Hello.", pinned="chat-v7")
+            ).status == 400:
+                await asyncio.sleep(0.05)
+
+    # The servers have not loaded it, as nobody has promoted it.
+    assert (before.status, after.status) == (400, 502)
+
+
 # ---------------------------------------------------------------- canaries
 
 

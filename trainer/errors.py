@@ -11,6 +11,7 @@ TrainerError
 ├── Stopped            a run that was asked to stop, and can go on
 ├── TraceError         a name of which nothing is known
 ├── RegistryError      a bundle that cannot be kept, found or promoted
+├── CostError          a calculation that lacks a figure
 ├── GateError          a verdict that cannot be given, or is not one to act upon
 ├── FlywheelError      a run of the flywheel that cannot be made
 ├── Locked             a domain that another process works on
@@ -53,6 +54,10 @@ class PreflightError(TrainerError):
 
 
 class TrainingError(TrainerError):
+    pass
+
+
+class CostError(TrainerError):
     pass
 
 

@@ -1,7 +1,8 @@
 """What tokens cost: dated prices, so that an old exchange keeps the price of its day.
 
-Source of the table: listings that quote OpenAI's pricing page for the standard tier (looked up
-2026-11-22). It is no bill: routes.yaml (`record.prices`) overrides and extends it.
+Source of the table: listings that quote the providers' pricing pages for the standard tier (looked
+up 2026-11-22; of claude-haiku-5-5, prompts of up to 100 000 tokens). It is no bill: routes.yaml
+(`record.prices`) overrides and extends it.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ PriceTable = Mapping[str, Sequence[Price]]
 _SINCE = date(2026, 3, 1)
 
 
-def _price(input: float, cached_input: float, output: float) -> list[Price]:
-    return [Price(since=_SINCE, input=input, cached_input=cached_input, output=output)]
+def _price(input: float, cached_input: float, output: float, since: date = _SINCE) -> list[Price]:
+    return [Price(since=since, input=input, cached_input=cached_input, output=output)]
 
 
 PRICES: PriceTable = {
@@ -54,6 +55,10 @@ PRICES: PriceTable = {
     "gpt-4.1-nano": _price(0.10, 0.025, 0.40),
     "gpt-5": _price(1.25, 0.125, 10.00),
     "gpt-5-mini": _price(0.25, 0.025, 2.00),
+    "gpt-6-luna": _price(0.10, 0.01, 0.50, date(2026, 9, 22)),
+    "gpt-6-sol": _price(2.00, 0.20, 10.00, date(2026, 9, 22)),
+    "claude-haiku-4-5": _price(1.00, 0.10, 5.00, date(2026, 10, 1)),
+    "claude-haiku-5-5": _price(0.10, 0.01, 0.50, date(2026, 10, 7)),
 }
 
 

@@ -17,10 +17,10 @@ import msgspec
 
 from proxy.protocol.evidence import bootstrap
 from proxy.protocol.evidence.intervals import Interval
+from proxy.protocol.hardware import CostSettings
 from proxy.protocol.openai import Usage
 from proxy.protocol.page.words import count, roughly, told
 from proxy.protocol.prices import PriceTable, price_at
-from proxy.report.settings import CostSettings
 
 Cheaper: TypeAlias = Literal["home", "cloud", "undecided", "unknown"]
 _MONTH = 730 * 60 * 60

@@ -55,11 +55,13 @@ class Pooled:
     def adapters(self) -> Path:
         return self.directory / "adapters"
 
-    async def ask(self, text: str, stream: bool = False) -> Reply:
-        """One request of the domain `chat`."""
+    async def ask(self, text: str, stream: bool = False, pinned: str = "") -> Reply:
+        """One request of the domain `chat`; `pinned`: the adapter that shall answer."""
         message = {"role": "user", "content": text}
         body = {"model": "gpt-4o", "messages": [message], "stream": stream}
-        async with self.session.post(f"{self.url}/chat/completions", json=body) as response:
+        headers = {"x-headrace-adapter": pinned} if pinned else {}
+        url = f"{self.url}/chat/completions"
+        async with self.session.post(url, json=body, headers=headers) as response:
             return Reply(response.status, await response.read(), stream)
 
     async def told(self) -> Told:

@@ -3,9 +3,9 @@ from datetime import date
 import msgspec
 import pytest
 
+from proxy.protocol.hardware import CostSettings, Hardware
 from proxy.protocol.prices import Price
 from proxy.report.costs import Answered, Bill, Paid, Twice, bill, lines
-from proxy.report.settings import CostSettings, Hardware
 from proxy.report.text import aligned
 from tests.record.examples import NOW
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from trainer.commands import (
     chronicle,
     convert,
+    costs,
     dataset,
     evaluate,
     gate,
@@ -28,6 +29,6 @@ from trainer.commands import (
 COMMANDS = (
     *(rows, label, recipe, dataset, preflight, train, prefer),
     *(evaluate, workflows, judge, gate, report, promote, registry, trace, convert, router),
-    *(run, watch, chronicle),
+    *(run, watch, chronicle, costs),
 )
 """In the order of their use, as the help shows them."""

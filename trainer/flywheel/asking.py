@@ -26,6 +26,10 @@ from trainer.rows import Row
 from trainer.served import Served
 from trainer.subject import Subject
 
+_LOOKS = 30
+"""Times that a subject is asked before it is taken for one that does not answer. Chosen: half a
+minute, in which a proxy finds a bundle and reads it."""
+
 Role: TypeAlias = Literal["candidate", "champion", "base", "cloud"]
 
 
@@ -53,6 +57,14 @@ class Asked(NamedTuple):
         if self.references is not None:
             found["cloud"] = Subject("cloud", backend="the record")
         return found
+
+
+async def _awaited(asker: Asker, row: Row) -> None:
+    """Until the subject answers at all: a proxy looks for new bundles each second."""
+    for _ in range(_LOOKS):
+        if await asker.ask(row) is not None:
+            return
+        await asyncio.sleep(1)
 
 
 class Answers:
@@ -107,8 +119,9 @@ class Answers:
             done += 1
             self._events.progress(f"{subject}, {side}", done, len(rows))
 
-        return asyncio.run(
-            evaluate(
+        async def asked() -> Report:
+            await _awaited(asker, rows[0])
+            return await evaluate(
                 rows,
                 asker=asker,
                 subject=subject,
@@ -117,7 +130,8 @@ class Answers:
                 dataset=dataset,
                 progress=progress,
             )
-        )
+
+        return asyncio.run(asked())
 
     def _asker(self, role: Role, subject: Subject) -> Asker:
         asked, settings = self._asked, self._asked.settings

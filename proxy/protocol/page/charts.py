@@ -16,7 +16,7 @@ from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from proxy.protocol.page.words import Unit, told
+from proxy.protocol.page.words import Unit, count, told
 
 _COLOURS = {"#010101": "var(--text)", "#020202": "var(--accent)", "#030303": "var(--faint)"}
 """What stands for the page's colours while Matplotlib draws; it knows no variables."""
@@ -66,9 +66,15 @@ def intervals(
 
 
 def course(
-    counts: Sequence[int], values: Sequence[Mark], *, unit: Unit, title: str, line: float | None
+    counts: Sequence[int],
+    values: Sequence[Mark],
+    *,
+    unit: Unit,
+    title: str,
+    line: float | None,
+    along: str = "pairs",
 ) -> Markup:
-    """A figure and its interval as observations came in: (n,) counts, one mark for each."""
+    """A figure and its interval over a count: (n,) counts, one mark for each."""
 
     def draw(axes: Axes, is_narrow: bool) -> None:
         lows, highs = [mark.low for mark in values], [mark.high for mark in values]
@@ -77,7 +83,8 @@ def course(
         if line is not None:
             axes.axhline(line, color=_TEXT, linewidth=1, linestyle=(0, (4, 3)))
         axes.yaxis.set_major_formatter(lambda value, _: told(value, unit))
-        axes.set_xlabel("pairs")
+        axes.xaxis.set_major_formatter(lambda number, _: count(number))
+        axes.set_xlabel(along)
 
     return _drawn(draw, rows=6, title=title)
 
