@@ -14,7 +14,7 @@ FRONT_END := scripts/front_end
 
 .PHONY: serve test check demo setup train-setup test-setup clients-setup train lock clean front-end
 .PHONY: test-long test-engines test-litellm test-clients test-deploy test-statistics test-report test-pages
-.PHONY: test-gate test-bfcl result-docs result-structured proof proof-small
+.PHONY: test-gate test-flywheel test-bfcl result-docs result-structured proof proof-small
 .PHONY: test-training test-export harden fuzz chaos soak overload interleavings coverage mutants
 .PHONY: bench bench-quick bench-record bench-shadow bench-dedupe bench-trainer bench-engines
 
@@ -59,6 +59,11 @@ test-pages: test-setup $(FRONT_END)/node_modules/.installed
 # The gate over 2,000 candidates of known truth instead of 200.
 test-gate: test-setup
 	@HEADRACE_GATES=2000 $(BIN)/python -m pytest tests/trainer/test_gate.py
+
+# A run of SmolLM2 that is killed thirty times, in the middle of every step and on both sides of its end:
+# it makes the adapter of a run that nobody killed.
+test-flywheel: test-setup
+	@HEADRACE_FLYWHEEL=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/trainer/flywheel/test_killed.py
 
 # The leaderboard's own command, in an environment of its own, asks a running Headrace; its score must
 # be ours. Some ten minutes: `make test-bfcl CATEGORIES=live_relevance`

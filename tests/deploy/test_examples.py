@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from pathlib import Path
 
 import pytest
 import yaml
@@ -260,7 +261,14 @@ def test_model_is_fetched_before_the_engine_starts(manifests):
     ("values", "told"),
     [
         ({"trainer": {"enabled": True, "recipe": {"a": 1}}}, "needs adapters.enabled"),
-        ({"trainer": {"enabled": True}, "adapters": {"enabled": True}}, "trainer.recipe"),
+        ({"trainer": {"enabled": True}, "adapters": {"enabled": True}}, "trainer.flywheel.domains"),
+        (
+            {
+                "trainer": {"enabled": True, "flywheel": {"domains": {"a": {"recipe": "api"}}}},
+                "adapters": {"enabled": True},
+            },
+            "trainer.runs.existingClaim",
+        ),
         ({"compaction": {"enabled": True}}, "compaction.enabled needs"),
         ({"autoscaling": {"enabled": True}, "persistence": {"enabled": True}}, "ReadWriteMany"),
         ({"ingress": {"enabled": True}}, "ingress.host"),
@@ -310,14 +318,18 @@ def test_two_runs_of_the_trainer_never_meet(manifests):
     }
 
 
-def test_recipe_of_the_trainer_is_one(manifests, tmp_path):
-    from trainer import recipe
+def test_settings_of_the_trainer_are_a_flywheel(manifests, tmp_path):
+    from trainer.flywheel.settings import domains
 
     found = manifests(EXAMPLES["vllm-2x3090"])
-    text = next(m for m in found if "recipe.yaml" in m.get("data", ()))["data"]["recipe.yaml"]
-    (tmp_path / "recipe.yaml").write_text(text)
+    config = next(m["data"] for m in found if "flywheel.yaml" in m.get("data", ()))
+    (tmp_path / "flywheel.yaml").write_text(config["flywheel.yaml"])
+    (tmp_path / "recipe.yaml").write_text(config["recipe.yaml"])
 
-    assert recipe.read(tmp_path / "recipe.yaml").domain == "api"
+    (domain,) = domains(tmp_path / "flywheel.yaml")
+
+    assert (domain.name, domain.recipe.domain, domain.runs) == ("api", "api", Path("/runs/api"))
+    assert str(domain.adapters) == "/adapters"
 
 
 def test_dashboard_and_alerts_are_those_that_ship(manifests):

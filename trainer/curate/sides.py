@@ -28,6 +28,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from trainer import atomic
 from trainer.curate.duplicates import Numbers, clusters
 from trainer.errors import DatasetError
 from trainer.recipe.curation import SplitSettings
@@ -166,9 +167,12 @@ class Ledger:
     def _write(self, fresh: Mapping[str, Place]) -> None:
         self.places |= fresh
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("ab") as file:
-            for group in sorted(fresh):
-                file.write(msgspec.json.encode(_Entry(group, fresh[group])) + b"\n")
+        lines = [
+            msgspec.json.encode(_Entry(group, fresh[group])) + b"\n" for group in sorted(fresh)
+        ]
+        before = self._path.read_bytes() if self._path.exists() else b""
+        # Not appended: a process that is killed would leave half a line, which no later run reads.
+        atomic.write(self._path, before + b"".join(lines))
 
 
 def _placed(found: list[list[Member]], settings: SplitSettings) -> dict[str, Place]:

@@ -41,12 +41,13 @@ def held(directory: Path) -> Iterator[None]:
     file = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         _take(file, directory)
+        holder = Holder(os.getpid(), socket.gethostname(), time.time())
         os.ftruncate(file, 0)
-        os.pwrite(
-            file, msgspec.json.encode(Holder(os.getpid(), socket.gethostname(), time.time())), 0
-        )
-        yield
-        os.ftruncate(file, 0)
+        os.pwrite(file, msgspec.json.encode(holder), 0)
+        try:
+            yield
+        finally:
+            os.ftruncate(file, 0)
     finally:
         os.close(file)
 
