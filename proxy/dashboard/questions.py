@@ -6,8 +6,8 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from proxy.protocol.hardware import CostSettings
 from proxy.record.settings import RecordSettings
-from proxy.report.settings import CostSettings
 
 SLOTS = 48
 """Points of a course of time."""

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from proxy.protocol.exchange import Exchange
 from proxy.protocol.feedback import Feedback
+from proxy.protocol.hardware import CostSettings
 from proxy.protocol.parquet import Rows
 from proxy.protocol.prices import PriceTable
 from proxy.protocol.shadowed import Shadowed
@@ -19,7 +20,6 @@ from proxy.record import query
 from proxy.report.ab import Scope
 from proxy.report.costs import Answered, Bill, Paid, Twice, bill
 from proxy.report.pairs import Contest, Paired
-from proxy.report.settings import CostSettings
 from proxy.report.trials import Assigned
 
 _Kind = TypeVar("_Kind")

@@ -43,6 +43,7 @@ from trainer.promotion.promote import Promotion
 from trainer.promotion.proxies import Proxies
 from trainer.recipe import Recipe
 from trainer.recipe.sources import ExchangesSettings
+from trainer.registry.registry import Registry
 from trainer.report import evaluation
 from trainer.rows import Row
 from trainer.sources.base import Skips
@@ -253,7 +254,7 @@ def promote(work: Work) -> Figures:
         return {"word": "promoted", "reason": why}
     records = [one for one in work.domain.recipe.sources if isinstance(one, ExchangesSettings)]
     outcome = Promotion(
-        work.domain.adapters,
+        Registry(work.domain.adapters),
         work.domain.name,
         work.id,
         settings.promotion,
