@@ -162,7 +162,7 @@ def started(gateway: Gateway, there: int, directory: Path) -> Iterator[_Place]:
     headers = dict(launch.headers)
     asked = load.request(port, bodies.SMALL, headers)
     with running(launch.command, GATEWAY_CORE, directory, launch.environment) as process:
-        start_s = wait_until_answers(port, process, asked)
+        start_s = wait_until_answers(port, process, asked, directory)
         yield _Place(port, process, start_s, headers, directory)
 
 
@@ -173,7 +173,7 @@ def whole_answers(directory: Path) -> Iterator[int]:
     settings = upstream.nginx_of_answers(port, directory)
     command = ["nginx", "-c", str(settings), "-p", str(directory)]
     with running(command, OTHER_CORE, directory, {"PATH": "/usr/sbin:/usr/bin:/bin"}) as process:
-        wait_until_answers(port, process, load.request(port, b"{}", {}))
+        wait_until_answers(port, process, load.request(port, b"{}", {}), directory)
         yield port
 
 
@@ -185,6 +185,6 @@ def streams(kind: str, wait_ms: float, gap_ms: float, directory: Path) -> Iterat
     times = [str(wait_ms), str(gap_ms)]
     environment = {"PYTHONPATH": str(ROOT)}
     with running([*command, *times], OTHER_CORE, directory, environment) as process:
-        wait_until_answers(port, process, load.request(port, b"{}", {}))
+        wait_until_answers(port, process, load.request(port, b"{}", {}), directory)
         time.sleep(0.05)
         yield port
