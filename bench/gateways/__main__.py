@@ -77,7 +77,7 @@ def _size(gateway: Gateway, number: int, options: argparse.Namespace) -> Size:
 
 
 def _progress(number: int, figures: Figures) -> None:
-    through, cpu = figures.values["c64_rps"], figures.values["c64_cpu_us"]
+    through, cpu = figures.values.get("c64_rps", 0.0), figures.values.get("c64_cpu_us", 0.0)
     print(
         f"round {number + 1}: {figures.gateway}: {through:,.0f}/s, {cpu:.0f} µs,"
         f" {figures.errors} errors",

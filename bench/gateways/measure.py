@@ -78,12 +78,17 @@ def measure(gateway: Gateway, size: Size, directory: Path) -> Figures:
         with streams(kind, 0, 0, directory) as there, started(gateway, there, directory) as place:
             body = bodies.SMALL_STREAM
             _loaded(figures, kind, place, body, 16, size.seconds)
-            requests = figures.values[f"{kind}_rps"]
-            figures.values[f"{kind}_events_per_s"] = requests * len(events)
-            figures.values[f"{kind}_us_per_event"] = figures.values[f"{kind}_cpu_us"] / len(events)
+            _per_event(figures, kind, len(events))
     if gateway.timed:
         _timed(figures, gateway, size, directory)
     return figures
+
+
+def _per_event(figures: Figures, kind: str, events: int) -> None:
+    requests = figures.values.get(f"{kind}_rps")
+    if requests is not None:
+        figures.values[f"{kind}_events_per_s"] = requests * events
+        figures.values[f"{kind}_us_per_event"] = figures.values[f"{kind}_cpu_us"] / events
 
 
 def _loaded(
@@ -99,8 +104,10 @@ def _loaded(
         directory=place.directory,
     )
     spent = used(place.process).since(before)
-    good = max(1, through.requests - through.errors)
+    good = through.requests - through.errors
     figures.errors += through.errors
+    if good <= 0:
+        return
     figures.values[f"{name}_rps"] = good / through.seconds
     figures.values[f"{name}_cpu_us"] = 1e6 * spent / good
 
