@@ -117,7 +117,7 @@ def _remembered(figures: Figures, place: _Place) -> None:
     for half in (REMEMBERED // 2, REMEMBERED):
         while done < half:
             _loaded(scratch, "more", place, bodies.SMALL, 64, 2)
-            done += int(2 * scratch.values["more_rps"])
+            done += int(2 * scratch.values.get("more_rps", 1000.0))
         name = "rss_half_mib" if half < REMEMBERED else "rss_end_mib"
         figures.values[name] = used(place.process).rss_mib
 
