@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from bench.gateways import upstream
 from bench.gateways.bodies import MODEL
+from bench.gateways.processes import free_port
 
 ROOT = Path(__file__).parents[2]
 PEERS = ROOT / ".venv-peers/bin"
@@ -94,14 +95,14 @@ def _nginx(port: int, there: int, directory: Path) -> Launch:
     return Launch([_found("nginx") or "nginx", "-c", str(path), "-p", str(directory)])
 
 
-def _router(program: str) -> Callable[[int, int, Path], Launch]:
+def _router(*program: str) -> Callable[[int, int, Path], Launch]:
     """vllm-router and sglang-router: forks of one program, with the same options."""
 
     def launch(port: int, there: int, directory: Path) -> Launch:
         return Launch([
-            str(PEERS / program), "--host", "127.0.0.1", "--port", str(port),
+            str(PEERS / program[0]), *program[1:], "--host", "127.0.0.1", "--port", str(port),
             "--worker-urls", f"http://127.0.0.1:{there}", "--policy", "round_robin",
-            "--max-concurrent-requests", "4096", "--prometheus-port", str(port + 1000),
+            "--max-concurrent-requests", "4096", "--prometheus-port", str(free_port()),
         ])  # fmt: skip
 
     return launch
@@ -142,13 +143,14 @@ def all_of_them() -> list[Gateway]:
     ours = _installed(Path(sys.executable).parent, "headrace")
     routed, recorded = headrace(ROUTED), headrace(RECORDED)
     nginx = _found("nginx")
-    routers = ("vllm-router", "sglang-router")
+    vllm, sglang = _router("vllm-router"), _router("sglang-router", "launch")
     return [
         Gateway("headrace-relay", "Headrace: relay only", headrace(RELAY), ours),
         Gateway("headrace-verify", "Headrace: routing, verification", routed, ours),
         Gateway("headrace-record", "Headrace: these and the full record", recorded, ours),
         Gateway("nginx", "nginx", _nginx, nginx and _said([nginx, "-v"])),
-        *(Gateway(name, name, _router(name), _installed(PEERS, name)) for name in routers),
+        Gateway("vllm-router", "vllm-router", vllm, _installed(PEERS, "vllm-router")),
+        Gateway("sglang-router", "sglang-router", sglang, _installed(PEERS, "sglang-router")),
         Gateway("portkey", "Portkey", _portkey, _portkey_version()),
         Gateway("litellm", "LiteLLM proxy", _litellm, _installed(LITELLM, "litellm"), timed=False),
     ]

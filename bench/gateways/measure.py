@@ -78,12 +78,17 @@ def measure(gateway: Gateway, size: Size, directory: Path) -> Figures:
         with streams(kind, 0, 0, directory) as there, started(gateway, there, directory) as place:
             body = bodies.SMALL_STREAM
             _loaded(figures, kind, place, body, 16, size.seconds)
-            requests = figures.values[f"{kind}_rps"]
-            figures.values[f"{kind}_events_per_s"] = requests * len(events)
-            figures.values[f"{kind}_us_per_event"] = figures.values[f"{kind}_cpu_us"] / len(events)
+            _per_event(figures, kind, len(events))
     if gateway.timed:
         _timed(figures, gateway, size, directory)
     return figures
+
+
+def _per_event(figures: Figures, kind: str, events: int) -> None:
+    requests = figures.values.get(f"{kind}_rps")
+    if requests is not None:
+        figures.values[f"{kind}_events_per_s"] = requests * events
+        figures.values[f"{kind}_us_per_event"] = figures.values[f"{kind}_cpu_us"] / events
 
 
 def _loaded(
@@ -99,8 +104,10 @@ def _loaded(
         directory=place.directory,
     )
     spent = used(place.process).since(before)
-    good = max(1, through.requests - through.errors)
+    good = through.requests - through.errors
     figures.errors += through.errors
+    if good <= 0:
+        return
     figures.values[f"{name}_rps"] = good / through.seconds
     figures.values[f"{name}_cpu_us"] = 1e6 * spent / good
 
@@ -110,7 +117,7 @@ def _remembered(figures: Figures, place: _Place) -> None:
     for half in (REMEMBERED // 2, REMEMBERED):
         while done < half:
             _loaded(scratch, "more", place, bodies.SMALL, 64, 2)
-            done += int(2 * scratch.values["more_rps"])
+            done += int(2 * scratch.values.get("more_rps", 1000.0))
         name = "rss_half_mib" if half < REMEMBERED else "rss_end_mib"
         figures.values[name] = used(place.process).rss_mib
 
@@ -162,7 +169,7 @@ def started(gateway: Gateway, there: int, directory: Path) -> Iterator[_Place]:
     headers = dict(launch.headers)
     asked = load.request(port, bodies.SMALL, headers)
     with running(launch.command, GATEWAY_CORE, directory, launch.environment) as process:
-        start_s = wait_until_answers(port, process, asked)
+        start_s = wait_until_answers(port, process, asked, directory)
         yield _Place(port, process, start_s, headers, directory)
 
 
@@ -173,7 +180,7 @@ def whole_answers(directory: Path) -> Iterator[int]:
     settings = upstream.nginx_of_answers(port, directory)
     command = ["nginx", "-c", str(settings), "-p", str(directory)]
     with running(command, OTHER_CORE, directory, {"PATH": "/usr/sbin:/usr/bin:/bin"}) as process:
-        wait_until_answers(port, process, load.request(port, b"{}", {}))
+        wait_until_answers(port, process, load.request(port, b"{}", {}), directory)
         yield port
 
 
@@ -185,6 +192,6 @@ def streams(kind: str, wait_ms: float, gap_ms: float, directory: Path) -> Iterat
     times = [str(wait_ms), str(gap_ms)]
     environment = {"PYTHONPATH": str(ROOT)}
     with running([*command, *times], OTHER_CORE, directory, environment) as process:
-        wait_until_answers(port, process, load.request(port, b"{}", {}))
+        wait_until_answers(port, process, load.request(port, b"{}", {}), directory)
         time.sleep(0.05)
         yield port

@@ -17,6 +17,10 @@ GATEWAY_CORE = 0
 OTHER_CORE = 1
 
 
+class DoesNotAnswer(Exception):
+    """A process that was started does not answer, or not any more."""
+
+
 class Used(NamedTuple):
     """What a process and its children have used so far."""
 
@@ -60,8 +64,9 @@ def running(
             process.wait()
 
 
-def wait_until_answers(port: int, process: int, request: bytes) -> float:
-    """Seconds until a 200 comes back; raises RuntimeError when none does, or the process ends."""
+def wait_until_answers(port: int, process: int, request: bytes, directory: Path) -> float:
+    """Seconds until a 200 comes back; raises DoesNotAnswer when none does, or the process ends,
+    with the last that was printed into the directory's logs."""
     began = time.perf_counter()
     while time.perf_counter() - began < PATIENCE_S:
         if _answers(port, request):
@@ -69,7 +74,8 @@ def wait_until_answers(port: int, process: int, request: bytes) -> float:
         if not Path(f"/proc/{process}/stat").exists():
             break
         time.sleep(0.005)
-    raise RuntimeError(f"what should listen on port {port} does not answer; its log tells why")
+    said = "".join(log.read_text()[-500:] for log in directory.glob("*.log"))
+    raise DoesNotAnswer(f"nothing answers on port {port}: {said}")
 
 
 def _answers(port: int, request: bytes) -> bool:
