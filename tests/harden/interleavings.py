@@ -229,7 +229,7 @@ def main() -> None:
     given = argparse.ArgumentParser(description=__doc__)
     given.add_argument("--seeds", type=int, default=10_000)
     asked = given.parse_args()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(60))
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
     print("| shared by requests | orders tried | failed | took |\n|---|---|---|---|")
     failures = 0
     for name, run in KINDS.items():

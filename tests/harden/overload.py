@@ -211,7 +211,7 @@ async def shown(seconds: float, connections: int, count: int) -> bool:
         print(f"afterwards {again}", flush=True)
         print(await idle(process, connections), flush=True)
     async with stand(count + 10) as process:
-        whole, told = await streams(process, count, 3.0)
+        whole, told = await streams(process, count, 6.0)
         print(told)
     has_held = twice.goodput >= 0.9 * max(best.goodput, most) and set(twice.statuses) <= {200, 429}
     return has_held and twice.p99_s < 10 * SERVICE_S and whole == count
