@@ -10,7 +10,7 @@ VLLM := .venv-vllm
 
 .PHONY: serve test check demo setup train-setup test-setup clients-setup train lock clean
 .PHONY: test-long test-engines test-litellm test-clients test-deploy test-statistics test-report test-pages
-.PHONY: test-gate test-bfcl result-docs result-structured
+.PHONY: test-gate test-bfcl promotion-figures result-docs result-structured
 .PHONY: bench-record bench-shadow bench-dedupe bench-trainer
 
 serve: setup
@@ -53,6 +53,10 @@ test-pages: test-setup
 # The gate over 2,000 candidates of known truth instead of 200.
 test-gate: test-setup
 	@HEADRACE_GATES=2000 $(BIN)/python -m pytest tests/trainer/test_gate.py
+
+# What the stop rules of a promotion do on simulated traffic; the figures of docs/promotion.md. A minute.
+promotion-figures: test-setup
+	@$(BIN)/python -m tests.trainer.promotion.simulations
 
 # The leaderboard's own command, in an environment of its own, asks a running Headrace; its score must
 # be ours. Some ten minutes: `make test-bfcl CATEGORIES=live_relevance`
