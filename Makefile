@@ -10,7 +10,7 @@ VLLM := .venv-vllm
 
 .PHONY: serve test check demo setup train-setup test-setup clients-setup train lock clean
 .PHONY: test-long test-engines test-litellm test-clients test-deploy test-statistics test-report test-pages
-.PHONY: test-gate test-bfcl promotion-figures result-docs result-structured
+.PHONY: test-gate test-bfcl promotion-figures test-promotion result-docs result-structured
 .PHONY: bench-record bench-shadow bench-dedupe bench-trainer
 
 serve: setup
@@ -53,6 +53,10 @@ test-pages: test-setup
 # The gate over 2,000 candidates of known truth instead of 200.
 test-gate: test-setup
 	@HEADRACE_GATES=2000 $(BIN)/python -m pytest tests/trainer/test_gate.py
+
+# A damaged adapter on the embedded engine, forced past the gate: rolled back, and no client notices.
+test-promotion: test-setup
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -s tests/e2e/damaged_adapter.py
 
 # What the stop rules of a promotion do on simulated traffic; the figures of docs/promotion.md. A minute.
 promotion-figures: test-setup
