@@ -14,7 +14,7 @@ FRONT_END := scripts/front_end
 
 .PHONY: serve test check demo setup train-setup test-setup clients-setup train lock clean front-end
 .PHONY: test-long test-engines test-litellm test-clients test-deploy test-statistics test-report test-pages
-.PHONY: test-gate test-flywheel test-bfcl result-docs result-structured proof proof-small
+.PHONY: test-gate test-flywheel test-promotion promotion-figures test-bfcl result-docs result-structured proof proof-small
 .PHONY: test-training test-export harden fuzz chaos soak overload interleavings coverage mutants
 .PHONY: bench bench-quick bench-record bench-shadow bench-dedupe bench-trainer bench-engines
 
@@ -64,6 +64,14 @@ test-gate: test-setup
 # it makes the adapter of a run that nobody killed.
 test-flywheel: test-setup
 	@HEADRACE_FLYWHEEL=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/trainer/flywheel/test_killed.py
+
+# A damaged adapter on the embedded engine, forced past the gate: rolled back, and no client notices.
+test-promotion: test-setup
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -s tests/e2e/damaged_adapter.py
+
+# What the stop rules of a promotion do on simulated traffic; the figures of docs/promotion.md. A minute.
+promotion-figures: test-setup
+	@$(BIN)/python -m tests.trainer.promotion.simulations
 
 # The leaderboard's own command, in an environment of its own, asks a running Headrace; its score must
 # be ours. Some ten minutes: `make test-bfcl CATEGORIES=live_relevance`
