@@ -24,5 +24,6 @@ EXAMPLES = {
     "keys new": "headrace keys new --tenant acme --name shop --domain bookings --days 90",
     "keys ls": "headrace keys ls --json",
     "keys revoke": "headrace keys revoke sk-headrace-AbCdEfGh",
+    "top": "headrace top --url http://127.0.0.1:8080",
     "completion": "headrace completion bash > /etc/bash_completion.d/headrace",
 }

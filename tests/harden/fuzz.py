@@ -35,7 +35,7 @@ from proxy.errors import BadConfig, BadRequest, Unauthenticated
 from proxy.hearing import Heard
 from proxy.keys.base import KeysUnavailable
 from proxy.keys.file import FileKeys
-from proxy.protocol import adapter, parquet, segments, toolcheck
+from proxy.protocol import adapter, champions, parquet, segments, toolcheck
 from proxy.protocol.adapter import AdapterError
 from proxy.protocol.conversation import check_messages
 from proxy.protocol.formats import FORMATS
@@ -219,7 +219,7 @@ def read_template_of_bundle(content: bytes) -> None:
 def read_champions(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as directory:
         (Path(directory) / "champions.json").write_bytes(content)
-        adapter.read_champions(Path(directory))
+        champions.read(Path(directory))
 
 
 def in_file(read: Callable[[Path], object]) -> Callable[[bytes], None]:
