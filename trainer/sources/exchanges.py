@@ -183,8 +183,9 @@ def _conversation(exchange: Exchange) -> _Key:
 
 
 def _is_students(attempt: Attempt) -> bool:
-    """Local backends name the format that they were asked in; clouds have none."""
-    return attempt.adapter is not None or attempt.format is not None
+    """Whether one of ours said it: an adapter, or the base model, which clouds are told from by the
+    model that they name."""
+    return attempt.adapter is not None or attempt.format is not None or attempt.model is None
 
 
 class _Told:

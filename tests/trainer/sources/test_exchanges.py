@@ -114,6 +114,15 @@ def test_our_students_answer_is_told_as_such_and_not_trusted(tmp_path):
     assert (label.student, label.by, label.is_trusted) == (True, "api-v1", False)
 
 
+def test_the_base_models_answer_is_no_clouds(tmp_path):
+    """Where a domain has no champion, the base model answers without adapter and format."""
+    write(tmp_path, chat(attempt(called(), backend="local", model=None)))
+
+    label = row(tmp_path).label
+
+    assert (label.student, label.by, label.is_trusted) == (True, "local", False)
+
+
 @pytest.mark.parametrize(
     ("outcome", "thumb", "trusted"),
     [("ok", True, True), ("ok", None, False), ("error", True, False), ("ok", False, False)],
