@@ -46,8 +46,6 @@ def main() -> int:
     options = parser.parse_args()
     # The record's readers log what is in order, too.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
-    # Who ends the proof ends what it has started, too.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     form = SMALL if options.small else FULL
     directory = options.place or Path(tempfile.mkdtemp(prefix="headrace-proof-"))
     directory.mkdir(parents=True, exist_ok=True)
@@ -57,6 +55,8 @@ def main() -> int:
     except* ProofFailed as failed:
         print(*failed.exceptions, sep="\n", file=sys.stderr)
         print(f"all that was made is kept in {directory}", file=sys.stderr)
+    except* asyncio.CancelledError:
+        print(f"stopped; all that was made is kept in {directory}", file=sys.stderr)
     if proof is None:
         return 1
     page.show(proof, Console(width=160))
@@ -69,6 +69,10 @@ def main() -> int:
 
 async def prove(form: Form, directory: Path) -> Proof:
     """The proof in this directory; raises ProofFailed."""
+    # Who ends the proof ends what it has started, too.
+    this = asyncio.current_task()
+    assert this is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
     # Two domains train at once, each on a core of its own.
     place = Place(directory, threads=max(1, (os.cpu_count() or 2) // 2))
     cloud = Cloud()
