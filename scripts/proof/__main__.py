@@ -32,7 +32,7 @@ from scripts.proof.place import Place, ProofFailed
 from scripts.proof.story import Story
 from scripts.proof.tickets import Tickets
 from tests.scripted import reachable
-from trainer import registry
+from trainer.registry import bundles
 
 MIRRORED = 1.0
 """Share of the local answers that the cloud is asked for, too: the labels of the second run."""
@@ -91,7 +91,7 @@ async def prove(form: Form, directory: Path) -> Proof:
         form=form.name,
         at=datetime.date.today().isoformat(),
         machine=f"{os.cpu_count()} cores, {platform.machine()}",
-        versions=registry.versions(),
+        versions=bundles.versions(),
         seconds=story.seconds,
         phases=story.phases,
         measured=story.measured,
