@@ -84,6 +84,7 @@ class _Proxy:
         """Its counters now; raises CannotStart with the reason."""
         request = urllib.request.Request(self._place, headers=self._headers)  # noqa: S310  # checked
         try:
+            # The address is the user's own, who may read what it leads to.
             with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:  # noqa: S310
                 content = answer.read(_LARGEST)
             return counts(text_string_to_metric_families(content.decode()), time.time())

@@ -61,12 +61,12 @@ WHERE tenant = $tenant AND (id = $id OR request_id = $id) ORDER BY started_at DE
 _SHADOWS = f"""
 SELECT shadow, sealed FROM shadows WHERE tenant = $tenant AND exchange_id = $id
 ORDER BY started_at LIMIT {_BESIDE}
-"""  # noqa: S608
+"""  # noqa: S608  # constants only
 _FEEDBACK = f"""
 SELECT feedback, sealed FROM feedback
 WHERE tenant = $tenant AND (exchange_id IN ($id, $request) OR conversation = $conversation)
 ORDER BY given_at DESC LIMIT {_BESIDE}
-"""  # noqa: S608
+"""  # noqa: S608  # constants only
 
 
 # ---------------------------------------------------------------- a list

@@ -161,7 +161,7 @@ def _secret(config: Config) -> bytes:
     """What sessions are signed with; the same for all processes of a record."""
     if config.dashboard.secret is not None:
         return config.dashboard.secret.encode()
-    if config.record is not None:
+    if config.record is not None and config.record.directory.is_dir():
         try:
             return own_key(config.record.directory)
         except OSError:

@@ -38,7 +38,7 @@ SELECT domain, coalesce(backend, '') AS backend, count(*) AS requests,
     quantile_cont(total_s, 0.5) AS total_p50_s, quantile_cont(total_s, 0.95) AS total_p95_s,
     sum(cost_usd) AS cost_usd
 FROM exchanges WHERE {_CHOSEN} GROUP BY ALL ORDER BY requests DESC, 1, 2 LIMIT {_ROWS}
-"""  # noqa: S608
+"""  # noqa: S608  # constants only
 
 _FALLBACKS = f"""
 SELECT domain, attempts[1].backend AS backend,
@@ -46,7 +46,7 @@ SELECT domain, attempts[1].backend AS backend,
 FROM exchanges WHERE {_CHOSEN} AND len(attempts) > 1
     AND attempts[1].backend <> attempts[-1].backend AND attempts[1].kind <> 'hedge'
 GROUP BY ALL ORDER BY requests DESC, 1, 2, 3 LIMIT {_ROWS}
-"""  # noqa: S608
+"""  # noqa: S608  # constants only
 
 
 # ---------------------------------------------------------------- traffic

@@ -95,7 +95,9 @@ class Champions(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def serving(self) -> dict[str, str]:
         """Domain → id of its champion."""
-        return {name: one.champion for name, one in self.domains.items() if one.champion}
+        return {
+            name: one.champion for name, one in self.domains.items() if one.champion is not None
+        }
 
 
 class Conflict(AdapterError):

@@ -15,11 +15,16 @@ pytest.importorskip("gguf", reason="needs the train extra")
 from tests.deploy.conftest import INSTALL, Manifest
 from trainer import recipe
 from trainer.__main__ import main
-from trainer.commands.shared import RECIPES
 from trainer.jobs import kubernetes
+from trainer.recipe import RECIPES
 
 VALUES = {
-    "trainer": {"enabled": True, "recipe": {"domain": "api"}, "existingSecret": "teacher"},
+    "trainer": {
+        "enabled": True,
+        "existingSecret": "teacher",
+        "flywheel": {"domains": {"api": {"recipe": "api"}}},
+        "runs": {"existingClaim": "runs"},
+    },
     "adapters": {"enabled": True},
 }
 KUBECTL = """#!/bin/sh
@@ -68,7 +73,12 @@ def test_a_job_is_the_charts_but_for_its_recipe_and_its_run(cron):
     assert {k: v for k, v in container.items() if k != "args"} == {
         k: v for k, v in charts.items() if k != "args"
     }
-    assert container["args"][container["args"].index("--out") + 1] == "/runs/latest/api"
+    assert container["args"] == [
+        *("train", "--recipe", "/etc/trainer/recipe.yaml", "--adapters", "/adapters"),
+        *("--out", "/runs/api"),
+    ]
+    mounted = {one["mountPath"] for one in container["volumeMounts"]}
+    assert {"/etc/trainer", "/adapters", "/runs"} <= mounted
     recipes = [v for v in pod["volumes"] if v["name"] == "recipe"]
     assert recipes == [{"name": "recipe", "configMap": {"name": job["metadata"]["name"]}}]
     assert [v for v in pod["volumes"] if v not in recipes] == [

@@ -22,6 +22,9 @@ from trainer.errors import TrainerError
 Manifest: TypeAlias = Any
 """As JSON has it."""
 RECIPE = "recipe.yaml"
+_TRAIN = ("train", "--recipe", f"/etc/trainer/{RECIPE}", "--adapters", "/adapters")
+_RUNS = "/runs"
+"""Where the chart mounts recipe, adapters and runs."""
 _MOST_NAME = 63
 """Letters of a label's value, and so of a job's name."""
 
@@ -68,7 +71,7 @@ def _of_domain(cron: Manifest, domain: str, recipe: str) -> list[Manifest]:
         if volume["name"] == "recipe":
             volume["configMap"] = {"name": name}
     (container,) = template["spec"]["containers"]
-    container["args"] = _kept_apart(container["args"], domain)
+    container["args"] = [*_TRAIN, "--out", f"{_RUNS}/{_label(domain)}"]
     place = {"name": name, "labels": labels}
     if "namespace" in cron["metadata"]:
         place["namespace"] = cron["metadata"]["namespace"]
@@ -76,15 +79,6 @@ def _of_domain(cron: Manifest, domain: str, recipe: str) -> list[Manifest]:
         {"apiVersion": "v1", "kind": "ConfigMap", "metadata": place, "data": {RECIPE: recipe}},
         {"apiVersion": "batch/v1", "kind": "Job", "metadata": deepcopy(place), "spec": spec},
     ]
-
-
-def _kept_apart(arguments: list[str], domain: str) -> list[str]:
-    """The chart's arguments with a run directory for each domain: they share the volume."""
-    kept = list(arguments)
-    if "--out" in kept:
-        at = kept.index("--out") + 1
-        kept[at] = f"{kept[at].rstrip('/')}/{domain}"
-    return kept
 
 
 def _name(cron: str, domain: str, recipe: str) -> str:

@@ -78,8 +78,9 @@ def _work(settings: Path, moments: Moments) -> None:
                 if path.startswith(here):
                     moments.opens(path)
             case "os.rename", (source, target, *_) if Path(target).name == MANIFEST:
-                if "/runs/" in str(target) and "/dataset/" not in str(target):
-                    moments.says(_states(Path(source)))
+                states = _states(Path(source))
+                if states:
+                    moments.says(states)
 
     code = 1
     with open(settings.parent / "told.txt", "a") as file:
@@ -95,7 +96,7 @@ def _work(settings: Path, moments: Moments) -> None:
 
 
 def _states(manifest: Path) -> dict[str, str]:
-    """Step → state; no step of a bundle's manifest."""
+    """Step → state; nothing for a manifest that is a bundle's or a dataset's."""
     told = msgspec.json.decode(manifest.read_bytes())
     return {step["name"]: step.get("state", "waiting") for step in told.get("steps", ())}
 
