@@ -87,10 +87,10 @@ async def while_connected(
                 timer.cancel()
                 for watch in watches:
                     watch.cancel()
-    except* ClientGone:
-        raise ClientGone from None
-    except* Exception as group:
-        raise group.exceptions[0] from None
+    except ExceptionGroup as group:
+        # Not `except*`: until Python 3.11.4 what is raised there comes out in a group.
+        cause = ClientGone() if group.subgroup(ClientGone) else group.exceptions[0]
+        raise cause from None
 
 
 async def _watch(receive: Receive, is_read: asyncio.Event | None) -> None:
