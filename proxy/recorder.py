@@ -225,6 +225,10 @@ class Recorder:
         self._has_lost = False
 
     async def _finish(self, grace: float) -> None:
+        # It is being obeyed; until Python 3.11.3 no timeout works in a task that is cancelled.
+        task = asyncio.current_task()
+        if task is not None:
+            task.uncancel()
         with suppress(TimeoutError):
             async with asyncio.timeout(grace):
                 if self._busy is not None:
