@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from urllib.parse import unquote
 
 from starlette.types import Receive, Scope, Send
@@ -90,8 +91,7 @@ class PassThrough:
             raise upload.failure or error from None
 
     async def _answer(self, inbound: Inbound, forward: Forward, send: Send) -> None:
-        async with self._passage.anything(inbound, forward) as answer:
-            await send_answer(send, answer)
+        await self._passage.anything(inbound, forward, partial(send_answer, send))
 
 
 def _check(method: str, headers: Mapping[bytes, bytes]) -> None:
