@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import Annotated, Literal, NamedTuple, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
-from proxy.protocol import strict_json
+from proxy.protocol import strict_json, tools_in
 
 MAX_COUNT = 2**31 - 1
 """What every engine's integers can hold."""
@@ -230,10 +230,8 @@ may answer without them."""
 
 _AT = re.compile(r"^(?P<what>.*) - at `(?P<path>[^`]+)`$", re.DOTALL)
 _decoder = msgspec.json.Decoder(ChatRequest)
+_MADE_HERE = frozenset((" unread", " tools_json"))
 _known = WITHOUT_EFFECT | set(ChatRequest.__struct_encode_fields__)
-_raw_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_MAX_REMEMBERED = 64 * 1024
-"""Bytes of tools that are remembered, which bounds what remembering takes to 16 MiB."""
 
 
 def parse_request(body: bytes) -> ChatRequest:
@@ -241,43 +239,26 @@ def parse_request(body: bytes) -> ChatRequest:
 
     Clients send the same tools again and again: those are read once, and remembered.
     """
-    try:
-        at, tools = _tools_of(body)
-        # Cut out, there is little left to read. What is wrong there is told of the whole body.
-        request = _parsed(body[:at] + b"null" + body[at + len(tools.json) :])
-    except (_NotRemembered, MalformedRequest):
+    tools = tools_in.find(body)
+    known = None if tools is None else _read_tools(tools.json)
+    if tools is None or known is None:
         return _parsed(body)
-    return msgspec.structs.replace(request, tools=tools.tools, tools_json=tools.json)
-
-
-class _NotRemembered(Exception):
-    """There are no tools, or too many, or they cannot be told from the rest."""
-
-
-class _Tools(NamedTuple):
-    json: bytes
-    tools: list[Tool]
-
-
-def _tools_of(body: bytes) -> tuple[int, _Tools]:
-    """Where the tools are in the body, and what they say; raises _NotRemembered."""
     try:
-        tools = bytes(_raw_decoder.decode(body)["tools"])
-    except (KeyError, ValueError, RecursionError):
-        raise _NotRemembered from None
-    # With a quote in them they are in no string: there, it would have a backslash before it.
-    if len(tools) > _MAX_REMEMBERED or b'"' not in tools or body.count(tools) != 1:
-        raise _NotRemembered
-    return body.index(tools), _read_tools(tools)
+        # Cut out, there is little left to read. What is wrong there is told of the whole body.
+        request = _parsed(tools.cut(body))
+    except MalformedRequest:
+        return _parsed(body)
+    return msgspec.structs.replace(request, tools=known, tools_json=tools.json)
 
 
 @lru_cache(maxsize=256)
-def _read_tools(tools: bytes) -> _Tools:
+def _read_tools(tools: bytes) -> list[Tool] | None:
+    """What tools say, which is remembered; None for what is wrong in some way."""
     try:
         strict_json.loads(tools)
-        return _Tools(tools, msgspec.json.decode(tools, type=list[Tool]))
+        return msgspec.json.decode(tools, type=list[Tool])
     except (ValueError, RecursionError):
-        raise _NotRemembered from None
+        return None
 
 
 def _parsed(body: bytes) -> ChatRequest:
@@ -291,7 +272,9 @@ def _parsed(body: bytes) -> ChatRequest:
     unread = [name for name, value in fields.items() if name not in _known and value]
     if fields.get("modalities") == ["text"]:
         unread.remove("modalities")
-    return msgspec.structs.replace(request, unread=tuple(unread), tools_json=b"")
+    if unread or _MADE_HERE & fields.keys():
+        return msgspec.structs.replace(request, unread=tuple(unread), tools_json=b"")
+    return request
 
 
 def parse_object(body: bytes) -> dict[str, strict_json.Json]:

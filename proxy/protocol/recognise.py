@@ -75,6 +75,13 @@ HINTS = (
     r"|PRIVATE KEY|://|(?i:bearer|basic|api[_-]?key|secret|passw|[_-]?token|authorization|access)"
 )
 """One of these is in every text that holds a secret."""
+HINT_WORDS = (
+    *("sk-", "sk_", "pk-", "pk_", "rk-", "rk_", "akia", "asia", "ghp_", "gho_", "ghu_", "ghs_"),
+    *("ghr_", "github_pat_", "glpat-", "xox", "aiza", "ya29", "hf_", "npm_", "eyj", "private key"),
+    *("://", "bearer", "basic", "apikey", "api-key", "api_key", "secret", "passw", "token"),
+    *("authorization", "access"),
+)
+"""One of these is in every text, casefolded, that has one of the HINTS; quicker to look for."""
 
 SECRETS: Mapping[str, Finder] = {
     "secret": _each(*map(_pattern, (_PRIVATE_KEY, _KEYS, _BEARER, _ASSIGNED, _URL)))

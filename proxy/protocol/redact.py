@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import msgspec
-from cachetools import LRUCache
 
-from proxy.protocol.recognise import HINTS, PERSONAL, SECRETS, Finder, known
+from proxy.protocol import tools_in
+from proxy.protocol.recognise import HINT_WORDS, HINTS, PERSONAL, SECRETS, Finder, known
 
 MAX_DEPTH = 8
 """JSON within JSON is followed so deep; deeper it is treated as text. Chosen: agents nest two."""
@@ -32,12 +32,20 @@ MAX_DEPTH = 8
 _PSEUDONYM = re.compile(r"<[a-z_]+:[0-9a-f]{8}>")
 _PERSONAL_HINT = re.compile(r"@|\d(?:\D{0,3}\d){5}")
 """Every personal datum that we know has an @, or six digits that stand near each other."""
-_SHORT = 256
-"""Characters of a text that is remembered when it is clean: most are names and schemas, which come
-again with every request."""
-_MAX_TOOLS = 64 * 1024
+_PERSONAL_HINT_IN_JSON = re.compile(r"\\\\\\\\|\\u|@|\d(?:\D{0,12}\d){5}")
+"""The same for JSON as it is written, where an escape may stand for a character or hide one."""
+_FIELD_WORDS = ("pass", "secret", "key", "token", "auth", "cookie")
+"""One of these is in the name of every field that _SECRET_FIELDS knows."""
+_HIDING = (b"@", b"\\u", b"\\\\\\\\")
+_NO_DIGITS = bytes(set(range(256)) - set(b"0123456789"))
+_PLAIN = re.compile(r"[A-Za-z0-9_.-]+")
+_SHORT = 2048
+"""Characters of a text that is remembered when it is clean: names, schemas, system prompts and a
+conversation's earlier messages come again with every request."""
+_REMEMBERED = 2048
+"""Such texts: 4 MiB in all."""
 _REMEMBERED_TOOLS = 128
-"""Lists of tools of at most _MAX_TOOLS bytes each: 8 MiB in all."""
+"""Lists of tools of at most 64 KiB each: 8 MiB in all."""
 _SECRET_FIELDS = re.compile(
     r"pass(word|wd|phrase)|(client_)?secret|(x_)?api_?key|(access|refresh|id|auth)_token"
     r"|(proxy_)?authorization|(private|secret|access)_key|(set_)?cookie"
@@ -67,6 +75,10 @@ class Pseudonyms(NamedTuple):
         return f"<{kind}:{digest[:8]}>"
 
 
+_NOBODY = Pseudonyms(b"", "")
+"""For whom a text is only looked through."""
+
+
 class Redactor:
     """Takes out of JSON values what must not be kept. Pure, but for its key."""
 
@@ -86,9 +98,10 @@ class Redactor:
         self._personal: Mapping[str, Finder] = {name: PERSONAL[name] for name in personal}
         hints = [HINTS, *map(re.escape, known_secrets)]
         self._secret_hint = re.compile("|".join(hints))
-        self.clean_tools: LRUCache[tuple[bytes, int], bool] = LRUCache(_REMEMBERED_TOOLS)
-        """Lists of tools, as JSON, in which nothing was found."""
-        self._is_clean = functools.lru_cache(maxsize=4096)(self._has_no_hint)
+        self._words = _Words([*HINT_WORDS, *map(_plainest, known_secrets)])
+        self._words_in_json = _Words([*HINT_WORDS, *map(_plainest, known_secrets), *_FIELD_WORDS])
+        self._is_clean = functools.lru_cache(_REMEMBERED)(self._finds_nothing)
+        self._has_clean = functools.lru_cache(_REMEMBERED_TOOLS)(self._finds_nothing_in)
 
     @functools.cached_property
     def _key(self) -> bytes:
@@ -100,37 +113,71 @@ class Redactor:
 
     def renamed(self, value: object, names: Names) -> object:
         """The same, with names of the caller's."""
-        return _Walk(self, names).value(value, 0)
+        return Redaction(self, names).value(value)
 
     def redact_json(self, content: bytes, conversation: str) -> bytes:
-        """The same for a JSON document. Written anew: a field that occurs twice occurs once."""
-        return msgspec.json.encode(self.redact(msgspec.json.decode(content), conversation))
+        """The same for a JSON document; itself where nothing need be taken out.
+
+        Else it is written anew: a field that occurs twice occurs once.
+        """
+        walk = self.within(conversation)
+        tools = tools_in.find(content)
+        if tools is None or not self._has_clean(tools.json):
+            return msgspec.json.encode(walk.value(msgspec.json.decode(content)))
+        rest = tools.cut(content)
+        if self._is_clean_json(rest):
+            return content
+        fields = msgspec.json.decode(rest, type=dict[str, object])
+        cleaned = {walk.key(name): walk.field(name, value, 0) for name, value in fields.items()}
+        return msgspec.json.encode({**cleaned, "tools": msgspec.Raw(tools.json)})
+
+    def within(self, conversation: str) -> Redaction:
+        """For the values of one conversation."""
+        return Redaction(self, Pseudonyms(self._key, conversation))
 
     def text(self, text: str, names: Names) -> str:
         """A text without what must not be kept."""
-        if self._is_clean(text) if len(text) < _SHORT else self._has_no_hint(text):
+        if len(text) < _SHORT and self._is_clean(text):
             return text
-        if self._secret_hint.search(text):
+        return self._replaced(text, names)
+
+    def _is_clean_json(self, content: bytes) -> bool:
+        """Whether a document is clean, as far as its bytes tell without being read."""
+        if content.isascii() and len(content.translate(None, _NO_DIGITS)) < 6:
+            hides = any(sign in content for sign in _HIDING)
+        else:
+            hides = _PERSONAL_HINT_IN_JSON.search(content.decode()) is not None
+        return not (hides or self._words_in_json.is_one_in(content.decode()))
+
+    def _finds_nothing(self, text: str) -> bool:
+        return self._replaced(text, _NOBODY) == text
+
+    def _finds_nothing_in(self, tools: bytes) -> bool:
+        value = msgspec.json.decode(tools)
+        return bool(Redaction(self, _NOBODY).value(value) == value)
+
+    def _replaced(self, text: str, names: Names) -> str:
+        if self._words.is_one_in(text) and self._secret_hint.search(text):
             text = _replaced(text, self._secrets, names)
         if _PERSONAL_HINT.search(text):
             text = _replaced(text, self._personal, names)
         return text
 
-    def _has_no_hint(self, text: str) -> bool:
-        return not (self._secret_hint.search(text) or _PERSONAL_HINT.search(text))
 
+class Redaction:
+    """Takes out of values, however they are nested, what must not be kept."""
 
-class _Walk:
     def __init__(self, redactor: Redactor, names: Names) -> None:
         self._redactor = redactor
         self._names = names
 
-    def value(self, value: object, depth: int) -> object:
+    def value(self, value: object, depth: int = 0) -> object:
+        """The same plain value without it; `depth`: so many texts of JSON are around it."""
         match value:
             case str():
-                return self._text(value, depth)
+                return self.text(value, depth)
             case dict():
-                return {self._key(key): self._field(key, one, depth) for key, one in value.items()}
+                return {self.key(key): self.field(key, one, depth) for key, one in value.items()}
             case list():
                 return [self.value(one, depth) for one in value]
             case int() if abs(value) >= 10**8 and not isinstance(value, bool):
@@ -138,32 +185,23 @@ class _Walk:
             case _:
                 return value
 
-    def _key(self, key: str) -> str:
+    def key(self, key: str) -> str:
+        """A field's name without it."""
         return self._redactor.text(key, self._names)
 
-    def _field(self, key: str, value: object, depth: int) -> object:
+    def field(self, key: str, value: object, depth: int) -> object:
+        """A field's value without it; the text of some fields is a secret whatever it says."""
         if isinstance(value, str) and value and _is_secret(key) and not _is_pseudonym(value):
             return self._names.name("secret", value)
-        if key == "tools" and isinstance(value, list):
-            return self._tools(value, depth)
         return self.value(value, depth)
-
-    def _tools(self, tools: list[object], depth: int) -> object:
-        """Clean ones are looked through once: they come again with every request."""
-        written = msgspec.json.encode(tools)
-        if (written, depth) in self._redactor.clean_tools:
-            return tools
-        cleaned = self.value(tools, depth)
-        if cleaned == tools and len(written) <= _MAX_TOOLS:
-            self._redactor.clean_tools[written, depth] = True
-        return cleaned
 
     def _number(self, value: int) -> object:
         """A number that is a card's, for instance, becomes a text."""
         text = self._redactor.text(str(value), self._names)
         return value if text == str(value) else text
 
-    def _text(self, text: str, depth: int) -> str:
+    def text(self, text: str, depth: int = 0) -> str:
+        """The same text without it; JSON is read and written as JSON."""
         if text.startswith("data:") and ";base64," in text[:128]:
             return text
         if depth < MAX_DEPTH and text.lstrip()[:1] in ("{", "["):
@@ -173,6 +211,31 @@ class _Walk:
                 is_clean = cleaned == inner and not _hides(text, inner)
                 return text if is_clean else msgspec.json.encode(cleaned).decode()
         return self._redactor.text(text, self._names)
+
+
+class _Words:
+    """Words to look for, those with a sign only where the sign is: most texts have none."""
+
+    def __init__(self, words: Iterable[str]) -> None:
+        self._by_sign: dict[str, list[str]] = {}
+        for word in words:
+            sign = next((sign for sign in "_-:" if sign in word), "")
+            self._by_sign.setdefault(sign, []).append(word)
+
+    def is_one_in(self, text: str) -> bool:
+        """Whether one of them is in a text, in whatever case."""
+        folded = text.casefold()
+        for sign, words in self._by_sign.items():
+            if sign in folded:
+                for word in words:
+                    if word in folded:
+                        return True
+        return False
+
+
+def _plainest(secret: str) -> str:
+    """The longest part of a secret that looks the same in every text that holds it."""
+    return max(_PLAIN.findall(secret), key=len, default="").casefold()
 
 
 def _is_pseudonym(text: str) -> bool:
