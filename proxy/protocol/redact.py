@@ -120,16 +120,16 @@ class Redactor:
 
         Else it is written anew: a field that occurs twice occurs once.
         """
-        walk = self.within(conversation)
         tools = tools_in.find(content)
-        if tools is None or not self._has_clean(tools.json):
-            return msgspec.json.encode(walk.value(msgspec.json.decode(content)))
-        rest = tools.cut(content)
+        if tools is not None and not self._has_clean(tools.json):
+            tools = None
+        rest = content if tools is None else tools.cut(content)
         if self._is_clean_json(rest):
             return content
-        fields = msgspec.json.decode(rest, type=dict[str, object])
-        cleaned = {walk.key(name): walk.field(name, value, 0) for name, value in fields.items()}
-        return msgspec.json.encode({**cleaned, "tools": msgspec.Raw(tools.json)})
+        cleaned = self.redact(msgspec.json.decode(rest), conversation)
+        if tools is not None and isinstance(cleaned, dict):
+            cleaned["tools"] = msgspec.Raw(tools.json)
+        return msgspec.json.encode(cleaned)
 
     def within(self, conversation: str) -> Redaction:
         """For the values of one conversation."""
@@ -177,7 +177,7 @@ class Redaction:
             case str():
                 return self.text(value, depth)
             case dict():
-                return {self.key(key): self.field(key, one, depth) for key, one in value.items()}
+                return {self._key(key): self._field(key, one, depth) for key, one in value.items()}
             case list():
                 return [self.value(one, depth) for one in value]
             case int() if abs(value) >= 10**8 and not isinstance(value, bool):
@@ -185,12 +185,10 @@ class Redaction:
             case _:
                 return value
 
-    def key(self, key: str) -> str:
-        """A field's name without it."""
+    def _key(self, key: str) -> str:
         return self._redactor.text(key, self._names)
 
-    def field(self, key: str, value: object, depth: int) -> object:
-        """A field's value without it; the text of some fields is a secret whatever it says."""
+    def _field(self, key: str, value: object, depth: int) -> object:
         if isinstance(value, str) and value and _is_secret(key) and not _is_pseudonym(value):
             return self._names.name("secret", value)
         return self.value(value, depth)
