@@ -6,14 +6,13 @@ name a model whether clients may ask for it. The record gets no content.
 
 from __future__ import annotations
 
-import uuid
-
 import msgspec
 
 from proxy.backends.base import Forward, Relaying
 from proxy.cascade import Give, Streamed
 from proxy.errors import BadRequest, NotFound, Unsupported
 from proxy.gateway import Gateway, Inbound, retries, who
+from proxy.ids import new_id
 from proxy.protocol.openai import ChatRequest, MalformedRequest, malformed, parse_object
 from proxy.recording import Recording
 from proxy.rename import rename_content
@@ -109,7 +108,7 @@ class Passage:
         tenant = inbound.caller.tenant
         allowed = self._gateway.consent.level(route.domain, tenant, inbound.headers, None)
         return Recording(
-            id=f"pass-{uuid.uuid4().hex}",
+            id=f"pass-{new_id()}",
             request_id=inbound.facts.request_id,
             tenant=tenant,
             caller=inbound.caller.name,
