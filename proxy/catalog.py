@@ -23,7 +23,7 @@ from proxy.protocol.openai import ChatRequest
 from proxy.protocol.parity import ParityError, prove, rendering
 from proxy.protocol.signature import Trusted
 from proxy.protocol.toolcheck import fingerprint
-from proxy.routing import Drift, Route
+from proxy.routing import Domain, Drift, Route
 
 log = structlog.get_logger(__name__)
 
@@ -151,10 +151,13 @@ class Catalog:
         self.backends = backends
         self._champions = dict(champions)
         self._canaries: dict[str, Proven] = {}
+        self._plans: dict[str, tuple[Domain, Plan]] = {}
+        """Domain → its policy, and its plan where nothing depends on the request, until champions change."""
 
     def flip(self, backend: str, champions: Champions) -> None:
         """From now on these answer; requests under way keep the adapter that they were given."""
         self._champions[backend] = champions
+        self._plans.clear()
 
     def admit_canary(self, domain: str, canary: Proven) -> None:
         """From now on this adapter gets its share of the domain."""
@@ -188,6 +191,8 @@ class Catalog:
         Unsupported, with the field that no backend can serve.
         """
         lacks = {name: self.backends[name].lacks(request) for name in route.plan}
+        if lacks and not any(lacks.values()) and not self.draws(route):
+            return _watching_drift(self._usual(route), route.policy.drift, request)
         able = [name for name, field in lacks.items() if field is None]
         if not lacks:
             raise BackendUnavailable(f"the domain {route.domain!r} has no backend")
@@ -204,6 +209,23 @@ class Catalog:
         ]
         plan = self._with_canary(Plan(candidates, passed_over, assigned=assigned), route, who)
         return _watching_drift(plan, route.policy.drift, request)
+
+    def _usual(self, route: Route) -> Plan:
+        """The plan of a route all of whose backends can serve the request, and nobody is drawn."""
+        known, plan = self._plans.get(route.domain, (None, None))
+        if plan is None or known is not route.policy:
+            able = list(route.plan)
+            vacant = self._vacant(route, able)
+            plan = Plan(
+                [
+                    Candidate(self.backends[name], self.champion(name, route.domain))
+                    for name in able
+                    if name not in vacant
+                ],
+                _VACANT if able[0] in vacant else None,
+            )
+            self._plans[route.domain] = route.policy, plan
+        return plan
 
     def _vacant(self, route: Route, able: list[str]) -> set[str]:
         """The backends that wait for a champion; none where nobody else could answer."""

@@ -293,8 +293,11 @@ def _whole_number(text: bytes) -> int:
 
 def _patience(headers: Mapping[bytes, bytes]) -> float:
     """Seconds that the client's SDK waits between two bytes, if it says so."""
+    said = headers.get(b"x-stainless-read-timeout")
+    if said is None:
+        return float("inf")
     try:
-        seconds = float(headers.get(b"x-stainless-read-timeout", b""))
+        seconds = float(said)
     except ValueError:
         return float("inf")
     return seconds if seconds > 0 else float("inf")

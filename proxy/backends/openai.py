@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from functools import lru_cache
 from types import TracebackType
 from typing import Self, TypeAlias
 
@@ -217,10 +218,15 @@ def _with_usage(body: bytes) -> bytes:
 
 def _relayed_headers(response: _Response) -> dict[str, str]:
     headers = _sane_headers(response)
-    relayed = {name: value for name, value in headers.items() if _RELAYED.fullmatch(name)}
+    relayed = {name: value for name, value in headers.items() if _is_relayed(name)}
     if "x-request-id" in headers:
         relayed["x-upstream-request-id"] = headers["x-request-id"]
     return relayed
+
+
+@lru_cache(maxsize=256)
+def _is_relayed(name: str) -> bool:
+    return _RELAYED.fullmatch(name) is not None
 
 
 def _sane_headers(response: _Response) -> dict[str, str]:
