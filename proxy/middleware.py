@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 
 import msgspec
 import structlog
@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from proxy import sse
 from proxy.errors import BackendRefused, MethodNotAllowed, NotFound, ProxyError
 from proxy.ids import new_id
-from proxy.logs import CLIENT_GONE, Facts
+from proxy.logs import CLIENT_GONE, Facts, request_id
 
 log = structlog.get_logger(__name__)
 
@@ -45,13 +45,14 @@ class Requests:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        facts = Facts(request_id=_request_id(scope["headers"]))
-        scope.setdefault("state", {})["facts"] = facts
+        headers = dict(scope["headers"])
+        facts = Facts(request_id=_request_id(headers))
+        scope.setdefault("state", {}).update(facts=facts, headers=headers)
         # Starlette's router raises HTTPException instead of answering in plain text if this is set.
         scope["app"] = self
         scope["path"] = scope["path"].rstrip("/") or "/"
         sent = _Sent(facts, send, self._tell)
-        bound = structlog.contextvars.bind_contextvars(request_id=facts.request_id)
+        before = request_id.set(facts.request_id)
         try:
             await self._app(scope, receive, sent)
         except Exception as error:
@@ -60,7 +61,7 @@ class Requests:
             await _answer(told, sent)
         finally:
             log.info("request_answered", **_line(scope, facts, sent), **facts.line)
-            structlog.contextvars.reset_contextvars(**bound)
+            request_id.reset(before)
             self._finished(facts)
 
 
@@ -117,12 +118,12 @@ def _headers(facts: Facts, tell: bool) -> list[tuple[bytes, bytes]]:
     return [(name.encode(), value.encode("latin-1", "replace")) for name, value in told]
 
 
-def _request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
+def _request_id(headers: Mapping[bytes, bytes]) -> str:
     """The client's own id where it sends a sane one, for correlation; else a new one."""
-    given = {name: value for name, value in headers if name in _GIVEN_IDS}
-    for name in _GIVEN_IDS if given else ():
-        if _SANE_ID.fullmatch(given.get(name, b"")):
-            return str(given[name], "ascii")
+    for name in _GIVEN_IDS:
+        given = headers.get(name)
+        if given is not None and _SANE_ID.fullmatch(given):
+            return str(given, "ascii")
     return new_request_id()
 
 

@@ -30,7 +30,7 @@ class JsonRequests:
         self._max_body = max_body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = dict(scope["headers"])
+        headers = scope["state"]["headers"]
         caller = caller_of(scope, self._auth)
         try:
             body = await read_json(headers, receive, self._max_body)

@@ -47,7 +47,7 @@ class PassThrough:
         self._silence_s = limits.deadline_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = dict(scope["headers"])
+        headers = scope["state"]["headers"]
         caller = caller_of(scope, self._auth)
         inbound = Inbound(caller, headers, b"", scope["state"]["facts"])
         _check(scope["method"], headers)
