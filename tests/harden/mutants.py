@@ -41,7 +41,8 @@ MODULES = {
     "toolcheck": ("proxy.protocol.toolcheck", ["tests/protocol/test_toolcheck.py",
                   "tests/protocol/test_unfolding.py"]),
     "cascade": ("proxy.cascade", ["tests/test_cascade.py", "tests/test_verify.py"]),
-    "gate": ("trainer.gate_rules", ["tests/trainer/test_gate.py"]),
+    "gate": ("trainer.gate_rules", ["tests/trainer/test_gate_rules.py",
+             "tests/trainer/test_gate.py"]),
     "limits": ("proxy.limits", ["tests/test_limits.py", *SETTINGS]),
 }  # fmt: skip
 """Name → module, and the tests that should see its mistakes."""
