@@ -165,6 +165,6 @@ SELECT domain, count(*) AS exchanges,
     sum(completion_tokens)::BIGINT AS completion_tokens,
     round(sum(cost_usd), 4) AS cost_usd,
     min(date) AS first_day, max(date) AS last_day
-FROM exchanges GROUP BY domain ORDER BY exchanges DESC
+FROM exchanges GROUP BY domain ORDER BY exchanges DESC, domain
 """
 """What the record holds, by domain. Times in seconds; cost where a price is known."""
