@@ -230,6 +230,8 @@ may answer without them."""
 
 _AT = re.compile(r"^(?P<what>.*) - at `(?P<path>[^`]+)`$", re.DOTALL)
 _decoder = msgspec.json.Decoder(ChatRequest)
+_SHORT_TOOLS = 64 * 1024
+"""Bytes of tools of which 256 lists are remembered, 16 of longer ones: 16 MiB of each."""
 _MADE_HERE = frozenset((" unread", " tools_json"))
 _known = WITHOUT_EFFECT | set(ChatRequest.__struct_encode_fields__)
 
@@ -240,18 +242,21 @@ def parse_request(body: bytes) -> ChatRequest:
     Clients send the same tools again and again: those are read once, and remembered.
     """
     tools = tools_in.find(body)
-    known = None if tools is None else _read_tools(tools.json)
-    if tools is None or known is None:
+    if tools is None:
+        return _parsed(body)
+    is_short = len(tools.json) <= _SHORT_TOOLS
+    known = _read_short(tools.json) if is_short else _read_long(tools.json)
+    if known is None:
         return _parsed(body)
     try:
         # Cut out, there is little left to read. What is wrong there is told of the whole body.
         request = _parsed(tools.cut(body))
     except MalformedRequest:
         return _parsed(body)
-    return msgspec.structs.replace(request, tools=known, tools_json=tools.json)
+    remembered = tools.json if is_short else b""
+    return msgspec.structs.replace(request, tools=known, tools_json=remembered)
 
 
-@lru_cache(maxsize=256)
 def _read_tools(tools: bytes) -> list[Tool] | None:
     """What tools say, which is remembered; None for what is wrong in some way."""
     try:
@@ -259,6 +264,9 @@ def _read_tools(tools: bytes) -> list[Tool] | None:
         return msgspec.json.decode(tools, type=list[Tool])
     except (ValueError, RecursionError):
         return None
+
+
+_read_short, _read_long = lru_cache(maxsize=256)(_read_tools), lru_cache(maxsize=16)(_read_tools)
 
 
 def _parsed(body: bytes) -> ChatRequest:

@@ -22,15 +22,16 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import msgspec
+from cachetools import LRUCache
 
 from proxy.protocol import tools_in
-from proxy.protocol.recognise import HINT_WORDS, HINTS, PERSONAL, SECRETS, Finder, known
+from proxy.protocol.recognise import HINTS, PERSONAL, SECRETS, Finder, has_one, known
 
 MAX_DEPTH = 8
 """JSON within JSON is followed so deep; deeper it is treated as text. Chosen: agents nest two."""
 
 _PSEUDONYM = re.compile(r"<[a-z_]+:[0-9a-f]{8}>")
-_PERSONAL_HINT = re.compile(r"@|\d(?:\D{0,3}\d){5}")
+_DIGITS = re.compile(r"\d(?:\D{0,3}\d){5}")
 """Every personal datum that we know has an @, or six digits that stand near each other."""
 _PERSONAL_HINT_IN_JSON = re.compile(r"\\\\\\\\|\\u|@|\d(?:\D{0,12}\d){5}")
 """The same for JSON as it is written, where an escape may stand for a character or hide one."""
@@ -44,8 +45,8 @@ _SHORT = 2048
 conversation's earlier messages come again with every request."""
 _REMEMBERED = 2048
 """Such texts: 4 MiB in all."""
-_REMEMBERED_TOOLS = 128
-"""Lists of tools of at most 64 KiB each: 8 MiB in all."""
+_REMEMBERED_TOOLS = 8 * 1024 * 1024
+"""Bytes of lists of tools, of at most 1 MiB each (tools_in)."""
 _SECRET_FIELDS = re.compile(
     r"pass(word|wd|phrase)|(client_)?secret|(x_)?api_?key|(access|refresh|id|auth)_token"
     r"|(proxy_)?authorization|(private|secret|access)_key|(set_)?cookie"
@@ -96,12 +97,11 @@ class Redactor:
         self._given_key = key
         self._secrets = {**SECRETS, **({"secret": known(known_secrets)} if known_secrets else {})}
         self._personal: Mapping[str, Finder] = {name: PERSONAL[name] for name in personal}
-        hints = [HINTS, *map(re.escape, known_secrets)]
-        self._secret_hint = re.compile("|".join(hints))
-        self._words = _Words([*HINT_WORDS, *map(_plainest, known_secrets)])
-        self._words_in_json = _Words([*HINT_WORDS, *map(_plainest, known_secrets), *_FIELD_WORDS])
+        self._known = tuple(known_secrets)
+        self._hints_in_json = (*HINTS, *_FIELD_WORDS, *map(_plainest, known_secrets))
         self._is_clean = functools.lru_cache(_REMEMBERED)(self._finds_nothing)
-        self._has_clean = functools.lru_cache(_REMEMBERED_TOOLS)(self._finds_nothing_in)
+        self._clean_tools: LRUCache[bytes, int] = LRUCache(_REMEMBERED_TOOLS, int)
+        """Lists of tools, as JSON, in which nothing was found, and how long they are."""
 
     @functools.cached_property
     def _key(self) -> bytes:
@@ -147,19 +147,26 @@ class Redactor:
             hides = any(sign in content for sign in _HIDING)
         else:
             hides = _PERSONAL_HINT_IN_JSON.search(content.decode()) is not None
-        return not (hides or self._words_in_json.is_one_in(content.decode()))
+        return not (hides or has_one(content.decode(), self._hints_in_json))
 
     def _finds_nothing(self, text: str) -> bool:
         return self._replaced(text, _NOBODY) == text
 
-    def _finds_nothing_in(self, tools: bytes) -> bool:
+    def _has_clean(self, tools: bytes) -> bool:
+        """Whether nothing need be taken out of tools: looked through once, as they come again with
+        every request."""
+        if tools in self._clean_tools:
+            return True
         value = msgspec.json.decode(tools)
-        return bool(Redaction(self, _NOBODY).value(value) == value)
+        is_clean = bool(Redaction(self, _NOBODY).value(value) == value)
+        if is_clean:
+            self._clean_tools[tools] = len(tools)
+        return is_clean
 
     def _replaced(self, text: str, names: Names) -> str:
-        if self._words.is_one_in(text) and self._secret_hint.search(text):
+        if has_one(text, HINTS) or any(secret in text for secret in self._known):
             text = _replaced(text, self._secrets, names)
-        if _PERSONAL_HINT.search(text):
+        if "@" in text or _DIGITS.search(text):
             text = _replaced(text, self._personal, names)
         return text
 
@@ -209,26 +216,6 @@ class Redaction:
                 is_clean = cleaned == inner and not _hides(text, inner)
                 return text if is_clean else msgspec.json.encode(cleaned).decode()
         return self._redactor.text(text, self._names)
-
-
-class _Words:
-    """Words to look for, those with a sign only where the sign is: most texts have none."""
-
-    def __init__(self, words: Iterable[str]) -> None:
-        self._by_sign: dict[str, list[str]] = {}
-        for word in words:
-            sign = next((sign for sign in "_-:" if sign in word), "")
-            self._by_sign.setdefault(sign, []).append(word)
-
-    def is_one_in(self, text: str) -> bool:
-        """Whether one of them is in a text, in whatever case."""
-        folded = text.casefold()
-        for sign, words in self._by_sign.items():
-            if sign in folded:
-                for word in words:
-                    if word in folded:
-                        return True
-        return False
 
 
 def _plainest(secret: str) -> str:

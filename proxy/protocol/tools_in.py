@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import msgspec
 
-MAX_SIZE = 64 * 1024
+MAX_SIZE = 1024 * 1024
 """Bytes of tools that are worth remembering, which bounds what that takes."""
 _OPENING = 96
 """Bytes of the tools that are looked for. Chosen: short enough to be found at once, and long enough

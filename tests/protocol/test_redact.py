@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.protocol.recognise import HINT_WORDS, HINTS
 from proxy.protocol.redact import Redactor, own_key
 
 KEY = b"k" * 32
@@ -101,11 +100,6 @@ def test_no_escape_hides_a_number_in_a_document(spaces: list[str]):
     found = REDACTOR.redact_json(nested.encode(), "c")
 
     assert msgspec.json.decode(found) == REDACTOR.redact(msgspec.json.decode(nested), "c")
-
-
-@given(hint=st.from_regex(HINTS))
-def test_every_hint_of_a_secret_is_seen_by_its_words(hint: str):
-    assert any(word in hint.casefold() for word in HINT_WORDS)
 
 
 @pytest.mark.parametrize("secret", ['quoted "key" 99', "slash/back\\slash", "päßword-of-ours"])
