@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 import msgspec
 
-from trainer import atomic
+from proxy.protocol import atomic
 from trainer.errors import FlywheelError
 from trainer.evaluate import Asker, Report, balanced, evaluate, read
 from trainer.flywheel.events import Events

@@ -28,7 +28,7 @@ from typing import Literal, TypeAlias, get_args
 import msgspec
 from msgspec.structs import replace
 
-from trainer import atomic
+from proxy.protocol import atomic
 from trainer.errors import FlywheelError
 from trainer.gate import Decision
 from trainer.recipe import Recipe

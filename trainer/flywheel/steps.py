@@ -20,9 +20,9 @@ from pathlib import Path
 
 import msgspec
 
-from proxy.protocol import adapter, champions
+from proxy.protocol import adapter, atomic, champions
 from proxy.protocol.champions import Alias
-from trainer import atomic, dataset, gate, pipeline, rows, sealed, sources
+from trainer import dataset, gate, pipeline, rows, sealed, sources
 from trainer import preflight as checks
 from trainer.curate.build import build as curate
 from trainer.errors import FlywheelError
