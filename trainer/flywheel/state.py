@@ -102,6 +102,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Of the bundle: when the run began, ISO 8601."""
     champion: str = ""
     """Adapter that served the domain when the run began; empty for none."""
+    general: str = ""
+    """General adapter that is an option besides; empty for none."""
     former: str = ""
     """The run before it, whose rows are not new; empty for none."""
     until: float
