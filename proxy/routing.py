@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from fnmatch import translate
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, Protocol, TypeAlias, get_args
 
@@ -17,6 +16,7 @@ import msgspec
 
 from proxy.comparison import AssignBy, Canary, Shadow, Share
 from proxy.errors import UnknownModel
+from proxy.globs import Globs, is_glob
 from proxy.protocol.exchange import Level
 from proxy.protocol.openai import ChatRequest, Function, Message
 from proxy.protocol.toolcheck import fingerprint
@@ -266,11 +266,7 @@ class RouteTable:
         self._fingerprints = {
             tool: domain for tool, domain in _tools(domains) if tool.startswith(FINGERPRINT)
         }
-        self._globs = [
-            (re.compile(translate(tool)), domain)
-            for tool, domain in _tools(domains)
-            if _is_glob(tool)
-        ]
+        self._globs = Globs(pair for pair in _tools(domains) if _is_glob(pair[0]))
         self._matching = [(name, d.match) for name, d in domains.items() if d.match is not None]
         self._named = functools.lru_cache(maxsize=_REMEMBERED)(self._by_name)
 
@@ -349,10 +345,8 @@ class RouteTable:
     def _by_name(self, name: str) -> _Place | None:
         if name in self._exact:
             return _Place(self._exact[name], "exact")
-        for pattern, domain in self._globs:
-            if pattern.match(name):
-                return _Place(domain, "glob")
-        return None
+        domain = self._globs.domain(name)
+        return None if domain is None else _Place(domain, "glob")
 
 
 class Routes:
@@ -396,7 +390,7 @@ def _tools(domains: Mapping[str, Domain]) -> Iterator[tuple[str, str]]:
 
 
 def _is_glob(tool: str) -> bool:
-    return not tool.startswith(FINGERPRINT) and any(sign in tool for sign in "*?[")
+    return not tool.startswith(FINGERPRINT) and is_glob(tool)
 
 
 def _is_name(tool: str) -> bool:
