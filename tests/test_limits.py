@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime
 
@@ -259,9 +259,11 @@ def test_what_was_spent_is_the_sum_of_the_attempts():
 async def test_what_is_passed_on_unread_uses_what_it_claimed():
     limits = at(tokens_per_minute=100)
 
-    await served(limits, None, b"x" * 40)
-    after = await served(limits, None)
+    with capture_logs() as logs:
+        await served(limits, None, b"x" * 40)
+        after = await served(limits, None)
 
+    assert logs == []
     assert after.limits["x-ratelimit-remaining-tokens"] == "90"
 
 
@@ -278,6 +280,35 @@ async def test_answer_that_cannot_be_read_ends_the_counting_of_no_other():
 
     assert [line["event"] for line in logs] == ["use_not_counted"]
     assert after.limits["x-ratelimit-remaining-tokens"] == "93"
+
+
+class Heard(MemoryLedger):
+    """Hears which slots are still held."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.renewed: asyncio.Queue[Sequence[tuple[str, str]]] = asyncio.Queue()
+
+    async def renew(self, leases: Sequence[tuple[str, str]]) -> None:
+        self.renewed.put_nowait(leases)
+
+
+async def test_slots_are_renewed_again_and_again_for_as_long_as_they_are_held(monkeypatch):
+    monkeypatch.setattr("proxy.limits.LEASE_S", 0.03)
+    ledger = Heard()
+    limits = Limits(9, [Quota(concurrent=5, requests_per_minute=9)], ledger)
+    counting = asyncio.create_task(limits.run())
+
+    async with limits.admit(WHO, b"", facts()), asyncio.timeout(10):
+        held = [await ledger.renewed.get() for _ in range(3)]
+    async with asyncio.timeout(10):
+        while await ledger.renewed.get():
+            pass
+    counting.cancel()
+    await asyncio.wait([counting])
+
+    assert [len(one) for one in held[1:]] == [1, 1]
+    assert held[2][0][0] == "caller:acme/shop:slots"
 
 
 # ---------------------------------------------------------------- through the proxy
