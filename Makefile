@@ -15,8 +15,9 @@ FRONT_END := scripts/front_end
 .PHONY: serve test check demo setup train-setup test-setup clients-setup train lock clean front-end
 .PHONY: test-long test-engines test-litellm test-clients test-deploy test-statistics test-report test-pages
 .PHONY: test-gate test-flywheel test-promotion promotion-figures test-bfcl result-docs result-structured proof proof-small
-.PHONY: test-training test-export harden fuzz chaos soak overload interleavings coverage mutants
-.PHONY: bench bench-quick bench-growth bench-growth-quick bench-record bench-shadow bench-dedupe bench-trainer bench-engines
+.PHONY: test-training test-export harden fuzz chaos soak overload interleavings coverage mutants audit
+.PHONY: bench-growth bench-growth-quick
+.PHONY: bench bench-quick bench-record bench-shadow bench-dedupe bench-trainer bench-engines
 
 serve: setup
 	@$(BIN)/headrace serve --port $(PORT)
@@ -160,6 +161,17 @@ coverage: test-setup
 MUTANTS ?= 60
 mutants: test-setup
 	$(HARDEN) -m tests.harden.mutants --sample $(MUTANTS) --seed $(SEED)
+
+# Is what the locks name pinned to its bytes, licensed to be shipped, and without a known hole? The last
+# takes a network, or a database of one's own: `make audit DATABASE="--osv-url http://…/v1/query"`
+audit: train-setup .venv-audit/.ready
+	@scripts/audit $(DATABASE)
+
+.venv-audit/.ready:
+	@$(PYTHON) -m venv .venv-audit
+	@.venv-audit/bin/python -m pip install --quiet --disable-pip-version-check \
+		'pip-audit>=2.10,<3' 'pip-licenses>=5.5,<6'
+	@touch $@
 
 # Beside other gateways, on two cores, with wrk and nginx (Debian: apt-get install wrk nginx-light).
 # `make bench` measures all and writes docs/performance.md: some 13 minutes. A peer that cannot be

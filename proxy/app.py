@@ -175,17 +175,15 @@ def assemble(
         shadows=shadows,
     )
     page = MetricsPage(metrics, gauges, auth, is_public=config.metrics.public, siblings=siblings)
-    dashboard = _dashboard(config, gateway, gauges)
+    dashboard = _dashboard(config, gateway, page)
     app = _app(config, gateway, ready, page, dashboard, live)
     return Proxy(app, draining, metrics, dashboard)
 
 
-def _dashboard(config: Config, gateway: Gateway, gauges: Gauges) -> Dashboard | None:
+def _dashboard(config: Config, gateway: Gateway, page: MetricsPage) -> Dashboard | None:
     if not config.dashboard.enabled:
         return None
-    return Dashboard(
-        config, gateway.catalog, gateway.auth, gateway.recorder, gateway.metrics, gauges
-    )
+    return Dashboard(config, gateway.catalog, gateway.auth, gateway.recorder, page.collect)
 
 
 def shadowing(config: Config, catalog: Catalog, recorder: Recorder | None) -> Shadows | None:
@@ -275,7 +273,7 @@ async def _traced(config: Config, app: ASGIApp) -> AsyncIterator[ASGIApp]:
 def _for_operators(
     config: Config, gateway: Gateway, dashboard: Dashboard | None, live: Live | None
 ) -> Iterator[Route]:
-    reload = Reload(gateway.auth, None if live is None else live.reload)
+    reload = Reload(gateway.auth, None if live is None else live.reload_everywhere)
     max_body = int(config.limits.max_body_mib * _MIB)
     explain = Explain(gateway.auth, gateway.routes, gateway.catalog, max_body)
     yield Route("/admin/reload", reload, methods=["POST"])

@@ -252,7 +252,7 @@ class _Layer:
 
     def __init__(self, domains: Mapping[str, Domain], places: Mapping[str, int]) -> None:
         """`places`: of each domain in the file."""
-        self.domains = domains
+        self.domains = dict(domains)
         self.claims = Claims(
             Claimed(places[domain], tool, domain) for domain, tool in _tools(domains)
         )
@@ -280,8 +280,9 @@ class RouteTable:
         their file."""
         places = places or {name: place for place, name in enumerate(domains)}
         self._predictor = predictor
-        self._layers = [_Layer(domains, places), *(beside._layers if beside else [])]
-        self._domains = ChainMap(*(dict(layer.domains) for layer in self._layers))
+        shared = beside._layers if beside else []
+        self._layers: list[_Layer] = [_Layer(domains, places), *shared]
+        self._domains = ChainMap(*(layer.domains for layer in self._layers))
         self._defaults = defaults
         self._models = frozenset(models)
         self._has_fingerprints = any(layer.claims.fingerprints for layer in self._layers)

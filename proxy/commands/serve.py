@@ -93,7 +93,9 @@ async def _until_stopped(path: Path, host: str, bound: socket.socket, place: Pla
 
     settings = config.load(path)
     async with AsyncExitStack() as stack:
-        proxies = await stack.enter_async_context(live(path, start, settings.limits.longest_s))
+        proxies = await stack.enter_async_context(
+            live(path, start, settings.limits.longest_s, siblings)
+        )
         if siblings is not None:
             await stack.enter_async_context(siblings.telling())
         # What start-up made stays; without this the collector walks over it again and again.

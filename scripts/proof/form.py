@@ -11,7 +11,7 @@ sources:
   - {{kind: exchanges, directory: record, domains: [{domain}]}}
 # Every request is kept as it was asked; the newest are held out, with names that nobody trained on.
 split: {{unseen_tools: 0, seen: {seen}, validation: 24, newest: true, ledger: ledgers/{domain}}}
-variety: {{copies: 1, distractors: 2, unrelated: 0, hard: 0, negatives: 1}}
+variety: {{copies: 1, distractors: ~, unrelated: 0, hard: 0, negatives: 1}}
 training:
   learning_rate: {learning_rate}
   epochs: {epochs}

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import msgspec
+from rich.text import Text
 
 from trainer import gate
 from trainer.commands.shared import Commands, console
@@ -146,7 +147,7 @@ def _tell(outcome: Outcome, options: argparse.Namespace) -> int:
     if options.json:
         print(msgspec.json.encode(outcome).decode(), flush=True)
         return EXIT[outcome.word]
-    console.print(f"[bold]{outcome.word}[/bold]  {outcome.reason}", highlight=False)
+    console.print(Text(outcome.word, "bold"), "", outcome.reason, highlight=False)
     for finding in outcome.figures.findings if outcome.figures else ():
         if finding.state != "silent":
             console.print(f"  {finding.state:9}  {told(finding)}", highlight=False)

@@ -167,6 +167,8 @@ def _calendar(domain: Domain, given: TriggerSettings, now: float) -> Iterator[Re
     if given.calendar is None:
         return
     begun = [run.manifest.started_at for run in state.runs(domain.runs)]
+    # One that is yet to begin was begun by a clock that was ahead: it puts nothing off.
+    begun = [at for at in begun if at <= now]
     ago = (now - max(begun)) / _DAY if begun else None
     limit = _limit(given.calendar, now)
     told = "no run yet" if ago is None else f"the last run began {ago:.1f} days ago"

@@ -28,6 +28,8 @@ _TRIES = 20
 domains come and go; twenty in a row are a fault."""
 _BEFORE_S = 3600.0
 """Seconds before a stage whose requests say what is usual. Chosen: an hour, of today's load."""
+_SLACK_S = 1.0
+"""Seconds by which a stage may seem to begin later than now: its file has whole seconds."""
 _ENOUGH = 20
 """Requests that it takes to say what is slow. Chosen: their 95 % is the slowest but one."""
 
@@ -102,7 +104,9 @@ class Promotion:
             return Outcome(word="promoted", reason=f"champion since {alias.since or 'long ago'}")
         if self._force:
             return None
-        is_cooling = seconds(alias.cooldown_until or "") > self._clock()
+        left_s = seconds(alias.cooldown_until or "") - self._clock()
+        # Longer than any cooldown: a clock was ahead when it began, and nobody knows its end.
+        is_cooling = 0 < left_s <= self._settings.cooldown_s
         last = self._registry.history(self._domain)[-1:]
         for change in last:
             was = change.before.candidate if change.before else None
@@ -128,6 +132,8 @@ class Promotion:
                 f" {candidate.stage} since {candidate.since}{_of_run(candidate)}; wait until it is"
                 f" decided, or take it back: headrace-trainer rollback {self._domain}"
             )
+        if seconds(candidate.since) > now + _SLACK_S:
+            return steps.anew(alias, now), None
         if candidate.stage == "loading":
             loaded = self._proxies.loaded(self._domain, self._candidate)
             return steps.after_loading(alias, loaded, self._settings, now), None

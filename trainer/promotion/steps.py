@@ -62,6 +62,14 @@ def begin(alias: Alias, adapter: str, run: str, now: float) -> Step:
     return Step(word="waiting", reason=f"{adapter} is to be loaded", alias=changed)
 
 
+def anew(alias: Alias, now: float) -> Step:
+    """Begin the stage again: by a clock that was put back it has not begun yet, and would be judged
+    by nothing, for as long as the clock had been ahead."""
+    candidate = replace(_of(alias), since=iso(now))
+    reason = f"the clock was put back: {candidate.stage} begins again"
+    return Step(word="waiting", reason=reason, alias=replace(alias, candidate=candidate))
+
+
 def after_loading(alias: Alias, loaded: Loaded, settings: PromotionSettings, now: float) -> Step:
     """On to the first share once every proxy has proven the candidate."""
     candidate = _of(alias)
