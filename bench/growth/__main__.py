@@ -20,6 +20,7 @@ from bench.gateways.processes import OTHER_CORE
 from bench.growth import axes, record, report, requests
 from bench.growth.axes import Axis, Point
 
+_COMMANDS = {False: "make bench-growth", True: "make bench-growth-quick"}
 _FILES = 16_384
 """Open files: each stream has one here, two in Headrace, one in the engine."""
 
@@ -36,7 +37,7 @@ def main() -> int:
         print(point.axis, point.at, point.values, file=sys.stderr, flush=True)
     print(report.page(points, chosen))
     if options.out is not None:
-        report.write(points, chosen, options.rounds, options.out)
+        report.write(points, chosen, _COMMANDS[options.quick], options.out)
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import platform
+from collections import Counter
 from collections.abc import Sequence
 from datetime import date
 from importlib.metadata import version
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _MARKS = ("<!-- growth: begin -->", "<!-- growth: end -->")
-_COMMAND = "make bench-growth"
 
 
 def page(points: Sequence[Point], axes: Sequence[Axis]) -> str:
@@ -44,22 +44,23 @@ def _told(value: float | None, form: str) -> str:
     return "" if value is None or value != value else format(value, form)
 
 
-def write(points: Sequence[Point], axes: Sequence[Axis], rounds: int, directory: Path) -> None:
+def write(points: Sequence[Point], axes: Sequence[Axis], command: str, directory: Path) -> None:
     """The section of `performance.md` that is measured, `growth.csv` and `growth.png`."""
     _write_csv(points, directory / "growth.csv")
     _plot(points, axes, directory / "growth.png")
     path = directory / "performance.md"
-    told = f"{_where(rounds)}\n\n{page(points, axes)}\n"
+    told = f"{_where(points, command)}\n\n{page(points, axes)}\n"
     path.write_text(replaced(path.read_text(), _MARKS, told))
 
 
-def _where(rounds: int) -> str:
+def _where(points: Sequence[Point], command: str) -> str:
+    rounds = max(Counter((point.axis, point.at) for point in points).values())
     packages = ", ".join(f"{name} {version(name)}" for name in ("headrace", "duckdb", "pyarrow"))
     return (
-        f"{date.today()}, `{_COMMAND}`, {processor()}, one core for Headrace and one for engine and"
+        f"{date.today()}, `{command}`, {processor()}, one core for Headrace and one for engine and"
         f" load; {platform.system()} {platform.release()}, Python {platform.python_version()},"
-        f" {packages}. Medians of {rounds} rounds; the record is asked once. Load of the machine at"
-        f" the end, over 15 minutes: {os.getloadavg()[2]:.1f}."
+        f" {packages}. Rounds: {rounds}, of which medians are told; the record is asked once. The"
+        f" machine's load over the last 15 minutes: {os.getloadavg()[2]:.1f}."
     )
 
 
