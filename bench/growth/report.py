@@ -97,7 +97,9 @@ def _draw(panel: Axes, points: Sequence[Point], axis: Axis) -> None:
     for number, key in enumerate(costs):
         values = [told[at].get(key, float("nan")) for at in places]
         colour = _COLOURS[number % len(_COLOURS)]
-        panel.loglog(places, values, "o-", color=colour, label=axis.columns[key].title)
+        panel.loglog(
+            places, values, "o-", color=colour, label=axis.columns[key].title.replace("`", "")
+        )
         linear = [values[0] * at / places[0] for at in places]
         panel.loglog(places, linear, ":", color="#b0b0b0", linewidth=1)
     panel.set_ylim(*_limits([told[at][key] for at in places for key in costs if key in told[at]]))
