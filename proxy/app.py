@@ -188,12 +188,15 @@ def _dashboard(config: Config, gateway: Gateway, page: MetricsPage) -> Dashboard
 
 
 def shadowing(config: Config, catalog: Catalog, recorder: Recorder | None) -> Shadows | None:
-    """What shadows the domains that have it; None where none has, or nothing is recorded."""
-    settings = config.record
-    if recorder is None or settings is None or not any(d.shadow for d in config.domains.values()):
+    """What shadows the domains that routes.yaml or a candidate has shadowed; None where none may
+    be, or nothing is recorded."""
+    settings, domains = config.record, config.domains
+    tried = {name: place.backend for name, place in places(config).items() if not place.obstacle}
+    is_wanted = bool(tried) or any(domain.shadow for domain in domains.values())
+    if recorder is None or settings is None or not is_wanted:
         return None
     budget = Budget(settings.directory)
-    return Shadows(config.domains, catalog, recorder, _counting(settings), budget)
+    return Shadows(domains, catalog, recorder, _counting(settings), budget, places=tried)
 
 
 def places(config: Config) -> dict[str, Place]:

@@ -13,9 +13,11 @@ _SIGNS = "*?["
 _LITERAL = re.compile(rf"[^{re.escape(_SIGNS)}]*")
 
 
-class _Glob(NamedTuple):
+class Glob(NamedTuple):
+    """What claims tools for a domain."""
+
     place: int
-    """In the order in which they were given."""
+    """In the order of the file: the first that fits counts."""
     pattern: re.Pattern[str]
     domain: str
 
@@ -26,17 +28,18 @@ def is_glob(tool: str) -> bool:
 
 
 class Globs:
-    """Globs with the domain of each. Made once, immutable."""
+    """Globs, each with its place and domain. Made once, immutable."""
 
-    def __init__(self, globs: Iterable[tuple[str, str]]) -> None:
-        self._by_beginning: dict[str, list[_Glob]] = defaultdict(list)
-        for place, (glob, domain) in enumerate(globs):
-            pattern = re.compile(translate(glob))
-            self._by_beginning[_beginning(glob)].append(_Glob(place, pattern, domain))
+    def __init__(self, globs: Iterable[tuple[int, str, str]]) -> None:
+        """Place, glob and domain of each."""
+        self._by_beginning: dict[str, list[Glob]] = defaultdict(list)
+        for place, glob, domain in globs:
+            known = Glob(place, re.compile(translate(glob)), domain)
+            self._by_beginning[_beginning(glob)].append(known)
         self._lengths = {len(beginning) for beginning in self._by_beginning}
 
-    def domain(self, name: str) -> str | None:
-        """The domain of the first glob that fits; None where none does."""
+    def first(self, name: str) -> Glob | None:
+        """The first glob that fits; None where none does."""
         beginnings = {name[:length] for length in self._lengths}
         fitting = [
             glob
@@ -44,7 +47,11 @@ class Globs:
             for glob in self._by_beginning[beginning]
             if glob.pattern.match(name)
         ]
-        return min(fitting).domain if fitting else None
+        return min(fitting, key=_place, default=None)
+
+
+def _place(glob: Glob) -> int:
+    return glob.place
 
 
 def _beginning(glob: str) -> str:

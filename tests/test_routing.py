@@ -278,6 +278,7 @@ def chat(model: str = "m", metadata: object = None) -> ChatRequest:
         (Match(headers={"X-Expert": "docs"}), chat(), {b"x-expert": b"docs"}, "docs"),
         (Match(headers={"X-Expert": "docs"}), chat(), {b"x-expert": b"other"}, "chat"),
         (Match(metadata={"team": "a"}), chat(metadata={"team": "a", "b": "c"}), {}, "docs"),
+        (Match(metadata={"team": "a"}), chat(metadata={"team": "a"}), {}, "docs"),
         (Match(metadata={"team": "a"}), chat(metadata={"team": "b"}), {}, "chat"),
         (Match(metadata={"team": "a"}), chat(metadata=None), {}, "chat"),
         (Match(models=["docs"], metadata={"team": "a"}), chat("docs"), {}, "chat"),

@@ -38,8 +38,10 @@ FLYWHEEL = """  {domain}:
     record: record
     least_new: 50
     evaluation: {{base_url: "{base_url}", sides: [seen], most: {held_out}, base: false}}
-    # A canary of minutes: half of the conversations, then all. Days and more stages are usual.
+    # A canary of minutes: half of the conversations, then all. Days, more stages, and first of all
+    # a shadow are usual.
     promotion:
+      shadow_pairs: 0
       stages: [{{share: 0.5, min_conversations: {tried}, max_conversations: {tried}, min_s: 1}}]
       rules: [invalid, rescued, disagreed]
       settle_s: 3

@@ -1,6 +1,6 @@
 """Small mistakes, made one at a time in what decides: does a test see each?
 
-    python -m tests.harden.mutants [--sample 60] [--only routing] [--seed 1]
+    python -m tests.harden.mutants [--sample 60] [--only routing] [--seed 1] [--part 1/3]
 
 A mutant is one module with one operator, constant, condition or statement changed; it is killed
 when its tests fail. Prints the share that was killed, with its 95 % interval (Wilson) where only a
@@ -150,13 +150,31 @@ def warm(tests: Sequence[str]) -> None:
             del sys.modules[name]
 
 
-def is_killed(module: str, path: Path, mutant: Mutant, tests: Sequence[str]) -> bool:
-    """Whether its tests fail, or hang."""
+def started(module: str, path: Path, source: str, tests: Sequence[str]) -> int:
+    """A process that runs the tests on the module as it is in `source`."""
     child = os.fork()
     if child == 0:
         os.setsid()
-        _run(module, path, mutant.source, tests)
-    return _ended(child) != 0
+        _run(module, path, source, tests)
+    return child
+
+
+def killed(
+    module: str, path: Path, chosen: Sequence[Mutant], tests: Sequence[str], jobs: int
+) -> Iterator[tuple[Mutant, bool]]:
+    """Each mutant, and whether its tests failed or hung; so many at once."""
+    waiting, at_work = list(chosen), dict[int, tuple[Mutant, int]]()
+    while waiting or at_work:
+        while waiting and len(at_work) < jobs:
+            mutant = waiting.pop()
+            at_work[started(module, path, mutant.source, tests)] = mutant, _PATIENCE
+        time.sleep(_TICK_S)
+        for child, (mutant, patience) in list(at_work.items()):
+            at_work[child] = mutant, patience - 1
+            status = _status(child, patience)
+            if status is not None:
+                del at_work[child]
+                yield mutant, status != 0
 
 
 def _run(module: str, path: Path, source: str, tests: Sequence[str]) -> NoReturn:
@@ -172,19 +190,20 @@ def _run(module: str, path: Path, source: str, tests: Sequence[str]) -> NoReturn
         os._exit(status)
 
 
-def _ended(child: int) -> int:
-    """The status of a process that has ended, or was ended; nothing that it started is left."""
-    ended, status = 0, 1
-    for _ in range(_PATIENCE):
-        ended, status = os.waitpid(child, os.WNOHANG)
-        if ended:
-            break
-        time.sleep(_TICK_S)
+def _status(child: int, patience: int) -> int | None:
+    """Of a process that has ended, or is ended now for want of patience; None: it is at work.
+
+    Nothing that it started is left.
+    """
+    ended, status = os.waitpid(child, os.WNOHANG)
+    if not ended and patience > 0:
+        return None
     with suppress(ProcessLookupError):
         os.killpg(child, signal.SIGKILL)
     if not ended:
         os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(status) if ended else 1
+        return 1
+    return os.waitstatus_to_exitcode(status)
 
 
 class _Mutated(importlib.abc.MetaPathFinder, importlib.abc.SourceLoader):
@@ -215,6 +234,8 @@ def main() -> None:
     given.add_argument("--sample", type=int, help="of each module; all, if not given")
     given.add_argument("--only", action="append", choices=MODULES)
     given.add_argument("--seed", type=int, default=1)
+    given.add_argument("--jobs", type=int, default=2, help="mutants at once")
+    given.add_argument("--part", default="1/1", help="of those: 2/3 is the second of three parts")
     asked = given.parse_args()
     # What a failing example was is not kept for the next mutant.
     os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = tempfile.mkdtemp()
@@ -222,27 +243,32 @@ def main() -> None:
         "| module | mutants | tried | killed | 95 % interval |\n|---|---|---|---|---|", flush=True
     )
     for name in asked.only or MODULES:
-        _try(name, asked.sample, asked.seed)
+        _try(name, asked)
 
 
-def _try(name: str, sample: int | None, seed: int) -> None:
+def _try(name: str, asked: argparse.Namespace) -> None:
     module, tests = MODULES[name]
     path = Path(module.replace(".", "/") + ".py")
     source = path.read_text()
-    everyone = mutants(source)
-    chosen = random.Random(seed).sample(everyone, min(sample or len(everyone), len(everyone)))
+    everyone, lines = mutants(source), source.splitlines()
+    part, parts = map(int, asked.part.split("/"))
+    wanted = min(asked.sample or len(everyone), len(everyone))
+    chosen = random.Random(asked.seed).sample(everyone, wanted)[part - 1 :: parts]
+    size = len(chosen)
     warm(tests)
-    if is_killed(module, path, Mutant(0, "", ast.unparse(ast.parse(source))), tests):
+    unchanged = [Mutant(0, "", ast.unparse(ast.parse(source)))]
+    if any(failed for _, failed in killed(module, path, unchanged, tests, 1)):
         sys.exit(f"{name}: its tests fail as it is")
-    survivors = [mutant for mutant in chosen if not is_killed(module, path, mutant, tests)]
-    killed = len(chosen) - len(survivors)
-    within = wilson(killed, len(chosen))
-    share = f"{killed} ({killed / len(chosen):.0%}) | {within.low:.0%} to {within.high:.0%}"
-    print(f"| {name} | {len(everyone)} | {len(chosen)} | {share} |", flush=True)
-    lines = source.splitlines()
-    for one in sorted(survivors):
-        said = f"{path}:{one.line}: {one.what}: {lines[one.line - 1].strip()}"
-        print(f"  {said}", file=sys.stderr, flush=True)
+    survivors = 0
+    for one, was_killed in killed(module, path, chosen, tests, asked.jobs):
+        survivors += not was_killed
+        if not was_killed:
+            said = f"{path}:{one.line}: {one.what}: {lines[one.line - 1].strip()}"
+            print(f"  {said}", file=sys.stderr, flush=True)
+    dead = size - survivors
+    within = wilson(dead, size)
+    share = f"{dead} ({dead / size:.0%}) | {within.low:.0%} to {within.high:.0%}"
+    print(f"| {name} | {len(everyone)} | {size} | {share} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,7 @@ pytest.importorskip("scipy", reason="needs the train or the report extra")
 pytest.importorskip("gguf", reason="needs the embedded or the train extra")
 pytest.importorskip("obstore", reason="needs the record extra")
 
-from proxy.report_commands import moment
-
+from proxy.commands.report import moment
 from proxy.protocol.exchange import Exchange
 from proxy.protocol.segments import Record
 from proxy.record import query

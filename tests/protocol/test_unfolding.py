@@ -105,7 +105,7 @@ def test_a_schema_that_multiplies_from_the_third_level_on_is_no_broken_one():
 
 def test_an_honest_recursive_schema_takes_deep_answers():
     tree = None
-    for value in range(100):
+    for value in range(250):
         tree = {"value": value, "left": tree, "right": None}
 
     assert check(called(tree), request(TREE)) is None

@@ -49,7 +49,7 @@ def found(rule: Rule | None) -> tuple[str, str, int | None]:
 def test_evidence_is_called_as_its_candidate_is():
     shown = evidence(RIGHT)
 
-    assert (shown.name, shown.dataset) == ("api-v2", "sha256:1")
+    assert (shown.name, shown.dataset, shown.sealed) == ("api-v2", "sha256:1", False)
 
 
 # ---------------------------------------------------------------- beside the cloud
@@ -384,6 +384,20 @@ NEEDLESS = "it calls a tool in {} of {} requests that need none "
             NEEDLESS.format(10, 100) + "(at most 16.4% with 95% certainty; 10.0% are allowed);"
             " no number of items at these rates would tell.",
             None,
+        ),
+        (
+            none(wrong(14, 100)),
+            "open",
+            NEEDLESS.format(14, 100) + "(at most 21.0% with 95% certainty; 10.0% are allowed);"
+            " some 92 more would tell at these rates.",
+            92,
+        ),
+        (
+            none([False]),
+            "open",
+            NEEDLESS.format(1, 1) + "(at most 100.0% with 95% certainty; 10.0% are allowed);"
+            " some 1 more would tell at these rates.",
+            1,
         ),
         (
             RIGHT,

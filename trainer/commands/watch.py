@@ -51,4 +51,4 @@ def _look(domain: Domain, options: argparse.Namespace, events: Events) -> None:
         show_triggers(found)
     cause = triggers.due(found)
     if cause or run.unfinished(domain) is not None:
-        run.run(domain, events, cause=cause)
+        run.run(domain, events, cause=cause, anyway=triggers.is_owed(found))
