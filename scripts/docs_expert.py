@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -78,7 +80,8 @@ def _rows(options: argparse.Namespace, directory: Path, recipe: Path) -> tuple[i
         )
     found = sorted(rows.read(everything), key=lambda row: row.id)
     settings = yaml.safe_load(_source(options.recipe).read_text())
-    budget = options.minutes * 60 * options.tokens_per_second
+    passes = settings["training"].get("epochs", 1)
+    budget = options.minutes * 60 * options.tokens_per_second / passes
     kept = list(_within(budget, found, settings))
     rows.write(directory / "rows.jsonl", kept)
     rows.write(directory / "benchmark.jsonl", _benchmark())
@@ -100,16 +103,25 @@ def _source(recipe: str) -> Path:
 
 
 def _within(budget: float, found: list[Row], settings: dict) -> list[Row]:
-    """Rows, in the order of their ids, whose tokens fit the budget, each once."""
+    """Rows, of each library in turn, whose tokens fit the budget, each once."""
     base = BaseModel.find(settings.get("base_model", "smollm2-135m-instruct"))
     encode = Encoder(base, template(settings["template"]), settings["format"])
     most, kept, spent = settings["training"]["max_tokens"], [], 0
-    for row in found:
+    for row in _in_turn(found):
         tokens = len(encode(row).ids)
         if tokens <= most and spent + tokens <= budget:
             kept.append(row)
             spent += tokens
     return kept
+
+
+def _in_turn(found: list[Row]) -> Iterator[Row]:
+    """One of each library, then another one of each: the large ones do not crowd out the others."""
+    libraries: dict[str, list[Row]] = {}
+    for row in found:
+        libraries.setdefault(re.split(r"[ .:]", row.group)[0], []).append(row)
+    for number in range(max(map(len, libraries.values()), default=0)):
+        yield from (of[number] for of in libraries.values() if number < len(of))
 
 
 def _benchmark() -> list[Row]:
