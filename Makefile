@@ -15,7 +15,8 @@ FRONT_END := scripts/front_end
 .PHONY: serve test check demo setup train-setup test-setup clients-setup train lock clean front-end
 .PHONY: test-long test-engines test-litellm test-clients test-deploy test-statistics test-report test-pages
 .PHONY: test-gate test-flywheel test-promotion promotion-figures test-bfcl result-docs result-structured proof proof-small
-.PHONY: test-training test-export harden fuzz chaos soak overload interleavings coverage mutants
+.PHONY: test-training test-export harden fuzz chaos soak overload interleavings coverage mutants audit
+.PHONY: bench-growth bench-growth-quick
 .PHONY: bench bench-quick bench-record bench-shadow bench-dedupe bench-trainer bench-engines
 
 serve: setup
@@ -157,10 +158,21 @@ coverage: test-setup
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m coverage run --branch --source=proxy,trainer -m pytest
 	@$(BIN)/python -m coverage report --skip-covered --sort=cover
 
-# A sample of small mistakes made in what decides: does a test see each?
-MUTANTS ?= 60
+# Small mistakes made in what decides, some 700: does a test see each? Some twenty minutes on two cores;
+# a sample of each module: `make mutants MUTANTS="--sample 60"`
 mutants: test-setup
-	$(HARDEN) -m tests.harden.mutants --sample $(MUTANTS) --seed $(SEED)
+	$(HARDEN) -m tests.harden.mutants --seed $(SEED) $(MUTANTS)
+
+# Is what the locks name pinned to its bytes, licensed to be shipped, and without a known hole? The last
+# takes a network, or a database of one's own: `make audit DATABASE="--osv-url http://…/v1/query"`
+audit: train-setup .venv-audit/.ready
+	@scripts/audit $(DATABASE)
+
+.venv-audit/.ready:
+	@$(PYTHON) -m venv .venv-audit
+	@.venv-audit/bin/python -m pip install --quiet --disable-pip-version-check \
+		'pip-audit>=2.10,<3' 'pip-licenses>=5.5,<6'
+	@touch $@
 
 # Beside other gateways, on two cores, with wrk and nginx (Debian: apt-get install wrk nginx-light).
 # `make bench` measures all and writes docs/performance.md: some 13 minutes. A peer that cannot be
@@ -172,6 +184,14 @@ bench: test-setup
 
 bench-quick: test-setup .venv-peers/.ready
 	@$(BIN)/python -m bench.gateways --quick --rounds 2
+
+# How cost grows with domains, tools, sizes, streams, adapters and the record: some 12 minutes; writes
+# its section of docs/performance.md. The quick form prints two places of each, in under three.
+bench-growth: test-setup
+	@$(BIN)/python -m bench.growth --out docs
+
+bench-growth-quick: test-setup
+	@$(BIN)/python -m bench.growth --quick
 
 # The record with a million exchanges: times, memory, bytes. `make bench-record COUNT=100000`
 COUNT ?= 1000000

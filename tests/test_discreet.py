@@ -1,8 +1,13 @@
-"""No secret of the settings shows in their `repr`, nor in that of what holds them."""
+"""No secret shows: not in the `repr` of settings or of what holds them, not in a traceback."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 from proxy.config import parse
 
@@ -41,3 +46,39 @@ def test_what_is_not_set_is_said_to_be_so():
     text = TEXT.replace(", api_key: SECRET-6", "")
 
     assert "api_key=None" in repr(parse(text, Path("/nowhere"), {}))
+
+
+FAILS = """
+import sys
+import structlog
+from proxy import logs
+
+def ask(key):
+    header = f"Bearer {key}"
+    raise LookupError(len(header))
+
+logs.configure()
+try:
+    ask(sys.argv[1])
+except LookupError:
+    structlog.get_logger().exception("request_failed")
+"""
+
+
+def told(stderr: int) -> None:
+    """Run what fails, its errors going there."""
+    command = [sys.executable, "-c", FAILS, "SECRET-0"]
+    subprocess.run(command, stderr=stderr, check=True, cwd=Path(__file__).parents[1])
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_traceback_has_the_place_and_not_what_was_in_variables(terminal: bool):
+    reading, writing = os.openpty() if terminal else os.pipe()
+
+    told(writing)
+    said = os.read(reading, 100_000).decode()
+    os.close(reading)
+    os.close(writing)
+
+    assert "request_failed" in said and "LookupError" in said and "ask" in said
+    assert "SECRET" not in said

@@ -1,16 +1,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, date, datetime
 
 import pytest
+from msgspec.structs import replace
+from structlog.testing import capture_logs
 
+from proxy.backends.base import Finish, Text
 from proxy.errors import BudgetSpent, TooManyRequests
-from proxy.limits import Limits, headers
+from proxy.limits import Limits, headers, spent
 from proxy.logs import Facts
+from proxy.protocol.exchange import Exchange
+from proxy.protocol.openai import Usage, parse_request
+from proxy.protocol.prices import Price
 from proxy.quotas.base import Claim, Standing, Who
+from proxy.quotas.memory import MemoryLedger
 from proxy.quotas.settings import Quota
+from proxy.recording import Recording
 from tests import scripted
 from tests.scripted import Pause, ScriptedCloud, completion
 from tests.serving import serving, settings
@@ -83,6 +92,223 @@ def test_nearest_limit_is_told_and_what_others_use_is_not():
         "x-ratelimit-remaining-tokens": "2",
         "x-ratelimit-reset-tokens": "1s",
     }
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0.0204, "20ms"), (0.999, "999ms"), (1, "1s"), (59.94, "59.9s"), (59.96, "1m0s"),
+     (61.26, "1m1.3s"), (3661, "61m1s"), (-1, "0ms")],
+)  # fmt: skip
+def test_resets_are_rounded_before_they_are_parted(seconds, said):
+    told = headers([Standing(Claim("k", "caller", "tokens", 10, 1), 1, seconds)])
+
+    assert told["x-ratelimit-reset-tokens"] == said
+
+
+def test_both_units_are_told_and_less_than_nothing_is_nothing():
+    requests = Standing(Claim("a", "tenant", "requests", 2, 1), -3, 1)
+    tokens = Standing(Claim("b", "caller", "tokens", 50.9, 1), 7.9, 1)
+    budget = Standing(Claim("c", "caller", "usd", 1, 1), 1, 1)
+
+    assert headers([requests, tokens, budget]) == {
+        "x-ratelimit-limit-requests": "2",
+        "x-ratelimit-remaining-requests": "0",
+        "x-ratelimit-reset-requests": "1s",
+        "x-ratelimit-limit-tokens": "50",
+        "x-ratelimit-remaining-tokens": "7",
+        "x-ratelimit-reset-tokens": "1s",
+    }
+
+
+# ---------------------------------------------------------------- what is counted
+
+NOON = datetime(2026, 7, 1, 12, tzinfo=UTC).timestamp()
+PRICES = {"dear": [Price(since=date(2026, 1, 1), input=1e6, output=2e6)]}
+"""A dollar for each token of a prompt, two for each of an answer."""
+
+
+def at(now: float = NOON, **quota: object) -> Limits:
+    """Limits of one quota, at a time that stands still."""
+    return Limits(9, [Quota(**quota)], MemoryLedger(lambda: now), PRICES, lambda: now)
+
+
+class OfACloud(Recording):
+    """A recording of a cloud that says that it is the model `dear`."""
+
+    def exchange(self) -> Exchange:
+        made = super().exchange()
+        return replace(made, attempts=[replace(one, model="dear") for one in made.attempts])
+
+
+class Unreadable(Recording):
+    def exchange(self) -> Exchange:
+        raise ValueError("not to be read")
+
+
+def used(*answers: Usage, kind: type[Recording] = Recording) -> Recording:
+    """A request of so many attempts."""
+    body = b'{"model":"m","messages":[{"role":"user","content":"x"}]}'
+    made = kind(
+        id="a", request_id="r", tenant="acme", caller="shop", domain="all", route="r",
+        request=parse_request(body), body=body,
+    )  # fmt: skip
+    for usage in answers:
+        with made.attempt("primary", "local") as tape:
+            tape.hear(Text("hello"))
+            tape.hear(Finish(reason="stop", usage=usage))
+    made.close(200)
+    return made
+
+
+async def refusal(limits: Limits, body: bytes = b"") -> TooManyRequests | None:
+    """Why one more request is refused; None where it is not."""
+    try:
+        async with limits.admit(WHO, body, facts()):
+            return None
+    except TooManyRequests as error:
+        return error
+
+
+async def count(limits: Limits) -> None:
+    """Count all that is over."""
+    counting = asyncio.create_task(limits.run())
+    await asyncio.sleep(0)
+    counting.cancel()
+    await asyncio.wait([counting])
+
+
+async def served(limits: Limits, recording: Recording | None, body: bytes = b"") -> Facts:
+    """A request that is over and counted."""
+    seen = facts()
+    async with limits.admit(WHO, body, seen) as slot:
+        slot.recording = recording
+    await count(limits)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("quota", "said"),
+    [
+        ({"requests_per_minute": 1}, "the limit of 1 requests a minute of this caller is reached"),
+        ({"per": "tenant", "requests_per_minute": 1}, "a minute of this tenant is reached"),
+        ({"concurrent": 1}, "1 requests of this caller are in flight already; try again in 1.0 s"),
+    ],
+)
+async def test_who_is_refused_is_told_which_limit_it_was(quota, said):
+    limits = at(**quota)
+
+    async with limits.admit(WHO, b"", facts()):
+        refused = await refusal(limits)
+
+    assert said in str(refused)
+    assert type(refused) is TooManyRequests
+    assert limits.in_flight == 0
+
+
+async def test_wait_that_is_told_is_the_wait_that_is_meant():
+    limits = at(requests_per_minute=1)
+    await served(limits, None)
+
+    refused = await refusal(limits)
+
+    assert str(refused).endswith(f"try again in {refused.retry_after:.1f} s")
+    assert 60 <= refused.retry_after <= 120
+
+
+async def test_requests_in_flight_are_told_where_there_are_too_many():
+    limits = Limits(2)
+
+    async with limits.admit(WHO, b"", facts()), limits.admit(WHO, b"", facts()):
+        refused = await refusal(limits)
+        in_flight = limits.in_flight
+
+    assert str(refused) == "2 requests are in flight already; try again soon"
+    assert (in_flight, limits.in_flight) == (2, 0)
+
+
+@pytest.mark.parametrize("claimed", [0, 40])
+async def test_tokens_of_all_attempts_count_in_the_place_of_what_was_claimed(claimed: int):
+    limits = at(tokens_per_minute=100)
+
+    await served(limits, used(Usage.of(3, 4), Usage.of(5, 6)), b"x" * 4 * claimed)
+    after = await served(limits, None)
+
+    assert after.limits["x-ratelimit-remaining-tokens"] == str(100 - 18)
+
+
+async def test_dollars_of_all_attempts_count_until_they_are_spent():
+    limits = at(usd_per_day=20)
+
+    await served(limits, used(Usage.of(3, 4), kind=OfACloud))
+    between = await refusal(limits)
+    await served(limits, used(Usage.of(1, 4), kind=OfACloud))
+    refused = await refusal(limits)
+
+    assert between is None
+    assert isinstance(refused, BudgetSpent)
+    assert str(refused) == "the budget of 20 USD of this caller is spent"
+    assert refused.retry_after == 12 * 3600
+
+
+def test_what_was_spent_is_the_sum_of_the_attempts():
+    assert spent(used(Usage.of(3, 4), Usage.of(1, 0), kind=OfACloud), PRICES) == (8, 12.0)
+    assert spent(used(Usage.of(3, 4)), PRICES) == (7, 0.0)
+    assert spent(used(), PRICES) == (0, 0.0)
+
+
+async def test_what_is_passed_on_unread_uses_what_it_claimed():
+    limits = at(tokens_per_minute=100)
+
+    with capture_logs() as logs:
+        await served(limits, None, b"x" * 40)
+        after = await served(limits, None)
+
+    assert logs == []
+    assert after.limits["x-ratelimit-remaining-tokens"] == "90"
+
+
+async def test_answer_that_cannot_be_read_ends_the_counting_of_no_other():
+    limits = at(tokens_per_minute=100)
+    broken = used(Usage.of(9, 9), kind=Unreadable)
+
+    with capture_logs() as logs:
+        for recording in (broken, used(Usage.of(3, 4))):
+            async with limits.admit(WHO, b"", facts()) as slot:
+                slot.recording = recording
+        await count(limits)
+    after = await served(limits, None)
+
+    assert [line["event"] for line in logs] == ["use_not_counted"]
+    assert after.limits["x-ratelimit-remaining-tokens"] == "93"
+
+
+class Heard(MemoryLedger):
+    """Hears which slots are still held."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.renewed: asyncio.Queue[Sequence[tuple[str, str]]] = asyncio.Queue()
+
+    async def renew(self, leases: Sequence[tuple[str, str]]) -> None:
+        self.renewed.put_nowait(leases)
+
+
+async def test_slots_are_renewed_again_and_again_for_as_long_as_they_are_held(monkeypatch):
+    monkeypatch.setattr("proxy.limits.LEASE_S", 0.03)
+    ledger = Heard()
+    limits = Limits(9, [Quota(concurrent=5, requests_per_minute=9)], ledger)
+    counting = asyncio.create_task(limits.run())
+
+    async with limits.admit(WHO, b"", facts()), asyncio.timeout(10):
+        held = [await ledger.renewed.get() for _ in range(3)]
+    async with asyncio.timeout(10):
+        while await ledger.renewed.get():
+            pass
+    counting.cancel()
+    await asyncio.wait([counting])
+
+    assert [len(one) for one in held[1:]] == [1, 1]
+    assert held[2][0][0] == "caller:acme/shop:slots"
 
 
 # ---------------------------------------------------------------- through the proxy

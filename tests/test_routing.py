@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from proxy.errors import UnknownModel
 from proxy.protocol.openai import ChatRequest, Function, Message, Tool, parse_request
 from proxy.protocol.toolcheck import fingerprint
-from proxy.routing import Defaults, Domain, Match, RouterSettings, RouteTable
+from proxy.routing import Defaults, Domain, Match, RouterSettings, Routes, RouteTable, clashes
 
 PING = Function("ping", parameters=msgspec.Raw(b'{"type":"object","properties":{"a":{}}}'))
 
@@ -74,8 +74,93 @@ def test_what_is_no_chat_goes_where_chats_without_tools_go():
 
 
 def test_model_that_nobody_serves_is_refused_by_name():
-    with pytest.raises(UnknownModel, match="'gpt-5'"):
-        TABLE.match(request(model="gpt-5"))
+    table = RouteTable(DOMAINS, Defaults(tools="tools", chat="chat"), ["gpt-4o", "a"])
+
+    with pytest.raises(UnknownModel) as refused:
+        table.match(request(model="gpt-5" + "x" * 100))
+
+    assert refused.value.param == "model"
+    assert str(refused.value) == (
+        f"The model 'gpt-5{'x' * 59}' does not exist here; this server answers: a, gpt-4o"
+    )
+
+
+def test_model_is_checked_before_the_tools():
+    with pytest.raises(UnknownModel):
+        TABLE.match(request("ping_all", model="gpt-5"))
+
+
+def test_most_precise_statement_wins():
+    domains = {
+        "wild": Domain(plan=["a"], tools=["p*"]),
+        "wilder": Domain(plan=["a"], tools=["*"]),
+        "named": Domain(plan=["a"], tools=["ping"]),
+        "exact": Domain(plan=["a"], tools=[fingerprint(PING)]),
+        "tools": Domain(plan=["a"]),
+    }
+    table = RouteTable(domains, Defaults(tools="tools", chat="tools"), ["gpt-4o"])
+
+    found = [table.match(request(tool)) for tool in (PING, Function("ping"), "pong", "x")]
+
+    assert [(route.domain, route.reason) for route in found] == [
+        ("exact", "fingerprint"),
+        ("named", "exact"),
+        ("wild", "glob"),
+        ("wilder", "glob"),
+    ]
+
+
+def test_tools_of_one_domain_stay_there_whatever_says_so():
+    table = RouteTable(
+        {"all": Domain(plan=["a"], tools=["ping", "b*"])}, Defaults("all", "all"), ["gpt-4o"]
+    )
+
+    assert table.match(request("ping", "bat")).reason == "exact"
+    assert table.match(request("bat", "ping")).reason == "glob"
+
+
+def test_each_tool_is_placed_by_itself():
+    custom = Tool("custom", custom=msgspec.Raw(b'{"name":"ping_all"}'))
+    asked = request("ping_all", "Hotels_2_Find", PING, "weather")
+    asked = msgspec.structs.replace(asked, tools=[custom, *(asked.tools or ())])
+
+    assert TABLE.places(asked) == [
+        ("ping_all", "exact", "exact"),
+        ("Hotels_2_Find", "glob", "glob"),
+        ("ping", "print", "fingerprint"),
+        ("weather", None, None),
+    ]
+    assert TABLE.places(msgspec.structs.replace(asked, tools=None)) == []
+
+
+def test_fingerprint_that_is_none_is_refused():
+    with pytest.raises(ValueError, match=r"'sha256:12' is no fingerprint: .* 64 hexadecimal"):
+        Domain(plan=["a"], tools=["ping", "sha256:12"])
+
+
+def test_tool_of_two_domains_is_told_and_globs_may_overlap():
+    print_ = fingerprint(PING)
+    domains = {
+        "a": Domain(plan=["x"], tools=["ping", "ping", "p*", print_]),
+        "b": Domain(plan=["x"], tools=["ping", "p*", "pong", print_]),
+    }
+
+    assert list(clashes(domains)) == [
+        "the tool 'ping' belongs to both 'a' and 'b'",
+        f"the tool {print_!r} belongs to both 'a' and 'b'",
+    ]
+
+
+def test_domain_of_some_tenants_does_not_exist_for_others():
+    domains = {
+        "own": Domain(plan=["a"], tools=["ping"], tenants=["acme", "bolt"]),
+        "all": Domain(plan=["a"]),
+    }
+    routes = Routes(domains, Defaults("all", "all"), iter(["gpt-4o"]))
+
+    found = [routes.of(tenant).match(request("ping")).domain for tenant in ("acme", "bolt", "x")]
+
+    assert found == ["own", "own", "all"]
 
 
 @given(
@@ -153,6 +238,7 @@ def test_guess_is_among_the_domains_of_the_tools(tools: list[str], among: set[st
     [
         (True, Guess("glob"), "glob", "predicted"),
         (True, Guess("unheard of"), "chat", "no_tools"),
+        (True, None, "chat", "no_tools"),
         (False, Guess("glob"), "chat", "no_tools"),
     ],
 )
@@ -160,6 +246,20 @@ def test_requests_without_tools_are_guessed_where_asked_for(without_tools, guess
     route = guessing(guess, None, without_tools).match(request())
 
     assert (route.domain, route.reason) == (domain, reason)
+
+
+def test_guess_without_tools_is_among_all_domains():
+    guess = Guess("nothing")
+
+    guessing(guess, None, without_tools=True).match(request())
+
+    assert guess.among == set(DOMAINS)
+
+
+def test_without_a_router_nothing_is_guessed():
+    table = RouteTable(DOMAINS, Defaults("tools", "chat"), ["gpt-4o"], Guess("glob"))
+
+    assert table.match(request()).reason == "no_tools"
 
 
 # ---------------------------------------------------------------- requests without tools
@@ -178,9 +278,15 @@ def chat(model: str = "m", metadata: object = None) -> ChatRequest:
         (Match(headers={"X-Expert": "docs"}), chat(), {b"x-expert": b"docs"}, "docs"),
         (Match(headers={"X-Expert": "docs"}), chat(), {b"x-expert": b"other"}, "chat"),
         (Match(metadata={"team": "a"}), chat(metadata={"team": "a", "b": "c"}), {}, "docs"),
+        (Match(metadata={"team": "a"}), chat(metadata={"team": "a"}), {}, "docs"),
         (Match(metadata={"team": "a"}), chat(metadata={"team": "b"}), {}, "chat"),
         (Match(metadata={"team": "a"}), chat(metadata=None), {}, "chat"),
         (Match(models=["docs"], metadata={"team": "a"}), chat("docs"), {}, "chat"),
+        (Match(headers={"x-a": "1"}, models=["docs"]), chat(), {b"x-a": b"1"}, "chat"),
+        (Match(headers={"x-a": "1", "x-b": "2"}), chat(), {b"x-a": b"1"}, "chat"),
+        (Match(headers={"x-a": "ä"}), chat(), {b"x-a": "ä".encode()}, "docs"),
+        (Match(metadata={"team": "a", "b": "c"}), chat(metadata={"team": "a"}), {}, "chat"),
+        (Match(metadata={"team": "a"}), chat(metadata={"team": 1}), {}, "chat"),
     ],
 )
 def test_question_without_tools_is_told_by_model_header_or_metadata(match, asked, headers, domain):
@@ -196,3 +302,16 @@ def test_question_without_tools_is_told_by_model_header_or_metadata(match, asked
 def test_match_that_asks_for_nothing_is_refused():
     with pytest.raises(ValueError, match=r"defaults\.chat"):
         Match()
+
+
+def test_first_match_in_the_file_wins_and_headers_may_be_left_out():
+    domains = {
+        "by header": Domain(plan=["a"], match=Match(headers={"x-a": "1"})),
+        "first": Domain(plan=["a"], match=Match(models=["m"])),
+        "second": Domain(plan=["a"], match=Match(models=["m"])),
+        "chat": Domain(plan=["a"]),
+    }
+    table = RouteTable(domains, Defaults("chat", "chat"), ["m"])
+
+    assert table.match(chat()).domain == "first"
+    assert table.match(chat(), {b"x-a": b"1"}).domain == "by header"

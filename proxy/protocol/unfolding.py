@@ -43,7 +43,12 @@ def looks(document: dict[str, Json], levels: int) -> int:
 
     Raises RecursionError for a chain of references that is longer than anybody writes.
     """
-    return _Unfolding(document).looks(document, levels)
+    unfolding = _Unfolding(document)
+    # From shallow to deep: what refers to itself then finds what is below it counted, and how deep
+    # an answer may be does not depend on how deep in calls it is looked at.
+    for level in range(levels):
+        unfolding.looks(document, level)
+    return unfolding.looks(document, levels)
 
 
 class _Unfolding:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -128,6 +129,27 @@ def test_every_load_of_torch_s_is_of_weights_alone_and_of_numpy_s_without_object
     assert [
         c for c in calls if "weights_only=True" not in c and "allow_pickle=False" not in c
     ] == []
+
+
+def test_every_page_escapes_what_it_is_given():
+    made = [
+        ast.unparse(node)
+        for path in sources()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("Environment", "Template")
+    ]
+    templates = [*ROOT.glob("proxy/**/*.jinja"), *ROOT.glob("trainer/**/*.jinja")]
+    raw = re.compile(r"\|\s*safe\b|autoescape")
+
+    assert made and len(templates) > 15
+    assert [one for one in made if "autoescape=True" not in one] == []
+    assert [path for path in templates if raw.search(path.read_text())] == []
+
+
+def test_only_charts_are_markup():
+    made = {path.name for path in sources() if "Markup(" in path.read_text()}
+
+    assert made == {"charts.py"}
 
 
 def _imports(node: ast.AST) -> list[str]:

@@ -26,7 +26,9 @@ from proxy.protocol.toolcheck import (
     check_answer_format,
     check_tools,
     fingerprint,
+    fingerprint_offered,
     fingerprint_tools,
+    validator,
 )
 
 WEATHER = {
@@ -235,6 +237,63 @@ def test_a_strict_function_takes_no_other_properties_at_any_depth() -> None:
     assert check([call('{"a":{"c":1},"d":1}')], lenient) is None
 
 
+INNER = {"type": "object", "properties": {"b": {}}}
+
+
+@pytest.mark.parametrize(
+    ("a", "fits", "breaks"),
+    [
+        ({"items": INNER}, '[{"b":1}]', '[{"c":1}]'),
+        ({"additionalProperties": INNER}, '{"x":{"b":1}}', '{"x":{"c":1}}'),
+        ({"anyOf": [INNER, {"type": "null"}]}, '{"b":1}', '{"c":1}'),
+        ({"prefixItems": [{}, INNER]}, '[0,{"b":1}]', '[0,{"c":1}]'),
+    ],
+)
+def test_a_strict_function_is_strict_in_lists_and_alternatives(a, fits, breaks) -> None:
+    whole = {"type": "object", "properties": {"a": a}}
+    offer = request(function(parameters=whole, strict=True))
+
+    assert check([call(f'{{"a":{fits}}}')], offer) is None
+    assert reason(check([call(f'{{"a":{breaks}}}')], offer)) == "schema_violation"
+
+
+@pytest.mark.parametrize(
+    "open_", [INNER | {"additionalProperties": True}, INNER | {"allOf": [{"type": "object"}]}]
+)
+def test_a_strict_function_may_say_itself_what_else_it_takes(open_: object) -> None:
+    offer = request(function(parameters=open_, strict=True))
+
+    assert check([call('{"c":1}')], offer) is None
+
+
+def test_a_property_that_is_not_allowed_is_not_quoted() -> None:
+    failure = check([call('{"s3cret":1}')], request(function(parameters=INNER, strict=True)))
+
+    assert failure is not None
+    assert failure.message == "a call of 'weather': $ has a property that is not allowed"
+
+
+def test_a_large_schema_is_compiled_anew_so_that_the_memory_stays_bounded() -> None:
+    empty = len(b'{"title":""}')
+    kept, large = (
+        described(parameters={"title": "x" * (size - empty)}) for size in (64 * 1024, 64 * 1024 + 1)
+    )
+
+    assert validator(kept) is validator(kept)
+    assert validator(large) is not validator(large)
+    assert validator(large).is_valid({})
+
+
+def test_what_is_wrong_with_a_schema_is_told_in_200_characters() -> None:
+    broken = request(function(parameters={"type": "x" * 1000}))
+
+    with pytest.raises(MalformedRequest) as raised:
+        check_tools(broken)
+
+    said, _, place = str(raised.value).removeprefix("not a valid JSON Schema: ").partition(", in ")
+    assert (len(said), place.split()[0]) == (200, "$.type")
+
+
 def test_a_property_may_be_named_like_a_keyword() -> None:
     named = {"type": "object", "properties": {"properties": {"type": "string"}}}
     offer = request(function(parameters=named, strict=True))
@@ -362,6 +421,13 @@ def test_a_json_object_is_asked_for(text: str, expected: str | None) -> None:
     assert reason(check_answer_format(text, offer)) == expected
 
 
+def test_a_json_schema_that_is_missing_asks_for_an_object() -> None:
+    offer = request(response_format={"type": "json_schema"})
+
+    assert reason(check_answer_format("[]", offer)) == "answer_not_object"
+    assert check_answer_format("{}", offer) is None
+
+
 def test_text_needs_no_form() -> None:
     assert check_answer_format("Oslo", request()) is None
     assert check_answer_format("Oslo", request(response_format={"type": "text"})) is None
@@ -395,6 +461,16 @@ def test_a_fingerprint_does_not_depend_on_wording_or_key_order() -> None:
     )
 
 
+@pytest.mark.parametrize("where", ["items", "anyOf", "additionalProperties"])
+def test_a_fingerprint_does_not_depend_on_wording_in_lists_and_alternatives(where: str) -> None:
+    def whole(**inner: object) -> Function:
+        part = {"type": "string"} | inner
+        return described(parameters={where: [part] if where == "anyOf" else part})
+
+    assert fingerprint(whole(description="The city.")) == fingerprint(whole())
+    assert fingerprint(whole(minLength=1)) != fingerprint(whole())
+
+
 @pytest.mark.parametrize(
     "other",
     [
@@ -426,3 +502,31 @@ def test_the_fingerprint_of_tools_does_not_depend_on_their_order() -> None:
 
     assert fingerprint_tools([one, two]) == fingerprint_tools([two, one])
     assert fingerprint_tools([one, two]) != fingerprint_tools([one])
+
+
+CUSTOM = {"type": "custom", "custom": {"name": "shell"}}
+
+
+@pytest.mark.parametrize("remembered", [True, False])
+def test_the_fingerprint_of_an_offer_is_that_of_its_functions(remembered: bool) -> None:
+    offer = request(function("a"), CUSTOM, function("b"))
+    known = offer if remembered else msgspec.structs.replace(offer, tools_json=b"")
+
+    assert bool(known.tools_json) == remembered
+    assert fingerprint_offered(known) == fingerprint_tools([described("b"), described("a")])
+
+
+@pytest.mark.parametrize("remembered", [True, False])
+def test_an_offer_without_functions_has_no_fingerprint(remembered: bool) -> None:
+    offer = request(CUSTOM)
+    known = offer if remembered else msgspec.structs.replace(offer, tools_json=b"")
+
+    assert bool(known.tools_json) == remembered
+    assert fingerprint_offered(known) is None
+
+
+def test_two_custom_tools_without_a_name_are_refused_as_such() -> None:
+    nameless = {"type": "custom", "custom": {}}
+
+    with pytest.raises(MalformedRequest, match="'' is offered twice"):
+        check_tools(request(nameless, nameless))

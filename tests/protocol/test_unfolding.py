@@ -88,9 +88,24 @@ def test_a_recursive_schema_that_doubles_is_followed_as_far_as_an_answer_is_shal
     assert failure is not None and failure.reason == "schema_violation"
 
 
+def test_a_wide_answer_is_followed_less_deep():
+    offered = request(DOUBLE)
+
+    assert check(called(nested(12, "x", {})), offered) is None
+    failure = check(called(nested(12, "x", {"wide": [0] * 1000})), offered)
+    assert failure is not None and "nested too deeply" in failure.message
+
+
+def test_a_schema_that_multiplies_from_the_third_level_on_is_no_broken_one():
+    offered = request({"properties": {"x": {"allOf": [{"$ref": "#"}] * 300}}})
+
+    check_tools(offered)
+    assert check(called({"x": {}}), offered) is None
+
+
 def test_an_honest_recursive_schema_takes_deep_answers():
     tree = None
-    for value in range(100):
+    for value in range(250):
         tree = {"value": value, "left": tree, "right": None}
 
     assert check(called(tree), request(TREE)) is None
