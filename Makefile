@@ -16,6 +16,7 @@ FRONT_END := scripts/front_end
 .PHONY: test-long test-engines test-litellm test-clients test-deploy test-statistics test-report test-pages
 .PHONY: test-gate test-flywheel test-promotion promotion-figures test-bfcl result-docs result-structured proof proof-small
 .PHONY: test-training test-export harden fuzz chaos soak overload interleavings coverage mutants audit
+.PHONY: bench-growth bench-growth-quick
 .PHONY: bench bench-quick bench-record bench-shadow bench-dedupe bench-trainer bench-engines
 
 serve: setup
@@ -182,6 +183,14 @@ bench: test-setup
 
 bench-quick: test-setup .venv-peers/.ready
 	@$(BIN)/python -m bench.gateways --quick --rounds 2
+
+# How cost grows with domains, tools, sizes, streams, adapters and the record: some 12 minutes; writes
+# its section of docs/performance.md. The quick form prints two places of each, in under three.
+bench-growth: test-setup
+	@$(BIN)/python -m bench.growth --out docs
+
+bench-growth-quick: test-setup
+	@$(BIN)/python -m bench.growth --quick
 
 # The record with a million exchanges: times, memory, bytes. `make bench-record COUNT=100000`
 COUNT ?= 1000000

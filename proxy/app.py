@@ -175,26 +175,27 @@ def assemble(
         shadows=shadows,
     )
     page = MetricsPage(metrics, gauges, auth, is_public=config.metrics.public, siblings=siblings)
-    dashboard = _dashboard(config, gateway, gauges)
+    dashboard = _dashboard(config, gateway, page)
     app = _app(config, gateway, ready, page, dashboard, live)
     return Proxy(app, draining, metrics, dashboard)
 
 
-def _dashboard(config: Config, gateway: Gateway, gauges: Gauges) -> Dashboard | None:
+def _dashboard(config: Config, gateway: Gateway, page: MetricsPage) -> Dashboard | None:
     if not config.dashboard.enabled:
         return None
-    return Dashboard(
-        config, gateway.catalog, gateway.auth, gateway.recorder, gateway.metrics, gauges
-    )
+    return Dashboard(config, gateway.catalog, gateway.auth, gateway.recorder, page.collect)
 
 
 def shadowing(config: Config, catalog: Catalog, recorder: Recorder | None) -> Shadows | None:
-    """What shadows the domains that have it; None where none has, or nothing is recorded."""
-    settings = config.record
-    if recorder is None or settings is None or not any(d.shadow for d in config.domains.values()):
+    """What shadows the domains that routes.yaml or a candidate has shadowed; None where none may
+    be, or nothing is recorded."""
+    settings, domains = config.record, config.domains
+    tried = {name: place.backend for name, place in places(config).items() if not place.obstacle}
+    is_wanted = bool(tried) or any(domain.shadow for domain in domains.values())
+    if recorder is None or settings is None or not is_wanted:
         return None
     budget = Budget(settings.directory)
-    return Shadows(config.domains, catalog, recorder, _counting(settings), budget)
+    return Shadows(domains, catalog, recorder, _counting(settings), budget, places=tried)
 
 
 def places(config: Config) -> dict[str, Place]:
@@ -275,7 +276,7 @@ async def _traced(config: Config, app: ASGIApp) -> AsyncIterator[ASGIApp]:
 def _for_operators(
     config: Config, gateway: Gateway, dashboard: Dashboard | None, live: Live | None
 ) -> Iterator[Route]:
-    reload = Reload(gateway.auth, None if live is None else live.reload)
+    reload = Reload(gateway.auth, None if live is None else live.reload_everywhere)
     max_body = int(config.limits.max_body_mib * _MIB)
     explain = Explain(gateway.auth, gateway.routes, gateway.catalog, max_body)
     yield Route("/admin/reload", reload, methods=["POST"])

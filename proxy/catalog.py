@@ -142,6 +142,8 @@ class Proven(NamedTuple):
     adapter: Adapter
     share: float
     """Part of the conversations that it answers, 0 to 1."""
+    shadow: float = 0.0
+    """Part of those that it is asked about when the client has its answer from somebody else."""
 
 
 class Catalog:

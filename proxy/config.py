@@ -8,19 +8,15 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
-import yaml
-from msgspec import inspect
 
 from proxy.auth_settings import AuthSettings
 from proxy.backends.settings import (
-    KINDS,
     AzureSettings,
     BackendSettings,
     CloudSettings,
@@ -36,7 +32,9 @@ from proxy.protocol.hardware import CostSettings
 from proxy.protocol.prices import PRICES, price_at
 from proxy.record.settings import RecordSettings
 from proxy.routing import PREDICT, Defaults, Domain, clashes
+from proxy.settings_errors import told
 from proxy.tracing_settings import TracingSettings
+from proxy.yaml_text import plain, with_environment
 
 _ROUNDED = 1e-6
 """How far shares may be from 1: thirds, written with six digits."""
@@ -95,88 +93,11 @@ def _place(path: Path, text: str, complaint: str) -> str:
 
 def parse(text: str, directory: Path, environment: Mapping[str, str]) -> Config:
     """The settings in a YAML text whose relative paths start at `directory`."""
-    document = _with_environment(_plain(text), environment, "$")
+    document = with_environment(plain(text), environment)
     config = _typed(document, directory)
     for complaint in _contradictions(config):
         raise BadConfig(complaint)
     return config
-
-
-# ---------------------------------------------------------------- text → plain values
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """Safe loader for which a key that occurs twice is an error: the second would win silently."""
-
-
-def _mapping(loader: _UniqueKeys, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen: set[str] = set()
-    for key, _ in node.value:
-        mark = key.start_mark
-        place = f"line {mark.line + 1}, column {mark.column + 1}"
-        if not isinstance(key, yaml.ScalarNode):
-            raise BadConfig(f"{place}: a key must be a text, not a list or a mapping")
-        if key.value in seen:
-            raise BadConfig(f"{place}: the key {key.value!r} occurs twice; give it once")
-        seen.add(key.value)
-    loader.flatten_mapping(node)
-    return loader.construct_mapping(node, deep=True)
-
-
-# As in YAML 1.2: the version of an API (`2024-10-21`) is a text and not a day, `verify: off` is no
-# `false`.
-_UniqueKeys.yaml_implicit_resolvers = {
-    first: [
-        (tag, pattern)
-        for tag, pattern in resolvers
-        if not tag.endswith((":timestamp", ":bool")) or (tag.endswith(":bool") and first in "tTfF")
-    ]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_UniqueKeys.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-
-
-def _plain(text: str) -> object:
-    try:
-        return yaml.load(text, _UniqueKeys)  # noqa: S506  # a SafeLoader
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        hint = '; inside { } write "${NAME}" with quotes' if "${" in _line(text, mark) else ""
-        raise BadConfig(f"{place}{error.problem}{hint}") from None
-    except yaml.YAMLError as error:
-        raise BadConfig(f"not YAML: {error}") from None
-
-
-def _line(text: str, mark: yaml.Mark | None) -> str:
-    return text.splitlines()[mark.line] if mark and mark.line < len(text.splitlines()) else ""
-
-
-_REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-
-
-def _with_environment(value: object, environment: Mapping[str, str], path: str) -> object:
-    match value:
-        case dict():
-            return {
-                key: _with_environment(item, environment, f"{path}.{key}")
-                for key, item in value.items()
-            }
-        case list():
-            return [
-                _with_environment(item, environment, f"{path}[{index}]")
-                for index, item in enumerate(value)
-            ]
-        case str():
-            return _REFERENCE.sub(lambda found: _variable(found[1], environment, path), value)
-        case _:
-            return value
-
-
-def _variable(name: str, environment: Mapping[str, str], path: str) -> str:
-    if not environment.get(name):
-        raise BadConfig(f"{path}: the environment variable {name} is not set; export it first")
-    return environment[name]
 
 
 # ---------------------------------------------------------------- plain values → Config
@@ -186,7 +107,7 @@ def _typed(document: object, directory: Path) -> Config:
     try:
         return _anchored(_converted(document), directory)
     except msgspec.ValidationError as error:
-        raise BadConfig(_told(str(error), document)) from None
+        raise BadConfig(told(str(error), document, Config, _converted)) from None
 
 
 def _converted(document: object) -> Config:
@@ -259,127 +180,6 @@ def _anchored_backend(settings: BackendSettings, directory: Path) -> BackendSett
         return msgspec.structs.replace(settings, base_model=model, adapters=adapters)
     tokenizer = settings.tokenizer and directory / settings.tokenizer.expanduser()
     return msgspec.structs.replace(settings, tokenizer=tokenizer, adapters=adapters)
-
-
-_AT = re.compile(r"^(?P<what>.*?) - at (?:`key` in )?`(?P<path>[^`]+)`$", re.DOTALL)
-_UNKNOWN = re.compile(r"unknown field `([^`]+)`")
-_UNCHOSEN = re.compile(r"^Invalid enum value '?([^']*)'?$")
-
-
-def _told(message: str, document: object) -> str:
-    found = _AT.match(message)
-    what, path = (found["what"], found["path"]) if found else (message, "$")
-    steps = list(_steps(path, message, document))
-    place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)
-    return f"${place}: {what}{_suggestion(what, steps, document)}"
-
-
-def _steps(path: str, message: str, document: object) -> Iterator[str | int]:
-    """The path's steps. msgspec writes `[...]` for a mapping's key, which is found by trying."""
-    here = document
-    trail: list[str | int] = []
-    for name, index in re.findall(r"\.([^.\[\]]+)|\[([^\]]*)\]", path):
-        step: str | int = name or (int(index) if index.isdigit() else "...")
-        if step == "..." and isinstance(here, dict):
-            step = next((k for k in here if _fails(document, trail, k, message)), "...")
-        trail.append(step)
-        yield step
-        here = _inside(here, step)
-
-
-def _fails(document: object, trail: list[str | int], key: str, message: str) -> bool:
-    """Whether the message stays the same when `key` is the mapping's only one."""
-    try:
-        _converted(_only(document, trail, key))
-    except msgspec.ValidationError as error:
-        return str(error) == message
-    return False
-
-
-def _only(value: object, trail: list[str | int], key: str) -> object:
-    if not trail and isinstance(value, dict):
-        return {key: value[key]}
-    if isinstance(value, dict):
-        return {k: _only(v, trail[1:], key) if k == trail[0] else v for k, v in value.items()}
-    if isinstance(value, list):
-        return [_only(v, trail[1:], key) if i == trail[0] else v for i, v in enumerate(value)]
-    return value
-
-
-def _inside(value: object, step: str | int) -> object:
-    if isinstance(value, dict):
-        return value.get(step)
-    if isinstance(value, list) and isinstance(step, int) and step < len(value):
-        return value[step]
-    return None
-
-
-def _suggestion(what: str, steps: list[str | int], document: object) -> str:
-    if len(steps) == 3 and steps[-1] == "kind" and what.startswith("Invalid value"):
-        return f"; known are: {', '.join(KINDS)}"
-    here = _type_at(inspect.type_info(Config), steps, document)
-    unknown = _UNKNOWN.search(what)
-    if unknown is not None:
-        return _near(unknown[1], _fields(here))
-    chosen = _UNCHOSEN.search(what)
-    return _near(chosen[1], _choices(here)) if chosen else ""
-
-
-def _near(name: str, known: list[str]) -> str:
-    if not known:
-        return ""
-    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"; did you mean `{nearest[0]}`?" if nearest else f"; known are: {', '.join(known)}"
-
-
-def _fields(kind: inspect.Type | None) -> list[str]:
-    """Names of the fields that a struct knows."""
-    if not isinstance(kind, inspect.StructType):
-        return []
-    tag = [kind.tag_field] if kind.tag_field else []
-    return [*tag, *(field.encode_name for field in kind.fields)]
-
-
-def _choices(kind: inspect.Type | None) -> list[str]:
-    match kind:
-        case inspect.LiteralType():
-            return [str(value) for value in kind.values]
-        case inspect.UnionType():
-            return [choice for one in kind.types for choice in _choices(one)]
-        case _:
-            return []
-
-
-def _type_at(kind: inspect.Type, steps: list[str | int], value: object) -> inspect.Type | None:
-    """The type of what stands at the end of `steps`; None where nothing may."""
-    if isinstance(kind, inspect.UnionType) and any(map(_is_struct, kind.types)):
-        return _type_at(_chosen(kind, value), steps, value)
-    if not steps:
-        return kind
-    inner: inspect.Type | None
-    match kind:
-        case inspect.StructType():
-            inner = {field.encode_name: field.type for field in kind.fields}.get(str(steps[0]))
-        case inspect.DictType():
-            inner = kind.value_type
-        case inspect.ListType() | inspect.VarTupleType():
-            inner = kind.item_type
-        case inspect.UnionType():
-            inner = next((one for one in kind.types if isinstance(one, inspect.ListType)), None)
-            return None if inner is None else _type_at(inner, steps, value)
-        case _:
-            inner = None
-    return None if inner is None else _type_at(inner, steps[1:], _inside(value, steps[0]))
-
-
-def _is_struct(kind: inspect.Type) -> bool:
-    return isinstance(kind, inspect.StructType)
-
-
-def _chosen(union: inspect.UnionType, value: object) -> inspect.Type:
-    structs = [kind for kind in union.types if isinstance(kind, inspect.StructType)]
-    tagged = [s for s in structs if s.tag_field and s.tag == _inside(value, s.tag_field)]
-    return (tagged or structs)[0]
 
 
 # ---------------------------------------------------------------- contradictions

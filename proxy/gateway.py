@@ -42,7 +42,8 @@ from proxy.quotas.base import Who
 from proxy.recorder import Recorder
 from proxy.recording import Recording
 from proxy.routing import Route, Routes
-from proxy.shadow import Answered, Shadows
+from proxy.shadow import Shadows
+from proxy.shadow_lane import Answered
 
 PIN = b"x-headrace-adapter"
 """Request header that names the adapter to answer, or `base`: for tests and evaluation."""
@@ -181,8 +182,9 @@ class Gateway:
     ) -> None:
         """Ask another backend too, where that is wanted; the client has its whole answer. Who says
         which backend shall answer tries something out, and is no traffic."""
-        is_pinned = any(name in inbound.headers for name in _FOR_ADMINS)
-        if self.shadows is not None and route.policy.shadow is not None and not is_pinned:
+        if self.shadows is None or not self.shadows.want(route.domain):
+            return
+        if not any(name in inbound.headers for name in _FOR_ADMINS):
             self.shadows.offer(
                 Answered(
                     request=request,

@@ -14,7 +14,7 @@ from proxy.balance import State
 from proxy.catalog import Catalog
 from proxy.limits import Limits
 from proxy.recorder import Recorder
-from proxy.shadow import LaneStatus
+from proxy.shadow_lane import LaneStatus
 
 
 class Pool(Protocol):
@@ -27,6 +27,8 @@ class Lanes(Protocol):
     """The shadowing of all domains that have it."""
 
     def status(self) -> Mapping[str, LaneStatus]: ...
+
+    def trials(self) -> Mapping[str, LaneStatus]: ...
 
 
 class Gauges:
@@ -130,7 +132,8 @@ class Gauges:
             "Sampled requests without a shadow, by why",
             labels=(*names, "reason"),
         )
-        for domain, lane in self._shadows.status().items():
+        # No domain has both to one backend: a candidate needs the first of the plan.
+        for domain, lane in (*self._shadows.status().items(), *self._shadows.trials().items()):
             waiting.add_metric((domain, lane.to), lane.waiting)
             spent.add_metric((domain, lane.to), lane.spent_usd)
             for outcome, count in lane.outcomes.items():

@@ -26,11 +26,15 @@ import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from proxy.errors import CannotStart
+from proxy.siblings import Siblings
 
 log = structlog.get_logger(__name__)
 
 _LOOK_S = 1.0
 """Seconds between two looks at the file. Chosen: one `stat`; nobody waits for it."""
+
+_PATIENCE_S = 600.0
+"""Seconds that other workers have to reload, which loads an embedded engine anew."""
 
 _Stamp: TypeAlias = tuple[int, int, int]
 
@@ -94,6 +98,7 @@ class Live:
         start: Callable[[Live], AbstractAsyncContextManager[Running]],
         patience: float,
         tasks: asyncio.TaskGroup,
+        siblings: Siblings | None = None,
     ) -> None:
         """See `live`; proxies live in `tasks`."""
         self.told = Reloaded(0, 0.0)
@@ -101,6 +106,9 @@ class Live:
         self._start = start
         self._patience = patience
         self._tasks = tasks
+        self._siblings = siblings
+        if siblings is not None:
+            siblings.tell("reload", self._told_reload)
         self._seen: _Stamp | None = None
         """The file as it was before it was last read."""
         self._now: _Generation
@@ -121,6 +129,18 @@ class Live:
     def want(self) -> None:
         """Read the settings anew, soon; for signal handlers."""
         self._wanted.set()
+
+    async def reload_everywhere(self) -> Reloaded:
+        """Read the settings anew, in all workers; what that came to, the first problem if any."""
+        told = await self.reload()
+        if told.problem is not None or self._siblings is None:
+            return told
+        others = await self._siblings.ask("reload", _PATIENCE_S)
+        found = [msgspec.json.decode(other, type=Reloaded) for other in others]
+        return next((other for other in found if other.problem is not None), told)
+
+    async def _told_reload(self) -> bytes:
+        return msgspec.json.encode(await self.reload())
 
     async def reload(self) -> Reloaded:
         """Read the settings anew; what that came to."""
@@ -204,14 +224,15 @@ async def live(
     path: Path,
     start: Callable[[Live], AbstractAsyncContextManager[Running]],
     patience: float,
+    siblings: Siblings | None = None,
 ) -> AsyncIterator[Live]:
     """The proxy of a file's settings, and its successors as the file changes.
 
     `start` reads the file anew and starts a proxy of it, or raises CannotStart; `patience`: seconds
-    that requests have to finish when theirs is replaced.
+    that requests have to finish when theirs is replaced; `siblings`: the other workers, if any.
     """
     async with asyncio.TaskGroup() as tasks:
-        it = Live(path, start, patience, tasks)
+        it = Live(path, start, patience, tasks, siblings)
         await it.begin()
         following = tasks.create_task(it.follow(), name="reload")
         try:

@@ -8,7 +8,7 @@
 
 A canary (routes.yaml, or a candidate in the champion file) is prepared in the same way, after the
 champions; until it has passed, and when it does not, the champion answers all, and log and /ready
-say why.
+say why. A candidate in its stage `shadow` is asked by shadow.py alone.
 
 Looking and preparing are two tasks: a rollback takes effect at the next look, though a server is
 being restarted meanwhile. Requests under way end with the adapter that they began with: the former
@@ -120,6 +120,7 @@ class _Wanted(NamedTuple):
     adapter: str
     share: float
     candidate: Candidate | None
+    shadow: float = 0.0
 
 
 class _Follower:
@@ -192,7 +193,8 @@ class _Follower:
                 self._catalog.withdraw_canary(domain)
                 log.info("canary_withdrawn", domain=domain, adapter=canary.adapter.id)
             else:
-                self._catalog.admit_canary(domain, canary._replace(share=wanted.share))
+                proven = canary._replace(share=wanted.share, shadow=wanted.shadow)
+                self._catalog.admit_canary(domain, proven)
         self._tell_candidates()
 
     # ------------------------------------------------------------ preparing
@@ -259,7 +261,8 @@ class _Follower:
             # It is the champion.
             return None
         share = candidate.share if candidate.stage == "canary" else 0.0
-        return _Wanted(candidate.adapter, share, candidate)
+        shadow = candidate.share if candidate.stage == "shadow" else 0.0
+        return _Wanted(candidate.adapter, share, candidate, shadow)
 
     async def _look_at_canaries(self) -> None:
         for domain in self._places:
@@ -305,7 +308,8 @@ class _Follower:
         wanted = self._wanted(domain)
         if wanted is None or wanted.adapter != adapter.id:
             return
-        self._catalog.admit_canary(domain, Proven(self.name, adapter, wanted.share))
+        proven = Proven(self.name, adapter, wanted.share, wanted.shadow)
+        self._catalog.admit_canary(domain, proven)
         self._rollouts.told.pop(_about(domain), None)
         self._warned = {one for one in self._warned if one[0] != domain}
         self._tell(domain, wanted, "proven")

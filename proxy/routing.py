@@ -7,14 +7,15 @@ without side effects, and says why it chose what it chose.
 from __future__ import annotations
 
 import functools
-import re
+from collections import ChainMap, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from fnmatch import translate
+from heapq import merge
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, Protocol, TypeAlias, get_args
 
 import msgspec
 
+from proxy.claims import Claimed, Claims, is_sound, may_overlap
 from proxy.comparison import AssignBy, Canary, Shadow, Share
 from proxy.errors import UnknownModel
 from proxy.protocol.exchange import Level
@@ -26,8 +27,6 @@ Reason: TypeAlias = Literal[
 ]
 Verify: TypeAlias = Literal["off", "observe", "enforce"]
 
-FINGERPRINT = "sha256:"
-_FINGERPRINT = re.compile(r"sha256:[0-9a-f]{64}")
 _REMEMBERED = 4096
 """Tool names whose domain is kept at hand: names are at most 256 characters, so some 1 MiB."""
 
@@ -183,7 +182,7 @@ class Domain(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     def __post_init__(self) -> None:
         for tool in self.tools:
-            if tool.startswith(FINGERPRINT) and not _FINGERPRINT.fullmatch(tool):
+            if not is_sound(tool):
                 raise ValueError(f"{tool!r} is no fingerprint: `sha256:` and 64 hexadecimal digits")
 
 
@@ -248,6 +247,22 @@ class _Place(NamedTuple):
     probability: float | None = None
 
 
+class _Layer:
+    """Some domains of a file, and what they claim; the tables of several tenants may share one."""
+
+    def __init__(self, domains: Mapping[str, Domain], places: Mapping[str, int]) -> None:
+        """`places`: of each domain in the file."""
+        self.domains = dict(domains)
+        self.claims = Claims(
+            Claimed(places[domain], tool, domain) for domain, tool in _tools(domains)
+        )
+        self.matching = [
+            (places[name], name, domain.match)
+            for name, domain in domains.items()
+            if domain.match is not None
+        ]
+
+
 class RouteTable:
     """Which domain a request belongs to. Made once, immutable."""
 
@@ -257,21 +272,20 @@ class RouteTable:
         defaults: Defaults,
         models: Iterable[str],
         predictor: Predictor | None = None,
+        *,
+        places: Mapping[str, int] | None = None,
+        beside: RouteTable | None = None,
     ) -> None:
+        """`beside`: a table whose domains are this one's, too; `places`: of the domains of both in
+        their file."""
+        places = places or {name: place for place, name in enumerate(domains)}
         self._predictor = predictor
-        self._domains = dict(domains)
+        shared = beside._layers if beside else []
+        self._layers: list[_Layer] = [_Layer(domains, places), *shared]
+        self._domains = ChainMap(*(layer.domains for layer in self._layers))
         self._defaults = defaults
         self._models = frozenset(models)
-        self._exact = {tool: domain for tool, domain in _tools(domains) if _is_name(tool)}
-        self._fingerprints = {
-            tool: domain for tool, domain in _tools(domains) if tool.startswith(FINGERPRINT)
-        }
-        self._globs = [
-            (re.compile(translate(tool)), domain)
-            for tool, domain in _tools(domains)
-            if _is_glob(tool)
-        ]
-        self._matching = [(name, d.match) for name, d in domains.items() if d.match is not None]
+        self._has_fingerprints = any(layer.claims.fingerprints for layer in self._layers)
         self._named = functools.lru_cache(maxsize=_REMEMBERED)(self._by_name)
 
     def match(self, request: ChatRequest, headers: Mapping[bytes, bytes] | None = None) -> Route:
@@ -304,7 +318,7 @@ class RouteTable:
         return Route(place.domain, self._domains[place.domain], place.reason, place.probability)
 
     def _without_tools(self, request: ChatRequest, headers: Mapping[bytes, bytes]) -> _Place:
-        for domain, match in self._matching:
+        for _, domain, match in merge(*(layer.matching for layer in self._layers)):
             if match.holds(request, headers):
                 return _Place(domain, "matched")
         default = _Place(self._defaults.chat, "no_tools")
@@ -340,19 +354,19 @@ class RouteTable:
         """The most precise statement wins: a schema's fingerprint, then a name, then a glob."""
         if function is None:
             return None
-        if self._fingerprints:
-            domain = self._fingerprints.get(fingerprint(function))
-            if domain is not None:
-                return _Place(domain, "fingerprint")
+        if self._has_fingerprints:
+            known = fingerprint(function)
+            for layer in self._layers:
+                if known in layer.claims.fingerprints:
+                    return _Place(layer.claims.fingerprints[known], "fingerprint")
         return self._named(function.name)
 
     def _by_name(self, name: str) -> _Place | None:
-        if name in self._exact:
-            return _Place(self._exact[name], "exact")
-        for pattern, domain in self._globs:
-            if pattern.match(name):
-                return _Place(domain, "glob")
-        return None
+        claims = [layer.claims for layer in self._layers]
+        found = [one.exact[name] for one in claims if name in one.exact]
+        found = found or [claim for one in claims if (claim := one.by_glob(name))]
+        first = min(found, default=None)
+        return None if first is None else _Place(first.domain, first.reason)
 
 
 class Routes:
@@ -366,14 +380,17 @@ class Routes:
         predictor: Predictor | None = None,
     ) -> None:
         names = list(models)
-
-        def table(tenant: str | None) -> RouteTable:
-            seen = {name: d for name, d in domains.items() if not d.tenants or tenant in d.tenants}
-            return RouteTable(seen, defaults, names, predictor)
-
-        owners = {tenant for domain in domains.values() for tenant in domain.tenants}
-        self._own = {tenant: table(tenant) for tenant in owners}
-        self._others = table(None)
+        places = {name: place for place, name in enumerate(domains)}
+        owned: dict[str, dict[str, Domain]] = defaultdict(dict)
+        for name, domain in domains.items():
+            for tenant in domain.tenants:
+                owned[tenant][name] = domain
+        shared = {name: domain for name, domain in domains.items() if not domain.tenants}
+        self._others = RouteTable(shared, defaults, names, predictor, places=places)
+        self._own = {
+            tenant: RouteTable(own, defaults, names, predictor, places=places, beside=self._others)
+            for tenant, own in owned.items()
+        }
 
     def of(self, tenant: str) -> RouteTable:
         """The domains that a tenant may use."""
@@ -384,23 +401,15 @@ def clashes(domains: Mapping[str, Domain]) -> Iterator[str]:
     """Tool names and fingerprints that two domains claim, as sentences. Globs may overlap: the
     first one in the file wins."""
     seen: dict[str, str] = {}
-    for tool, domain in _tools(domains):
-        if not _is_glob(tool) and seen.setdefault(tool, domain) != domain:
+    for domain, tool in _tools(domains):
+        if not may_overlap(tool) and seen.setdefault(tool, domain) != domain:
             yield f"the tool {tool!r} belongs to both {seen[tool]!r} and {domain!r}"
 
 
 def _tools(domains: Mapping[str, Domain]) -> Iterator[tuple[str, str]]:
     for name, domain in domains.items():
         for tool in domain.tools:
-            yield tool, name
-
-
-def _is_glob(tool: str) -> bool:
-    return not tool.startswith(FINGERPRINT) and any(sign in tool for sign in "*?[")
-
-
-def _is_name(tool: str) -> bool:
-    return not tool.startswith(FINGERPRINT) and not _is_glob(tool)
+            yield name, tool
 
 
 def _unserved(model: str, models: Iterable[str]) -> str:

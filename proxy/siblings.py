@@ -1,13 +1,15 @@
-"""Workers of one proxy, which share a port: whoever is asked for the numbers asks the others.
+"""Workers of one proxy, which share a port: whoever is asked for what all know asks the others.
 
-Each tells its own to whoever connects to its socket, in a directory that no other user can enter.
-Counters and histograms add up; of what is so now, some adds up, and of the rest the largest counts.
+Each answers whoever connects to its socket, in a directory that no other user can enter: one line
+with the question, then all of the answer. Counters and histograms add up; of what is so now, some
+adds up, and of the rest the largest counts.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,8 +22,6 @@ from proxy.errors import ProxyError
 
 PLACE = "HEADRACE_WORKER"
 """Environment variable that makes a process a worker: what `Place` holds, with commas between."""
-_TIMEOUT_S = 2.0
-"""Seconds that the others have. Chosen: they read what is in memory."""
 _MOST = 64 * 1024 * 1024
 """Bytes that one may tell."""
 _SUMMED = frozenset({
@@ -36,7 +36,7 @@ _decoder = msgspec.msgpack.Decoder(_Told)
 
 
 class Unheard(ProxyError):
-    """A worker did not tell its numbers: without them, counters would seem to go back."""
+    """A worker did not answer: without its numbers, for one, counters would seem to go back."""
 
     status = 503
     type = "server_error"
@@ -50,6 +50,8 @@ class Place(NamedTuple):
     among: int
     listening: int
     """File descriptor of the socket that all of them accept from."""
+    parent: int
+    """File descriptor that comes to its end with the process that started the workers."""
     directory: Path
 
     @classmethod
@@ -58,57 +60,78 @@ class Place(NamedTuple):
         said = os.environ.get(PLACE)
         if said is None:
             return None
-        number, among, listening, directory = said.split(",", 3)
-        return cls(int(number), int(among), int(listening), Path(directory))
+        number, among, listening, parent, directory = said.split(",", 4)
+        return cls(int(number), int(among), int(listening), int(parent), Path(directory))
 
     def __str__(self) -> str:
-        return f"{self.number},{self.among},{self.listening},{self.directory}"
+        return ",".join(map(str, self))
+
+
+Answer: TypeAlias = Callable[[], Awaitable[bytes]]
 
 
 class Siblings:
-    """The other workers. `collect` gives this one's numbers, and is set by whoever has them."""
+    """The other workers."""
 
     def __init__(self, place: Place) -> None:
-        self.collect: Callable[[], Awaitable[Sequence[Metric]]]
         self._place = place
+        self._answers: dict[str, Answer] = {}
+
+    def tell(self, question: str, answer: Answer) -> None:
+        """Answer a question of the others, a single word, from now on so."""
+        self._answers[question] = answer
 
     @asynccontextmanager
     async def telling(self) -> AsyncIterator[None]:
-        """Tell the others, for as long as the context lasts."""
-        path = self._path(self._place.number)
-        async with await asyncio.start_unix_server(self._tell, path):
-            yield
+        """Answer the others, and end when who started the workers has, as long as this lasts."""
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._place.parent, self._orphaned)
+        try:
+            path = self._path(self._place.number)
+            async with await asyncio.start_unix_server(self._answer, path):
+                yield
+        finally:
+            loop.remove_reader(self._place.parent)
 
-    async def all_metrics(self) -> list[Metric]:
-        """Everybody's numbers, added up; raises Unheard."""
+    async def ask(self, question: str, patience_s: float) -> list[bytes]:
+        """What each of the others answers within so many seconds; raises Unheard."""
         others = [n for n in range(self._place.among) if n != self._place.number]
         try:
-            async with asyncio.timeout(_TIMEOUT_S):
-                told = await asyncio.gather(*(self._ask(number) for number in others))
+            async with asyncio.timeout(patience_s):
+                return await asyncio.gather(*(self._ask(number, question) for number in others))
         except (OSError, TimeoutError, ValueError) as error:
-            raise Unheard("a worker of this proxy does not tell its numbers; ask again") from error
-        return merged([await self.collect(), *told])
+            raise Unheard("a worker of this proxy does not answer; ask again") from error
 
-    async def _ask(self, number: int) -> list[Metric]:
+    async def _ask(self, number: int, question: str) -> bytes:
         reader, writer = await asyncio.open_unix_connection(self._path(number))
         try:
+            writer.write(question.encode() + b"\n")
             said = bytearray()
             while piece := await reader.read(1024 * 1024):
                 said += piece
                 if len(said) > _MOST:
                     raise ValueError(f"worker {number} tells more than {_MOST} bytes")
-            return _read(bytes(said))
+            if not said:
+                raise ValueError(f"worker {number} tells nothing")
+            return bytes(said)
         finally:
             writer.close()
 
-    async def _tell(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            writer.write(_written(await self.collect()))
-            await writer.drain()
+            question = (await reader.readline()).decode().strip()
+            if question in self._answers:
+                writer.write(await self._answers[question]())
+                await writer.drain()
         except ConnectionError:
             pass  # Whoever asked has had enough.
         finally:
             writer.close()
+
+    def _orphaned(self) -> None:
+        """Nobody is left who would restart a worker, or end it: end as one is told to."""
+        asyncio.get_running_loop().remove_reader(self._place.parent)
+        os.kill(os.getpid(), signal.SIGTERM)
 
     def _path(self, number: int) -> Path:
         return self._place.directory / f"{number}.socket"
@@ -137,7 +160,8 @@ def _family(like: Metric, values: dict[tuple[str, tuple[tuple[str, str], ...]], 
     return family
 
 
-def _written(metrics: Iterable[Metric]) -> bytes:
+def written(metrics: Iterable[Metric]) -> bytes:
+    """Metrics as one worker tells them to another."""
     told = [
         (m.name, m.documentation, m.type, [(s.name, s.labels, float(s.value)) for s in m.samples])
         for m in metrics
@@ -145,7 +169,8 @@ def _written(metrics: Iterable[Metric]) -> bytes:
     return msgspec.msgpack.encode(told)
 
 
-def _read(said: bytes) -> list[Metric]:
+def read(said: bytes) -> list[Metric]:
+    """Metrics as another worker told them; raises msgspec.DecodeError, a ValueError."""
     metrics = []
     for name, about, kind, samples in _decoder.decode(said):
         metric = Metric(name, about, kind)

@@ -1,7 +1,8 @@
 """Several processes behind one port: started together, stopped together.
 
 A worker is this program once more, told by an environment variable which one it is. One that ends
-unasked ends all: whatever started this proxy starts it anew, as it would a single process.
+unasked ends all: whatever started this proxy starts it anew, as it would a single process. Workers
+whose starter is killed end, too.
 """
 
 from __future__ import annotations
@@ -23,9 +24,11 @@ _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 def run(count: int, bound: socket.socket, arguments: Sequence[str]) -> int:
     """Run so many workers with these arguments until all have ended; the exit code."""
+    # Its end that is written to stays here: when this process is gone, however, the workers see it.
+    parent, _ = os.pipe()
     with tempfile.TemporaryDirectory(prefix="headrace-") as directory:
         workers = [
-            _started(Place(number, count, bound.fileno(), Path(directory)), arguments)
+            _started(Place(number, count, bound.fileno(), parent, Path(directory)), arguments)
             for number in range(count)
         ]
 
@@ -45,7 +48,7 @@ def _started(place: Place, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(  # noqa: S603 - our own program
         [sys.executable, "-m", "proxy", *arguments],
         env={**os.environ, PLACE: str(place)},
-        pass_fds=[place.listening],
+        pass_fds=[place.listening, place.parent],
     )
 
 

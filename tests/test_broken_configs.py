@@ -99,7 +99,7 @@ BROKEN = [
     ("requests_per_minute", "request_per_minute", "37:21", "$.limits.quotas[0]", "requests_per_m"),
     ("models: [gpt-4o, small]", "models: [gpt-4o", "3:9", "", "expected ',' or ']'"),
     ("auth:", "limits:", "34:1", "", "the key 'limits' occurs twice"),
-    ("  cloud:\n", "\tcloud:\n", "8:1", "", "cannot start any token"),
+    ("  cloud:\n", "\tcloud:\n", "8:1", "", "tab character"),
 ]
 
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import msgspec
@@ -19,6 +20,8 @@ from proxy.config import parse
 from proxy.protocol import adapter, champions
 from proxy.protocol.champions import CHAMPIONS, Alias, Candidate, Stage, appoint
 from proxy.protocol.exchange import Exchange
+from proxy.protocol.segments import read_segment, segments
+from proxy.protocol.shadowed import Shadowed
 from tests.engines import bundles
 from tests.engines.farm import Machine, SlowTgi, SlowVllm, farm
 from tests.engines.pooled import QUICK, Pooled, Reply, Told, pooled
@@ -587,3 +590,45 @@ async def test_candidate_is_taken_back_while_a_server_is_being_restarted(tmp_pat
         reply = await proxy.ask("Hello.")
 
     assert answered_by(proxy, [reply]) == {"chat-v1"}
+
+
+def lane(told: Told) -> dict[str, Any]:
+    """What /ready says of the candidate's shadows; {} where it has none."""
+    return (told.candidate_shadows or {}).get("chat", {})
+
+
+def is_settled(told: Told) -> bool:
+    """Whether some of them are there, and none is under way."""
+    seen = lane(told)
+    done = [*seen.get("outcomes", {}).values(), *seen.get("dropped", {}).values()]
+    return bool(seen) and sum(done) == seen["sampled"] > 0
+
+
+async def test_candidate_in_its_shadow_stage_is_heard_by_no_client(tmp_path: Path):
+    async with (
+        farm(SlowVllm, machines=1) as machines,
+        pooled(tmp_path, "vllm", machines) as proxy,
+    ):
+        bundles.write(proxy.adapters, "chat-v2")
+        put(proxy, alias(0.5, "shadow"))
+        await proxy.until(proven(0.5), within=60)
+        replies = [await proxy.ask(f"Client {number}") for number in range(16)]
+        pinned = await proxy.ask("Client 1", pinned="chat-v1")
+        asked = lane(await proxy.until(is_settled))
+        put(proxy, alias(0.0, "loading"))
+        await proxy.until(proven(0.0), within=60)
+        await proxy.ask("Client 1")
+        after = lane(await proxy.told())
+
+    exchanges = {one.id: one for one in proxy.recorded()}
+    assert all(reply.is_whole for reply in (*replies, pinned))
+    assert {(one.assigned, one.attempts[0].adapter) for one in exchanges.values()} == {
+        ("", "chat-v1")
+    }
+    records = (one for path in segments(tmp_path / "record") for one in read_segment(path))
+    shadows = [one for one in records if isinstance(one, Shadowed)]
+    assert {(one.attempt.adapter, one.attempt.kind) for one in shadows} == {("chat-v2", "shadow")}
+    assert 0 < len(shadows) < 16
+    assert {one.exchange for one in shadows} < exchanges.keys()
+    assert asked["outcomes"] == {"completed": len(shadows)}
+    assert after["sampled"] == asked["sampled"]

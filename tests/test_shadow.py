@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,14 +14,22 @@ import pytest
 
 from proxy.backends.settings import BackendSettings
 from proxy.budget import Budget
+from proxy.catalog import Catalog, Proven
 from proxy.config import Config, parse
 from proxy.errors import BackendUnavailable
-from proxy.protocol.adapter import Adapter
+from proxy.protocol.adapter import Adapter, read
+from proxy.protocol.openai import parse_request
 from proxy.protocol.segments import read_segment, segments
+from proxy.recorder import Recorder
+from proxy.routing import Domain, Route
+from proxy.shadow import Shadows
+from proxy.shadow_lane import Answered
 from proxy.sinks.memory import MemorySink
 from tests import scripted
 from tests.scripted import Cut, Pause, ScriptedCloud, chunk, completion, scripted_cloud, stream
 from tests.serving import Engine, call, finish, serving, serving_with, text
+from tests.test_catalog import write_bundle
+from tests.test_recording import BODY, new_recording
 from tests.wire import ask, cloud_backend, events_of, send
 
 GOOD = [call("ping", '{"host":"a"}'), finish("tool_calls")]
@@ -517,3 +525,48 @@ async def test_request_that_an_admin_pinned_is_no_traffic(cloud: ScriptedCloud, 
         told = await lane(url, headers=headers)
 
     assert (response.status, told["sampled"]) == (200, 0)
+
+
+# ---------------------------------------------------------------- candidates
+
+
+async def test_candidate_whose_stage_is_over_is_asked_no_more(tmp_path: Path):
+    write_bundle(tmp_path / "api-v2")
+    local = Spared("local", [*text("hi"), finish()])
+    catalog = Catalog({"local": local}, {})
+    shadows = Shadows({}, catalog, Recorder(MemorySink()), places={"api": "local"})
+    route = Route("api", Domain(plan=["local"]), "unknown")
+    offered = [answered(route) for _ in range(4)]
+
+    before = shadows.want("api")
+    catalog.admit_canary("api", Proven("local", read(tmp_path / "api-v2"), 0.0, 1.0))
+    wanted = shadows.want("api")
+    for one in offered:
+        shadows.offer(one)
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(shadows.run())
+        await until(lambda: shadows.trials()["api"].in_flight == 2)
+        catalog.withdraw_canary("api")
+        local.free.set()
+        await until(lambda: sum(shadows.trials()["api"].outcomes.values()) == 2)
+        await until(lambda: shadows.trials()["api"].in_flight == 0)
+        running.cancel()
+
+    told = shadows.trials()["api"]
+    assert (before, wanted, shadows.want("api")) == (False, True, False)
+    assert (told.sampled, told.outcomes, told.dropped) == (4, {"completed": 2}, {"withdrawn": 2})
+    assert {ask.adapter.id for ask in local.asks if ask.adapter} == {"api-v2"}
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not holds():  # noqa: ASYNC110  # nobody tells
+            await asyncio.sleep(0)
+
+
+def answered(route: Route) -> Answered:
+    """A request whose client has its answer, by nobody who is asked again."""
+    recording = new_recording()
+    recording.close(200)
+    recording.is_kept = True
+    return Answered(request=parse_request(BODY), body=BODY, route=route, recording=recording)

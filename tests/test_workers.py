@@ -111,6 +111,31 @@ async def test_a_worker_that_ends_takes_all_with_it(tmp_path: Path, cloud: Scrip
         await until(partial(asyncio.to_thread, has_ended, second))
 
 
+async def test_workers_of_a_killed_starter_end_too(tmp_path: Path, cloud: ScriptedCloud) -> None:
+    async with serving(tmp_path, cloud) as (_, process):
+        workers = await asyncio.to_thread(children, process)
+        os.kill(process, signal.SIGKILL)
+
+        for worker in workers:
+            await until(partial(asyncio.to_thread, has_ended, worker))
+
+
+async def test_a_reload_that_one_is_asked_for_reaches_all(
+    tmp_path: Path, cloud: ScriptedCloud
+) -> None:
+    async with serving(tmp_path, cloud) as (url, _):
+        routes = tmp_path / "routes.yaml"
+        # Of the same length and age, so that no worker sees by itself that it has changed.
+        before = routes.stat()
+        routes.write_text(routes.read_text().replace("[gpt-4o]", "[gpt-4x]"))
+        os.utime(routes, ns=(before.st_atime_ns, before.st_mtime_ns))
+        told = await send("POST", url.replace("/v1", "/admin/reload"))
+        listed = await asyncio.gather(*(send("GET", f"{url}/models") for _ in range(REQUESTS)))
+
+    assert (told.status, told.json["generation"]) == (200, 2)
+    assert {one.json["data"][0]["id"] for one in listed} == {"gpt-4x"}
+
+
 @asynccontextmanager
 async def prometheus(
     directory: Path, target: str, port: int

@@ -44,6 +44,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     canaries: Count | None = None
     """Planted personal data that came out; None: not asked for."""
     sealed: bool = False
+    must_go: bool = False
+    """Whether the champion learnt from what was erased: whoever is not worse takes its place."""
 
     @property
     def name(self) -> str:
@@ -146,6 +148,13 @@ def worth_the_change(evidence: Evidence, settings: GateSettings) -> Rule | None:
             f" ({_points(pairs.gain)}); {_that_many(more)}.",
             more,
         )
+    if evidence.must_go:
+        return _change(
+            "holds",
+            numbers,
+            f"it is not worse than the champion ({_points(pairs.gain)}), which learnt from what"
+            " was erased since.",
+        )
     if cost < before:
         return _change(
             "holds",
@@ -167,7 +176,7 @@ def no_slice_worse(evidence: Evidence, settings: GateSettings) -> Rule | None:
         return None
     theirs = answers(before)
     found = {
-        name: pair(mine, theirs, _right(settings))
+        name: pair(mine, theirs, right_by(settings))
         for name, mine in sliced(answers(evidence.candidate)).items()
     }
     tested = {name: pairs for name, pairs in found.items() if pairs.n >= settings.slice_items}
@@ -189,7 +198,7 @@ def critical(evidence: Evidence, settings: GateSettings) -> Rule | None:
     """None of the pinned rows is wrong that was right before."""
     if not settings.critical:
         return None
-    right = _right(settings)
+    right = right_by(settings)
     mine = {answer.row: right(answer) for answer in answers(evidence.candidate)}
     before = {a.row: right(a) for a in answers(evidence.champion or evidence.cloud)}
     missing = [row for row in settings.critical if row not in mine]
@@ -316,12 +325,13 @@ def _usd(answer: Answered, settings: GateSettings) -> float:
     return price.cost(Usage(answer.prompt_tokens, answer.completion_tokens, tokens))
 
 
-def _right(settings: GateSettings) -> Callable[[Answered], bool]:
+def right_by(settings: GateSettings) -> Callable[[Answered], bool]:
+    """Whether an answer is right, as the settings understand it."""
     return lambda answer: bool(getattr(answer.score, settings.figure))
 
 
 def _pairs(first: Sequence[Report], second: Sequence[Report], settings: GateSettings) -> Pairs:
-    return pair(answers(first), answers(second), _right(settings))
+    return pair(answers(first), answers(second), right_by(settings))
 
 
 def _numbers(pairs: Pairs) -> dict[str, float]:

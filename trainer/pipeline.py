@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 import importlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,10 +58,11 @@ class Reserved(NamedTuple):
     """The run that makes it; empty: named like its directory."""
 
     @classmethod
-    def next(cls, adapters: Path, domain: str) -> Reserved:
-        """The next id that is free in `adapters`, from now on."""
+    def next(cls, adapters: Path, domain: str, taken: Iterable[str] = ()) -> Reserved:
+        """The next id that is free in `adapters`, and not `taken` elsewhere, from now on."""
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        return cls(bundles.next_id(domain, (path.name for path in adapters.glob("*"))), now)
+        there = (path.name for path in adapters.glob("*"))
+        return cls(bundles.next_id(domain, (*there, *taken)), now)
 
 
 def build(

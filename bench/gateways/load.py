@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import quantiles
 from typing import NamedTuple, cast
@@ -19,6 +19,25 @@ import msgspec
 from bench.gateways.processes import OTHER_CORE
 
 PATH = "/v1/chat/completions"
+_SCRIPT = """
+wrk.method = "POST"
+wrk.path = "%s"
+wrk.headers["content-type"] = "application/json"
+local count, directory, requests, at = %d, "%s", {}, 0
+function init(arguments)
+  for number = 0, count - 1 do
+    local file = io.open(directory .. "/body-" .. number .. ".json", "rb")
+    requests[number + 1] = wrk.format(nil, nil, nil, file:read("*a"))
+    file:close()
+  end
+end
+function request()
+  at = at %% count + 1
+  return requests[at]
+end
+"""
+"""Requests are made before the load begins. Their files are closed: they take numbers that wrk's
+sockets need."""
 
 
 class Through(NamedTuple):
@@ -48,22 +67,19 @@ def request(port: int, body: bytes, headers: Mapping[str, str]) -> bytes:
 
 def wrk(
     port: int,
-    body: bytes,
+    bodies: Sequence[bytes],
     headers: Mapping[str, str],
     *,
     connections: int,
     seconds: float,
     directory: Path,
 ) -> Through:
-    """As much as goes through over so many connections."""
+    """As much as goes through over so many connections, with each of the bodies in turn."""
     script = directory / f"load-{port}.lua"
-    (directory / "body.json").write_bytes(body)
+    for number, body in enumerate(bodies):
+        (directory / f"body-{number}.json").write_bytes(body)
     lines = [f'wrk.headers["{name}"] = "{value}"' for name, value in headers.items()]
-    script.write_text(
-        'wrk.method = "POST"\nwrk.headers["content-type"] = "application/json"\n'
-        + f'wrk.body = io.open("{directory}/body.json", "rb"):read("*a")\n'
-        + "\n".join(lines)
-    )
+    script.write_text("\n".join([*lines, _SCRIPT % (PATH, len(bodies), directory)]))
     command = ["taskset", "-c", str(OTHER_CORE), "wrk", "-t1", f"-c{connections}"]
     timing = [f"-d{max(1, round(seconds))}s", "--timeout", "30s"]
     told = subprocess.run(

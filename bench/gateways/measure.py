@@ -97,7 +97,7 @@ def _loaded(
     before = used(place.process)
     through = load.wrk(
         place.port,
-        body,
+        [body],
         place.headers,
         connections=connections,
         seconds=seconds,

@@ -32,7 +32,7 @@ _COLUMNS = {
     "rss_end_mib": ("after 50,000", ".0f"),
     "start_s": ("start s", ".2f"),
 }
-_BEGIN, _END = "<!-- measured: begin -->", "<!-- measured: end -->"
+_MARKS = ("<!-- measured: begin -->", "<!-- measured: end -->")
 
 
 def table(figures: Sequence[Figures], gateways: Sequence[Gateway]) -> str:
@@ -69,23 +69,30 @@ def write(
     _write_csv(figures, directory / "performance.csv")
     _plot(figures, gateways, directory / "performance.png")
     page = directory / "performance.md"
-    before, _, rest = page.read_text().partition(_BEGIN)
-    after = rest.partition(_END)[2]
     told = f"{_where(gateways, rounds)}\n\n{table(figures, gateways)}\n"
-    page.write_text(f"{before}{_BEGIN}\n{told}{_END}{after}")
+    page.write_text(replaced(page.read_text(), _MARKS, told))
+
+
+def replaced(page: str, marks: tuple[str, str], told: str) -> str:
+    """The page with this between two lines that mark its beginning and end."""
+    begin, end = marks
+    before, _, rest = page.partition(begin)
+    after = rest.partition(end)[2]
+    return f"{before}{begin}\n{told}{end}{after}"
 
 
 def _where(gateways: Sequence[Gateway], rounds: int) -> str:
     versions = {one.about.partition(":")[0]: one.version for one in gateways if one.version}
     named = ", ".join(f"{name} {version}" for name, version in versions.items())
     return (
-        f"{date.today()}, {_processor()}, one core for the gateway and one for upstream and load;"
+        f"{date.today()}, {processor()}, one core for the gateway and one for upstream and load;"
         f" {platform.system()} {platform.release()}, Python {platform.python_version()}. Medians of"
         f" {rounds} interleaved rounds. {named}."
     )
 
 
-def _processor() -> str:
+def processor() -> str:
+    """What the machine's processor calls itself."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()

@@ -22,7 +22,8 @@ from bench.gateways.bodies import CALL, COMPLETION, MODEL, TEXT
 _MODELS = b'{"object":"list","data":[{"id":"%s","object":"model"}]}' % MODEL.encode()
 
 
-def _whole(content: bytes) -> bytes:
+def whole(content: bytes) -> bytes:
+    """A 200 with this JSON."""
     head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
     return head % len(content) + content
 
@@ -38,7 +39,7 @@ def _framed(events: Sequence[bytes]) -> list[bytes]:
     return [*chunks[:-1], chunks[-1] + b"0\r\n\r\n"]
 
 
-class _Answers(asyncio.Protocol):
+class Answers(asyncio.Protocol):
     """One connection: a request at a time, answered without looking at more than it takes."""
 
     def __init__(self, chunks: list[bytes], wait_s: float, gap_s: float) -> None:
@@ -47,10 +48,10 @@ class _Answers(asyncio.Protocol):
         self._wait_s = wait_s
         self._gap_s = gap_s
         self._received = b""
-        self._transport: asyncio.Transport
+        self.transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
+        self.transport = cast("asyncio.Transport", transport)
 
     def data_received(self, received: bytes) -> None:
         self._received += received
@@ -60,7 +61,7 @@ class _Answers(asyncio.Protocol):
         head = self._received[:body_at].lower()
         if self._is_whole(head, body_at):
             request, self._received = self._received, b""
-            self._answer(head, request[body_at:])
+            self.answer(head, request[body_at:])
 
     def _is_whole(self, head: bytes, body_at: int) -> bool:
         if b"transfer-encoding: chunked" in head:
@@ -69,9 +70,10 @@ class _Answers(asyncio.Protocol):
         size = int(head[at + 15 : head.index(b"\r\n", at)]) if at >= 0 else 0
         return len(self._received) >= body_at + size
 
-    def _answer(self, head: bytes, body: bytes) -> None:
+    def answer(self, head: bytes, body: bytes) -> None:
+        """Answer a request; `head` is in lower case."""
         if head.startswith(b"get "):
-            self._transport.write(_whole(_MODELS))
+            self.transport.write(whole(_MODELS))
         elif self._wait_s:
             asyncio.get_running_loop().call_later(self._wait_s, self._say, body)
         else:
@@ -79,26 +81,26 @@ class _Answers(asyncio.Protocol):
 
     def _say(self, body: bytes) -> None:
         if b'"stream":true' not in body and b'"stream": true' not in body:
-            self._transport.write(_whole(COMPLETION))
+            self.transport.write(whole(COMPLETION))
         elif self._gap_s:
-            self._transport.write(_STREAM_HEAD + self._chunks[0])
+            self.transport.write(_STREAM_HEAD + self._chunks[0])
             self._next(1)
         else:
-            self._transport.write(self._burst)
+            self.transport.write(self._burst)
 
     def _next(self, number: int) -> None:
-        if number < len(self._chunks) and not self._transport.is_closing():
+        if number < len(self._chunks) and not self.transport.is_closing():
             loop = asyncio.get_running_loop()
             loop.call_later(self._gap_s, self._write, number)
 
     def _write(self, number: int) -> None:
-        self._transport.write(self._chunks[number])
+        self.transport.write(self._chunks[number])
         self._next(number + 1)
 
 
 async def _serve(port: int, events: Sequence[bytes], wait_s: float, gap_s: float) -> None:
     loop, chunks = asyncio.get_running_loop(), _framed(events)
-    server = await loop.create_server(lambda: _Answers(chunks, wait_s, gap_s), "127.0.0.1", port)
+    server = await loop.create_server(lambda: Answers(chunks, wait_s, gap_s), "127.0.0.1", port)
     await server.serve_forever()
 
 

@@ -134,13 +134,13 @@ async def contents(response: Response) -> AsyncIterator[bytes]:
 
 async def read(response: Response, most: int) -> bytes:
     """The body, or its first `most` bytes."""
-    body = b""
+    body = bytearray()
     with translated():
         async for chunk in response.content.iter_any():
             body += chunk
             if len(body) > most:
                 break
-    return body[:most]
+    return bytes(body[:most])
 
 
 @contextmanager

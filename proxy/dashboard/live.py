@@ -9,15 +9,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from math import inf
 from typing import TypeAlias
 
 import msgspec
 from prometheus_client import Metric
 
-from proxy.gauges import Gauges
-from proxy.metrics import Metrics
+from proxy.siblings import Unheard
 
 LOOK_S = 5.0
 """Seconds between two looks of the dashboard."""
@@ -28,6 +28,8 @@ _LINES = 8
 _RECENT = 12
 """Looks that the figures of now are taken over: a minute."""
 
+Collect: TypeAlias = Callable[[], Awaitable[Sequence[Metric]]]
+"""All that /metrics tells; raises Unheard where a worker does not answer."""
 Who: TypeAlias = tuple[str, str]
 """Domain and backend."""
 _ANSWERED = "gen_ai_server_request_duration_seconds"
@@ -234,11 +236,8 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
 class Lookout:
     """Looks at the counters again and again. Made once."""
 
-    def __init__(
-        self, metrics: Metrics, gauges: Gauges, now: Callable[[], float] = time.time
-    ) -> None:
-        self._metrics = metrics
-        self._gauges = gauges
+    def __init__(self, collect: Collect, now: Callable[[], float] = time.time) -> None:
+        self._collect = collect
         self._now = now
         self._recent: deque[Counts] = deque(maxlen=_RECENT)
         self._steps: deque[Live] = deque(maxlen=_LOOKS)
@@ -246,7 +245,9 @@ class Lookout:
     async def run(self) -> None:
         """Look until cancelled."""
         while True:
-            await self.look()
+            # A worker that is starting or ending does not answer; the next look will tell.
+            with suppress(Unheard):
+                await self.look()
             await asyncio.sleep(LOOK_S)
 
     async def look(self) -> None:
@@ -267,12 +268,7 @@ class Lookout:
         return await asyncio.to_thread(_history, list(self._steps))
 
     async def _counted(self) -> Counts:
-        # What is so now is read in the loop, where nothing changes meanwhile; counting takes time.
-        return await asyncio.to_thread(self._count, self._gauges.read())
-
-    def _count(self, state: Sequence[Metric]) -> Counts:
-        self._metrics.drain()
-        return counts([*self._metrics.registry.collect(), *state], self._now())
+        return await asyncio.to_thread(counts, await self._collect(), self._now())
 
 
 def _history(steps: Sequence[Live]) -> History:

@@ -18,15 +18,13 @@ from proxy.dashboard import corrections
 from proxy.dashboard.corrections import BadCorrection
 from proxy.dashboard.entrance import HOME, Entrance, Visitor, redirect
 from proxy.dashboard.frame import PRIVATE, Frame, send_page
-from proxy.dashboard.live import Lookout
+from proxy.dashboard.live import Collect, Lookout
 from proxy.dashboard.pages import Pages, Query, Shown
 from proxy.dashboard.reading import Reading
 from proxy.dashboard.session import Seal
 from proxy.dashboard.static_files import StaticFiles
 from proxy.endpoints import feedback, send_bytes
 from proxy.errors import BadRequest, MethodNotAllowed, NotFound, ProxyError
-from proxy.gauges import Gauges
-from proxy.metrics import Metrics
 from proxy.protocol.redact import own_key
 from proxy.recorder import Recorder
 
@@ -44,13 +42,13 @@ class Dashboard:
         catalog: Catalog,
         auth: Authenticator,
         recorder: Recorder | None,
-        metrics: Metrics,
-        gauges: Gauges,
+        collect: Collect,
     ) -> None:
+        """`collect`: what /metrics tells, of all workers."""
         local = [n for n, one in config.backends.items() if not isinstance(one, CloudSettings)]
         self._recorder = recorder
         self._reading = Reading(config, local)
-        self._lookout = Lookout(metrics, gauges)
+        self._lookout = Lookout(collect)
         self._files = StaticFiles()
         self._frame = Frame(self._files.stamps)
         self._pages = Pages(config, catalog, self._lookout, self._reading, self._frame)

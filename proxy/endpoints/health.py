@@ -86,6 +86,7 @@ class Ready:
             **self._details(),
             "record": self._recorder and self._recorder.health,
             "shadows": self._shadows and self._shadows.status(),
+            "candidate_shadows": self._shadows and self._shadows.trials(),
         }
 
 

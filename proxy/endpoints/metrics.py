@@ -15,7 +15,10 @@ from proxy.endpoints import send_bytes
 from proxy.errors import Forbidden
 from proxy.gauges import Gauges
 from proxy.metrics import Metrics
-from proxy.siblings import Siblings
+from proxy.siblings import Siblings, merged, read, written
+
+_PATIENCE_S = 2.0
+"""Seconds that other workers have. Chosen: they read what is in memory."""
 
 
 class MetricsPage:
@@ -41,18 +44,25 @@ class MetricsPage:
         self._is_public = is_public
         self._siblings = siblings
         if siblings is not None:
-            siblings.collect = self._own
+            siblings.tell("metrics", self._told)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
         if not self._is_public and not self._auth.authenticate(headers).is_admin:
             raise Forbidden("only a key with `admin: true` may read /metrics; see `metrics.public`")
         encode, kind = choose_encoder(headers.get(b"accept", b"").decode("latin-1"))
-        content = await asyncio.to_thread(encode, _Collected(await self._metrics_of_all()))
+        content = await asyncio.to_thread(encode, _Collected(await self.collect()))
         await send_bytes(send, content, {"content-type": kind})
 
-    async def _metrics_of_all(self) -> Sequence[Metric]:
-        return await (self._own() if self._siblings is None else self._siblings.all_metrics())
+    async def collect(self) -> Sequence[Metric]:
+        """What all workers count, and what is so now; raises Unheard."""
+        if self._siblings is None:
+            return await self._own()
+        told = await self._siblings.ask("metrics", _PATIENCE_S)
+        return await asyncio.to_thread(merged, [await self._own(), *map(read, told)])
+
+    async def _told(self) -> bytes:
+        return written(await self._own())
 
     async def _own(self) -> Sequence[Metric]:
         state = self._gauges.read()

@@ -23,7 +23,6 @@ A bundle comes from disk or a bucket and is hostile until `read` has passed.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -32,7 +31,7 @@ from typing import TypeVar
 
 import msgspec
 
-from proxy.protocol import signature
+from proxy.protocol import atomic, signature
 from proxy.protocol.calibration import Calibration
 from proxy.protocol.parity import PARITY, Sample
 from proxy.protocol.signature import SIGNATURE, Signature, SignatureError, Trusted
@@ -245,9 +244,7 @@ def write_calibration(path: Path, calibration: Calibration) -> None:
 
 
 def _replace(target: Path, content: bytes) -> None:
-    staged = target.with_name(f".{target.name}.{os.getpid()}")
-    staged.write_bytes(msgspec.json.format(content, indent=2) + b"\n")
-    os.replace(staged, target)
+    atomic.write(target, msgspec.json.format(content, indent=2) + b"\n")
 
 
 def sha256(content: bytes) -> str:

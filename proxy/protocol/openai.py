@@ -232,8 +232,8 @@ _AT = re.compile(r"^(?P<what>.*) - at `(?P<path>[^`]+)`$", re.DOTALL)
 _decoder = msgspec.json.Decoder(ChatRequest)
 _known = WITHOUT_EFFECT | set(ChatRequest.__struct_encode_fields__)
 _raw_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_MAX_REMEMBERED = 64 * 1024
-"""Bytes of tools that are remembered, which bounds what remembering takes to 16 MiB."""
+_SHORT_TOOLS, _LONG_TOOLS = 64 * 1024, 1024 * 1024
+"""Bytes of tools of which 256 lists, and 16, are remembered: 16 MiB of each."""
 
 
 def parse_request(body: bytes) -> ChatRequest:
@@ -247,7 +247,8 @@ def parse_request(body: bytes) -> ChatRequest:
         request = _parsed(body[:at] + b"null" + body[at + len(tools.json) :])
     except (_NotRemembered, MalformedRequest):
         return _parsed(body)
-    return msgspec.structs.replace(request, tools=tools.tools, tools_json=tools.json)
+    remembered = tools.json if len(tools.json) <= _SHORT_TOOLS else b""
+    return msgspec.structs.replace(request, tools=tools.tools, tools_json=remembered)
 
 
 class _NotRemembered(Exception):
@@ -266,18 +267,21 @@ def _tools_of(body: bytes) -> tuple[int, _Tools]:
     except (KeyError, ValueError, RecursionError):
         raise _NotRemembered from None
     # With a quote in them they are in no string: there, it would have a backslash before it.
-    if len(tools) > _MAX_REMEMBERED or b'"' not in tools or body.count(tools) != 1:
+    if len(tools) > _LONG_TOOLS or b'"' not in tools or body.count(tools) != 1:
         raise _NotRemembered
-    return body.index(tools), _read_tools(tools)
+    read = _read_short if len(tools) <= _SHORT_TOOLS else _read_long
+    return body.index(tools), read(tools)
 
 
-@lru_cache(maxsize=256)
 def _read_tools(tools: bytes) -> _Tools:
     try:
         strict_json.loads(tools)
         return _Tools(tools, msgspec.json.decode(tools, type=list[Tool]))
     except (ValueError, RecursionError):
         raise _NotRemembered from None
+
+
+_read_short, _read_long = lru_cache(maxsize=256)(_read_tools), lru_cache(maxsize=16)(_read_tools)
 
 
 def _parsed(body: bytes) -> ChatRequest:

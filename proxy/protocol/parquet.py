@@ -128,8 +128,19 @@ def partition(record: Record) -> str:
     """The folder of the archive that a record belongs into."""
     if isinstance(record, Feedback):
         return f"{FEEDBACK}/date={_day(record.given_at)}"
-    kind = SHADOWS if isinstance(record, Shadowed) else EXCHANGES
-    return f"{kind}/date={_day(record.started_at)}/domain={quote(record.domain, safe='')}"
+    domain = quote(record.domain, safe="")
+    return f"{kind_of(record)}/date={_day(record.started_at)}/domain={domain}"
+
+
+def kind_of(record: Record) -> str:
+    """What it is, a key of SCHEMAS."""
+    match record:
+        case Feedback():
+            return FEEDBACK
+        case Shadowed():
+            return SHADOWS
+        case _:
+            return EXCHANGES
 
 
 class Rows:
@@ -142,8 +153,8 @@ class Rows:
 
     def table(self, records: Sequence[Record]) -> pa.Table:
         """A table of records of one kind."""
-        kind = partition(records[0]).partition("/")[0]
-        return pa.Table.from_pylist([self._row(one) for one in records], schema=SCHEMAS[kind])
+        schema = SCHEMAS[kind_of(records[0])]
+        return pa.Table.from_pylist([self._row(one) for one in records], schema=schema)
 
     def _row(self, record: Record) -> dict[str, object]:
         match record:

@@ -45,8 +45,35 @@ def _each(*finders: Finder) -> Finder:
 
 def known(secrets: Sequence[str]) -> Finder:
     """Finds secrets that we know by heart, and by their pattern those that we do not."""
-    ours = "|".join(re.escape(secret) for secret in sorted(secrets, key=len, reverse=True))
-    return _each(_pattern(ours), SECRETS["secret"])
+    ordered = sorted(secrets, key=len, reverse=True)
+    ours = _pattern("|".join(map(re.escape, ordered)))
+
+    def find(text: str, name: Callable[[str], str]) -> str:
+        return ours(text, name) if any(secret in text for secret in ordered) else text
+
+    return _each(find, SECRETS["secret"])
+
+
+def has_one(text: str, hints: Sequence[str]) -> bool:
+    """Whether one of these, in lower case, is in the text, in whatever case.
+
+    Looked for one by one, as texts: one pattern of them all takes six times as long.
+    """
+    folded = text.casefold()
+    if not text.isascii():
+        # As `re` does: casefold leaves the first, and puts a dot above what it makes of the second.
+        folded = folded.replace("\u0131", "i").replace("i\u0307", "i")
+    return any(hint in folded for hint in hints)
+
+
+def _hinted(hints: Sequence[str], expression: str) -> Finder:
+    """Finds what the expression matches; what it matches has one of the hints."""
+    finder = _pattern(expression)
+
+    def find(text: str, name: Callable[[str], str]) -> str:
+        return finder(text, name) if has_one(text, hints) else text
+
+    return find
 
 
 # ---------------------------------------------------------------- secrets
@@ -70,14 +97,24 @@ _ASSIGNED = (
 )
 _URL = r"://[^/\s:@]{0,100}:(?P<value>[^@/\s<>]{1,200})@"
 
-HINTS = (
-    r"[sprSPR][kK][-_]|AKIA|ASIA|gh[pousr]_|github_pat_|glpat-|xox|AIza|ya29|hf_|npm_|eyJ"
-    r"|PRIVATE KEY|://|(?i:bearer|basic|api[_-]?key|secret|passw|[_-]?token|authorization|access)"
-)
-"""One of these is in every text that holds a secret."""
+_BY_HINT = {
+    ("private key",): _PRIVATE_KEY,
+    (
+        *("sk-", "sk_", "pk-", "pk_", "rk-", "rk_", "akia", "asia", "xox", "aiza", "ya29", "eyj"),
+        *("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "hf_", "npm_"),
+    ): _KEYS,
+    ("bearer", "basic"): _BEARER,
+    (
+        *("apikey", "api_key", "api-key", "accesskey", "access_key", "access-key", "secret"),
+        *("password", "passwd", "token", "authorization"),
+    ): _ASSIGNED,
+    ("://",): _URL,
+}
+HINTS = tuple(hint for hints in _BY_HINT for hint in hints)
+"""One of these, in whatever case, is in every text that holds a secret."""
 
 SECRETS: Mapping[str, Finder] = {
-    "secret": _each(*map(_pattern, (_PRIVATE_KEY, _KEYS, _BEARER, _ASSIGNED, _URL)))
+    "secret": _each(*(_hinted(hints, expression) for hints, expression in _BY_HINT.items()))
 }
 """What is never kept."""
 

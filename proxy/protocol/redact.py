@@ -24,20 +24,20 @@ from typing import NamedTuple, Protocol
 import msgspec
 from cachetools import LRUCache
 
-from proxy.protocol.recognise import HINTS, PERSONAL, SECRETS, Finder, known
+from proxy.protocol.recognise import HINTS, PERSONAL, SECRETS, Finder, has_one, known
 
 MAX_DEPTH = 8
 """JSON within JSON is followed so deep; deeper it is treated as text. Chosen: agents nest two."""
 
 _PSEUDONYM = re.compile(r"<[a-z_]+:[0-9a-f]{8}>")
-_PERSONAL_HINT = re.compile(r"@|\d(?:\D{0,3}\d){5}")
+_DIGITS = re.compile(r"\d(?:\D{0,3}\d){5}")
 """Every personal datum that we know has an @, or six digits that stand near each other."""
 _SHORT = 256
 """Characters of a text that is remembered when it is clean: most are names and schemas, which come
 again with every request."""
-_MAX_TOOLS = 64 * 1024
-_REMEMBERED_TOOLS = 128
-"""Lists of tools of at most _MAX_TOOLS bytes each: 8 MiB in all."""
+_MAX_TOOLS = 1024 * 1024
+_REMEMBERED_TOOLS = 8 * 1024 * 1024
+"""Bytes of lists of tools, of at most _MAX_TOOLS bytes each."""
 _SECRET_FIELDS = re.compile(
     r"pass(word|wd|phrase)|(client_)?secret|(x_)?api_?key|(access|refresh|id|auth)_token"
     r"|(proxy_)?authorization|(private|secret|access)_key|(set_)?cookie"
@@ -84,10 +84,9 @@ class Redactor:
         self._given_key = key
         self._secrets = {**SECRETS, **({"secret": known(known_secrets)} if known_secrets else {})}
         self._personal: Mapping[str, Finder] = {name: PERSONAL[name] for name in personal}
-        hints = [HINTS, *map(re.escape, known_secrets)]
-        self._secret_hint = re.compile("|".join(hints))
-        self.clean_tools: LRUCache[tuple[bytes, int], bool] = LRUCache(_REMEMBERED_TOOLS)
-        """Lists of tools, as JSON, in which nothing was found."""
+        self._known = tuple(known_secrets)
+        self.clean_tools: LRUCache[tuple[bytes, int], int] = LRUCache(_REMEMBERED_TOOLS, int)
+        """Lists of tools, as JSON, in which nothing was found, and how long they are."""
         self._is_clean = functools.lru_cache(maxsize=4096)(self._has_no_hint)
 
     @functools.cached_property
@@ -110,14 +109,21 @@ class Redactor:
         """A text without what must not be kept."""
         if self._is_clean(text) if len(text) < _SHORT else self._has_no_hint(text):
             return text
-        if self._secret_hint.search(text):
-            text = _replaced(text, self._secrets, names)
-        if _PERSONAL_HINT.search(text):
+        text = _replaced(text, self._secrets, names)
+        if _has_personal_hint(text):
             text = _replaced(text, self._personal, names)
         return text
 
     def _has_no_hint(self, text: str) -> bool:
-        return not (self._secret_hint.search(text) or _PERSONAL_HINT.search(text))
+        return not (
+            has_one(text, HINTS)
+            or any(secret in text for secret in self._known)
+            or _has_personal_hint(text)
+        )
+
+
+def _has_personal_hint(text: str) -> bool:
+    return "@" in text or _DIGITS.search(text) is not None
 
 
 class _Walk:
@@ -155,7 +161,7 @@ class _Walk:
             return tools
         cleaned = self.value(tools, depth)
         if cleaned == tools and len(written) <= _MAX_TOOLS:
-            self._redactor.clean_tools[written, depth] = True
+            self._redactor.clean_tools[written, depth] = len(written)
         return cleaned
 
     def _number(self, value: int) -> object:

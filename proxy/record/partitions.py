@@ -1,13 +1,17 @@
-"""Writes records into Parquet files, one for each date and domain, in little memory."""
+"""Writes records into Parquet files, one for each date and domain, in little memory.
+
+What waits for its file lies in a spool of Arrow streams, one after the other. No spool stays open,
+and one Parquet file at a time is: of domains there may be more than of open files.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from proxy.protocol.feedback import Feedback
@@ -20,21 +24,32 @@ _ROWS = 4096
 _BYTES = 24 * 1024 * 1024
 """Bytes of records that wait to be written, over all partitions; as rows they are some times that.
 """
+_SPOOL = ".spool"
+_PACKED = pa.ipc.IpcWriteOptions(compression="lz4")
+"""Chosen: a spool is written and read once, and should cost little of either."""
 
 
 class Partitions:
     """Files `<directory>/exchanges/date=…/domain=…/<name>.parquet`. A context manager: they are
     whole when it is left without an error."""
 
-    def __init__(self, directory: Path, name: str, rows: Rows) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        name: str,
+        rows: Rows,
+        place: Callable[[Record], str] = partition,
+    ) -> None:
+        """`place`: the folder that a record belongs into; its first part is the kind."""
         self.written = 0
         self._directory = directory
         self._name = name
         self._rows = rows
+        self._place = place
         self._waiting: dict[str, list[Record]] = {}
         self._bytes = 0
-        self._writers: dict[str, pq.ParquetWriter] = {}
-        self._stack = ExitStack()
+        self._places: set[str] = set()
+        """Those that have a spool, and will have a file."""
 
     def __enter__(self) -> Self:
         return self
@@ -45,14 +60,15 @@ class Partitions:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        with self._stack:
-            if error is None:
-                self._flush_all()
+        if error is None:
+            self._flush_all()
+            for place in sorted(self._places):
+                self._finish(place)
 
     def add(self, records: Iterable[Record]) -> None:
         """Write these records, sooner or later."""
         for record in records:
-            place = partition(record)
+            place = self._place(record)
             waiting = self._waiting.setdefault(place, [])
             waiting.append(record)
             self._bytes += _size(record)
@@ -64,7 +80,7 @@ class Partitions:
     @property
     def files(self) -> list[str]:
         """Paths of the files, below the directory."""
-        return [f"{place}/{self._name}{SUFFIX}" for place in sorted(self._writers)]
+        return [f"{place}/{self._name}{SUFFIX}" for place in sorted(self._places)]
 
     def _flush_all(self) -> None:
         for place in list(self._waiting):
@@ -72,18 +88,55 @@ class Partitions:
         self._bytes = 0
 
     def _flush(self, place: str) -> None:
+        """Put what waits behind what the spool has."""
         records = self._waiting.pop(place)
         self._bytes -= sum(map(_size, records))
-        self._writer(place).write_table(self._rows.table(records))
+        self._places.add(place)
+        spool = self._path(place, _SPOOL)
+        spool.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        table = self._rows.table(records)
+        with (
+            spool.open("ab") as file,
+            pa.ipc.new_stream(file, table.schema, options=_PACKED) as stream,
+        ):
+            stream.write_table(table)
         self.written += len(records)
 
-    def _writer(self, place: str) -> pq.ParquetWriter:
-        if place not in self._writers:
-            path = self._directory / place / f"{self._name}{SUFFIX}"
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            kind = place.partition("/")[0]
-            self._writers[place] = self._stack.enter_context(writer(path, kind))
-        return self._writers[place]
+    def _finish(self, place: str) -> None:
+        """Make the Parquet file of a spool."""
+        spool = self._path(place, _SPOOL)
+        with writer(self._path(place, SUFFIX), _kind(place)) as parquet:
+            for group in _groups(spool):
+                parquet.write_table(group)
+        spool.unlink()
+
+    def _path(self, place: str, suffix: str) -> Path:
+        return self._directory / place / f"{self._name}{suffix}"
+
+
+def _kind(place: str) -> str:
+    return place.partition("/")[0]
+
+
+def _groups(spool: Path) -> Iterator[pa.Table]:
+    """What a spool holds, in row groups that are as large as they may be."""
+    waiting: list[pa.Table] = []
+    for table in _streams(spool):
+        rows = sum(one.num_rows for one in waiting) + table.num_rows
+        if waiting and (rows > _ROWS or sum(one.nbytes for one in waiting) > _BYTES):
+            yield pa.concat_tables(waiting)
+            waiting.clear()
+        waiting.append(table)
+    if waiting:
+        yield pa.concat_tables(waiting)
+
+
+def _streams(spool: Path) -> Iterator[pa.Table]:
+    end = spool.stat().st_size
+    with spool.open("rb") as file:
+        while file.tell() < end:
+            with pa.ipc.open_stream(file) as stream:
+                yield stream.read_all()
 
 
 def writer(path: Path, kind: str) -> pq.ParquetWriter:

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.dataset
 
 from proxy.errors import CannotStart
-from proxy.protocol.parquet import SCHEMAS, SUFFIX
+from proxy.protocol.parquet import SCHEMAS, SUFFIX, kind_of
 from proxy.record import journal
 from proxy.record.partitions import Partitions
 from proxy.record.shelf import Shelf
@@ -132,7 +132,7 @@ def _from_segments(shelf: Shelf, scratch: Path, since: float) -> list[str]:
 
     A segment that was last written to before `since` holds nothing that began after it.
     """
-    parts = Partitions(scratch, "segments", shelf.rows)
+    parts = Partitions(scratch, "segments", shelf.rows, kind_of)
     with parts:
         for path in journal.counting(shelf.directory):
             if path.stat().st_mtime >= since:
@@ -165,6 +165,6 @@ SELECT domain, count(*) AS exchanges,
     sum(completion_tokens)::BIGINT AS completion_tokens,
     round(sum(cost_usd), 4) AS cost_usd,
     min(date) AS first_day, max(date) AS last_day
-FROM exchanges GROUP BY domain ORDER BY exchanges DESC
+FROM exchanges GROUP BY domain ORDER BY exchanges DESC, domain
 """
 """What the record holds, by domain. Times in seconds; cost where a price is known."""

@@ -29,16 +29,29 @@ _CHOSEN = """
     AND ($domain IS NULL OR e.domain = $domain) AND ($tenant IS NULL OR e.tenant = $tenant)
 """
 
+_TWO_NAMES = """
+LEFT JOIN {said} a ON a.tenant = e.tenant AND a.exchange_id = e.id
+LEFT JOIN {said} b ON b.tenant = e.tenant AND b.exchange_id = e.request_id
+"""
+"""What is said of an exchange by its id, or by its request's: joined one after the other, as DuckDB
+compares all with all where either may hold."""
+_LATER = "CASE WHEN a.at IS NULL OR b.at > a.at THEN b.last ELSE a.last END"
+
 _PAIRED = f"""
-SELECT e.exchange, e.sealed AS exchange_sealed, s.shadow, s.sealed AS shadow_sealed,
-    f.feedback, f.sealed AS feedback_sealed
-FROM shadows s
-JOIN exchanges e ON e.id = s.exchange_id AND e.tenant = s.tenant
-LEFT JOIN feedback f ON f.tenant = e.tenant AND f.kind = 'demonstration'
-    AND f.exchange_id IN (e.id, e.request_id)
-WHERE {_CHOSEN}
-QUALIFY row_number() OVER (PARTITION BY s.id ORDER BY f.given_at DESC NULLS LAST) = 1
-ORDER BY e.started_at, e.id, s.id
+WITH shown AS (
+    SELECT tenant, exchange_id, max(given_at) AS at,
+        arg_max({{feedback: feedback, sealed: sealed}}, given_at) AS last
+    FROM feedback WHERE kind = 'demonstration' AND exchange_id IS NOT NULL GROUP BY ALL),
+found AS (
+    SELECT e.started_at, e.id, s.id AS shadow_id, e.exchange, e.sealed AS exchange_sealed,
+        s.shadow, s.sealed AS shadow_sealed, {_LATER} AS last
+    FROM shadows s
+    JOIN exchanges e ON e.id = s.exchange_id AND e.tenant = s.tenant
+    {_TWO_NAMES.format(said="shown")}
+    WHERE {_CHOSEN})
+SELECT exchange, exchange_sealed, shadow, shadow_sealed,
+    last.feedback AS feedback, last.sealed AS feedback_sealed
+FROM found ORDER BY started_at, id, shadow_id
 """  # noqa: S608  # constants only
 
 _BACKENDS = f"""
@@ -52,17 +65,17 @@ GROUP BY ALL ORDER BY count(*) DESC, answered, shadow LIMIT 1
 
 _ASSIGNED = f"""
 WITH liked AS (
-    SELECT tenant, exchange_id, arg_max(number, given_at) AS liked FROM feedback
-    WHERE kind = 'boolean' AND exchange_id IS NOT NULL GROUP BY ALL),
+    SELECT tenant, exchange_id, max(given_at) AS at, arg_max(number, given_at) AS last
+    FROM feedback WHERE kind = 'boolean' AND exchange_id IS NOT NULL GROUP BY ALL),
 told AS (
     SELECT exchange_id, max((outcome = 'error')::DOUBLE) AS tools_failed FROM calls
     WHERE outcome IS NOT NULL GROUP BY ALL)
 SELECT e.assigned AS side, coalesce(nullif(e.conversation, ''), e.id) AS conversation,
     e.outcome = 'completed' AS completed,
     len(e.attempts) > 1 AND e.attempts[1].backend <> e.attempts[-1].backend AS rescued,
-    e.total_s, e.cost_usd, liked.liked, told.tools_failed
+    e.total_s, e.cost_usd, {_LATER} AS liked, told.tools_failed
 FROM exchanges e
-LEFT JOIN liked ON liked.tenant = e.tenant AND liked.exchange_id IN (e.id, e.request_id)
+{_TWO_NAMES.format(said="liked")}
 LEFT JOIN told ON told.exchange_id = e.id
 WHERE e.assigned IS NOT NULL AND e.outcome NOT IN ('client_aborted') AND {_CHOSEN}
 ORDER BY e.started_at, e.id

@@ -11,7 +11,7 @@ sources:
   - {{kind: exchanges, directory: record, domains: [{domain}]}}
 # Every request is kept as it was asked; the newest are held out, with names that nobody trained on.
 split: {{unseen_tools: 0, seen: {seen}, validation: 24, newest: true, ledger: ledgers/{domain}}}
-variety: {{copies: 1, distractors: 2, unrelated: 0, hard: 0, negatives: 1}}
+variety: {{copies: 1, distractors: ~, unrelated: 0, hard: 0, negatives: 1}}
 training:
   learning_rate: {learning_rate}
   epochs: {epochs}
@@ -38,8 +38,10 @@ FLYWHEEL = """  {domain}:
     record: record
     least_new: 50
     evaluation: {{base_url: "{base_url}", sides: [seen], most: {held_out}, base: false}}
-    # A canary of minutes: half of the conversations, then all. Days and more stages are usual.
+    # A canary of minutes: half of the conversations, then all. Days, more stages, and first of all
+    # a shadow are usual.
     promotion:
+      shadow_pairs: 0
       stages: [{{share: 0.5, min_conversations: {tried}, max_conversations: {tried}, min_s: 1}}]
       rules: [invalid, rescued, disagreed]
       settle_s: 3

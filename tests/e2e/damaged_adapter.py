@@ -147,6 +147,7 @@ record: {{directory: record}}
 
 
 SETTINGS = """
+shadow_pairs: 0
 stages: [{share: 0.25, min_conversations: 12, max_conversations: 60, min_s: 5}]
 settle_s: 2
 rules: [invalid, rescued, disagreed]

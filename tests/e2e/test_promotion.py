@@ -20,6 +20,7 @@ from tests.engines.pooled import Pooled, pooled
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = """
+shadow_pairs: 0
 stages: [{share: 0.5, min_conversations: 40, max_conversations: 200, min_s: 5}]
 rules: [disliked]
 settle_s: 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from proxy.app import assemble
 from proxy.backends.replicas import ReplicaStatus
@@ -13,7 +14,7 @@ from proxy.gauges import Gauges
 from proxy.limits import Limits
 from proxy.protocol.champions import appoint
 from proxy.recorder import Recorder
-from proxy.shadow import LaneStatus
+from proxy.shadow_lane import LaneStatus
 from proxy.sinks.memory import MemorySink
 from tests.scraping import page, scraped, total
 from tests.serving import Engine, call, finish, listening, serving_with, settings
@@ -97,6 +98,9 @@ class _Lanes:
         )
         return {"api": lane}
 
+    def trials(self) -> dict[str, LaneStatus]:
+        return {"chat": replace(self.status()["api"], to="local")}
+
 
 def test_shadows_are_told():
     gauges = Gauges(
@@ -119,6 +123,8 @@ def test_shadows_are_told():
     assert total(samples, "headrace_shadow_spent_usd", **lane) == 0.25
     assert total(samples, "headrace_shadows_total", **lane, outcome="completed") == 5
     assert total(samples, "headrace_shadows_dropped_total", **lane, reason="budget") == 1
+    candidate = {"domain": "chat", "backend": "local"}
+    assert total(samples, "headrace_shadows_total", **candidate, outcome="completed") == 5
 
 
 class _Pool:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import msgspec
@@ -36,6 +37,7 @@ class Told:
     replicas: dict[str, list[dict[str, object]]]
     rollouts: dict[str, str]
     candidates: dict[str, dict[str, object]]
+    candidate_shadows: dict[str, dict[str, Any]] | None
 
     def of(self, machine: Machine) -> dict[str, object]:
         """What it says of one machine; {} while it knows none there."""

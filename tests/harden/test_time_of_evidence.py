@@ -15,12 +15,12 @@ pytest.importorskip("scipy", reason="needs the train or the report extra")
 pytest.importorskip("gguf", reason="needs the embedded or the train extra")
 pytest.importorskip("obstore", reason="needs the record extra")
 
+from proxy.commands.report import moment
 from proxy.protocol.exchange import Exchange
 from proxy.protocol.segments import Record
 from proxy.record import query
 from proxy.record.compact import Retention, compact
 from proxy.report import ab, pairs, reading
-from proxy.report_commands import moment
 from tests.harden.test_time import DAYS, zone
 from tests.record.examples import DAY, NOW, exchange, ids, shelf, write
 from tests.report.examples import simulated

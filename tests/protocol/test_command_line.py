@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import pytest
 
 from proxy import __main__ as proxy
-from proxy import examples
+from proxy.commands import examples
 from proxy.protocol.command_line import commands
 from trainer import __main__ as trainer
 from trainer.commands import examples as trainer_examples

@@ -65,6 +65,11 @@ def test_found_alone_and_amid_a_text(kind: str, value: str):
         ("password=hunter2hunter2", "hunter2hunter2"),
         ('"api_key": "0123456789abcdef"', "0123456789abcdef"),
         ("postgres://app:pw1@db/x", "pw1"),
+        ("BEARER abcdef123456", "abcdef123456"),
+        ("pa\u017f\u017fword=hunter2hunter2", "hunter2hunter2"),
+        ("auth_to\u212aen=hunter2hunter2", "hunter2hunter2"),
+        ("bas\u0131c abcdef123456", "abcdef123456"),
+        ("BAS\u0130C abcdef123456", "abcdef123456"),
     ],
 )
 def test_secret_is_found_by_what_stands_before_it(text: str, value: str):

@@ -18,6 +18,15 @@ def test_the_second_request_has_the_first_one_s_tools() -> None:
     assert [function.name for function in second.offered] == ["ping"]
 
 
+def test_a_long_list_of_tools_is_read_once() -> None:
+    described = TOOLS.replace(b'"ping"', b'"ping","description":"%s"' % (b"x" * 100_000))
+
+    first, second = (parse_request(START + b'"tools":' + described + b"}") for _ in range(2))
+
+    assert first.tools is second.tools
+    assert first.tools_json == b""
+
+
 def test_the_same_bytes_elsewhere_stay_what_they_are() -> None:
     body = START + b'"metadata":' + TOOLS + b',"tools":' + TOOLS + b"}"
 

@@ -90,6 +90,13 @@ def test_one_that_makes_no_difference_is_held():
     assert "neither better nor cheaper" in verdict.sentence
 
 
+def test_one_that_is_as_good_takes_the_place_of_a_champion_that_must_go():
+    verdict = decide(evidence(GOOD, champion=GOOD, cloud=GOOD, must_go=True), SETTINGS)
+
+    assert verdict.decision == "promote"
+    assert "which learnt from what was erased" in rule(verdict, "worth the change").sentence
+
+
 def test_one_that_is_as_good_and_cheaper_is_promoted():
     slow = [msgspec.structs.replace(answer, seconds=3.0) for answer in GOOD]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from trainer.commands import (
+    choose,
     chronicle,
     convert,
     costs,
@@ -28,7 +29,7 @@ from trainer.commands import (
 
 COMMANDS = (
     *(rows, label, recipe, dataset, preflight, train, prefer),
-    *(evaluate, workflows, judge, gate, report, promote, registry, trace, convert, router),
+    *(evaluate, workflows, judge, choose, gate, report, promote, registry, trace, convert, router),
     *(run, watch, chronicle, costs),
 )
 """In the order of their use, as the help shows them."""

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import msgspec
 from rich.table import Table
+from rich.text import Text
 
 from trainer.commands.run import add_settings
 from trainer.commands.shared import Commands, console
@@ -46,7 +47,7 @@ def _status(options: argparse.Namespace) -> None:
 
 
 def _show_status(found: Status) -> None:
-    _say(f"[bold]{found.domain}[/bold]  champion {found.champion or 'none'}")
+    _say(Text(found.domain, "bold"), "", f"champion {found.champion or 'none'}")
     if found.candidate is not None:
         one = found.candidate
         _say(f"  candidate {one.adapter}: {one.stage}, {one.share:.0%} of the requests")
@@ -105,13 +106,13 @@ def _diff(options: argparse.Namespace) -> None:
     _say(f"{found.first} → {found.second}")
     for name in ("recipe", "dataset", "figures", "verdict"):
         lines = getattr(found, name)
-        _say(f"[bold]{name}[/bold]" + ("" if lines else ": alike"))
+        _say(Text(name, "bold"), "" if lines else "alike")
         for line in lines:
-            console.print(f"  {line}", soft_wrap=True, highlight=False, markup=False)
+            console.print(f"  {line}", soft_wrap=True, highlight=False)
 
 
-def _say(line: str) -> None:
-    console.print(line, soft_wrap=True, highlight=False)
+def _say(*parts: str | Text) -> None:
+    console.print(*parts, soft_wrap=True, highlight=False)
 
 
 def _print_json(found: msgspec.Struct) -> None:

@@ -77,7 +77,12 @@ def _build(options: argparse.Namespace) -> int:
 @contextmanager
 def _progress() -> Iterator[Watch]:
     """A bar for each step, as it begins."""
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+    )
     with Progress(*columns, console=console, transient=True) as progress:
         bars = {}
 

@@ -30,6 +30,7 @@ EXAMPLES = {
     "judge rate": (
         "headrace-trainer judge rate base.json docs-v1.json --by Ada --ratings ratings.json"
     ),
+    "choose": "headrace-trainer choose --option geo-v8.json --option all-v3.json --in-turn",
     "gate": (
         "headrace-trainer gate --candidate api-v2.json --champion api-v1.json"
         " --recipe api --out verdict.json"

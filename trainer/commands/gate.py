@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from rich.table import Table
+from rich.text import Text
 
 from proxy.protocol import adapter
 from trainer import dataset, gate
@@ -76,7 +77,8 @@ def _canaries(path: Path | None) -> Count | None:
 
 
 def _show(verdict: gate.Verdict) -> None:
-    console.print(f"[bold]{verdict.decision}[/bold]  {verdict.sentence}", highlight=False)
+    decision = Text(verdict.decision, "bold")
+    console.print(decision, "", verdict.sentence, highlight=False)
     table = Table("", "rule", "what was found", show_edge=False)
     for rule in verdict.rules:
         table.add_row(_MARKS[rule.state], rule.name, rule.sentence)

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
-from rich.markup import escape
 from rich.table import Table
 
 from proxy.protocol.base_model import cache_directory
@@ -73,7 +72,7 @@ def _run(options: argparse.Namespace) -> None:
         table.add_row(aspect.replace("_", " "), *(f"{level:.2f}" for level in levels))
     better: list[str] = [one.better for one in judged.judgements]
     for name, side in ((judged.first, "first"), (judged.second, "second"), ("neither", "tie")):
-        console.print(f"better: {escape(name)} {Figure.of(better.count(side), len(better))}")
+        console.print(f"better: {name} {Figure.of(better.count(side), len(better))}")
     console.print(table)
     _tell(judged.trust)
     if options.out:
@@ -101,9 +100,9 @@ def _tell(trust: Trust) -> None:
     if trust.kappa is not None:
         console.print(f"agreement with people: weighted kappa {trust.kappa:.2f}, n={trust.rated}")
     if trust.counts:
-        console.print(f"[bold]{escape(trust.snapshot)} counts.[/bold]")
+        console.print(f"{trust.snapshot} counts.", style="bold")
         return
-    console.print(f"[bold]{escape(trust.snapshot)} does not count:[/bold]")
+    console.print(f"{trust.snapshot} does not count:", style="bold")
     for reason in trust.reasons:
         console.print(f"  {reason}", highlight=False)
 
@@ -127,7 +126,7 @@ def _rate(options: argparse.Namespace) -> None:
                 given = Rating(item=name, aspect=aspect, level=level, by=options.by)
                 file.write(msgspec.json.encode(given) + b"\n")
         rated += 1
-    console.print(f"{len(done) + rated} answers are rated by {escape(options.by)}")
+    console.print(f"{len(done) + rated} answers are rated by {options.by}")
 
 
 def _shuffled(asked: list[Contest]) -> list[tuple[str, Contest, str]]:
@@ -145,14 +144,19 @@ def _asked(contest: Contest, text: str, number: int, count: int) -> dict[str, in
     """A person's levels of one answer; None where they stop."""
     console.rule(f"{number} of {count}")
     for head, body in (("Question", contest.question), ("Reference", contest.reference)):
-        console.print(f"[bold]{head}[/bold]\n{escape(printable(body))}\n", highlight=False)
-    console.print(f"[bold]Answer[/bold]\n{escape(printable(text))}\n", highlight=False)
+        _show(head, body)
+    _show("Answer", text)
     levels: dict[str, int] = {}
     for aspect, level in _levels():
         if level is None:
             return None
         levels[aspect] = level
     return levels
+
+
+def _show(head: str, body: str) -> None:
+    console.print(head, style="bold")
+    console.print(f"{printable(body)}\n", highlight=False)
 
 
 def _levels() -> Iterator[tuple[str, int | None]]:

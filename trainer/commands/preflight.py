@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from rich.table import Table
+from rich.text import Text
 
 from trainer import pipeline
 from trainer.commands.shared import Commands, console, tell
@@ -34,7 +35,7 @@ def _preflight(options: argparse.Namespace) -> int:
     seen = pipeline.preflight(find_recipe(options.recipe), options.dataset, options.out, skips)
     table = Table("", "check", "seen")
     for check in seen:
-        table.add_row("ok" if check.ok else "[red]no[/]", check.name, check.told)
+        table.add_row("ok" if check.ok else Text("no", "red"), check.name, check.told)
     console.print(table)
     faults = [check.name for check in seen if not check.ok]
     if faults:

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import msgspec
+from rich.text import Text
 
 from trainer import gate
 from trainer.commands.shared import Commands, console
@@ -33,6 +34,7 @@ def add(commands: Commands) -> None:
     """Add both commands."""
     promote = commands.add_parser("promote", help="let a bundle serve its domain, step by step")
     promote.add_argument("id")
+    promote.add_argument("--domain", default="", help="another one than the bundle's own")
     promote.add_argument("--verdict", type=Path, help="what `gate --out` wrote of it")
     promote.add_argument(
         "--record", action="append", default=[], help="directory of a proxy's record; repeatable"
@@ -66,7 +68,7 @@ def _promote(options: argparse.Namespace) -> int:
         require_verdict(options.id, options.verdict)
     if options.at_once:
         reason = options.reason or "by hand, without a trial"
-        registry.appoint(options.id, reason)
+        registry.appoint(options.id, reason, options.domain)
         return _tell(Outcome(word="promoted", reason=reason), options)
     return _follow(_promotion(registry, options), options)
 
@@ -98,7 +100,7 @@ def _promotion(registry: Registry, options: argparse.Namespace) -> Promotion:
         )
     return Promotion(
         registry,
-        registry.manifest(options.id).domain,
+        options.domain or registry.manifest(options.id).domain,
         options.id,
         _settings(options),
         Record([ExchangesSettings(directory=directory) for directory in options.record]),
@@ -146,7 +148,7 @@ def _tell(outcome: Outcome, options: argparse.Namespace) -> int:
     if options.json:
         print(msgspec.json.encode(outcome).decode(), flush=True)
         return EXIT[outcome.word]
-    console.print(f"[bold]{outcome.word}[/bold]  {outcome.reason}", highlight=False)
+    console.print(Text(outcome.word, "bold"), "", outcome.reason, highlight=False)
     for finding in outcome.figures.findings if outcome.figures else ():
         if finding.state != "silent":
             console.print(f"  {finding.state:9}  {told(finding)}", highlight=False)

@@ -34,5 +34,5 @@ def _list(options: argparse.Namespace) -> None:
 def _explain(options: argparse.Namespace) -> None:
     for knob in explain(find_recipe(options.recipe)):
         chosen = "default" if knob.default else "recipe"
-        console.print(f"{knob.path} = {knob.value}  ({chosen})", markup=False, highlight=False)
-        console.print(f"    {knob.text}", markup=False, highlight=False)
+        console.print(f"{knob.path} = {knob.value}  ({chosen})", highlight=False)
+        console.print(f"    {knob.text}", highlight=False)

@@ -12,7 +12,9 @@ from trainer.sources.base import Skips
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 """Where a command adds itself."""
 
-console = Console()
+console = Console(markup=False, emoji=False)
+"""What is printed holds names, keys and answers, which may have square brackets: styles are told
+by `style` or `Text`."""
 SKIPPED = 3
 """Exit code of a command that did its work, but could not read every row."""
 

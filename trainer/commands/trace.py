@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
+from rich.text import Text
 from rich.tree import Tree
 
 from trainer.commands.shared import Commands, console
@@ -66,7 +67,7 @@ def _trace(options: argparse.Namespace) -> None:
 
 
 def _tree(found: Trace) -> Tree:
-    tree = Tree(f"[bold]{found.kind} {found.name}[/bold]")
+    tree = Tree(Text(f"{found.kind} {found.name}", "bold"))
     if found.answered is not None:
         tree.add(_answer(found.answered))
     if found.origin is not None:
@@ -80,7 +81,7 @@ def _tree(found: Trace) -> Tree:
         for line in _shown([_adapter(entry) for entry in found.learners]):
             learners.add(line)
     for what in found.unknown:
-        tree.add(f"[yellow]unknown:[/yellow] {what}")
+        tree.add(Text.assemble(("unknown:", "yellow"), " ", what))
     return tree
 
 

@@ -47,8 +47,8 @@ def _look(domain: Domain, options: argparse.Namespace, events: Events) -> None:
         for reading in found:
             events.tell("trigger_read", domain=domain.name, **msgspec.structs.asdict(reading))
     else:
-        console.print(f"[bold]{domain.name}[/bold]")
+        console.print(domain.name, style="bold")
         show_triggers(found)
     cause = triggers.due(found)
     if cause or run.unfinished(domain) is not None:
-        run.run(domain, events, cause=cause)
+        run.run(domain, events, cause=cause, anyway=triggers.is_owed(found))

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from rich.console import RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from proxy.protocol.page.words import count, told
 from proxy.protocol.prices import PriceTable
@@ -16,7 +17,7 @@ from trainer.costs.table import SHAPES, a_million
 
 def lines(of: Reckoning, claims: Sequence[Claim], prices: PriceTable) -> Iterator[RenderableType]:
     """Sentence, costs, rules, the prices of a million calls, and what others have published."""
-    yield f"[bold]{of.sentence}[/bold]"
+    yield Text(of.sentence, "bold")
     yield _costs(of)
     yield _rules(of.rules)
     yield _prices(prices)

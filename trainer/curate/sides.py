@@ -28,7 +28,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer import atomic
+from proxy.protocol import atomic
 from trainer.curate.duplicates import Numbers, clusters
 from trainer.errors import DatasetError
 from trainer.recipe.curation import SplitSettings

@@ -105,8 +105,12 @@ def _beside_three(row: Row, pool: Sequence[Function], chance: random.Random) -> 
     return msgspec.structs.replace(row, functions=functions)
 
 
-def _with_distractors(row: Row, pool: Sequence[Function], most: int, chance: random.Random) -> Row:
+def _with_distractors(
+    row: Row, pool: Sequence[Function], most: int | None, chance: random.Random
+) -> Row:
     """The row with at most `most` tools beside the right one: its own, then unrelated ones."""
+    if most is None:
+        return row
     right = [f for f in row.functions if any(f.name == call.name for call in row.calls)]
     own = [f for f in row.functions if f not in right]
     if not right:

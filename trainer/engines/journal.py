@@ -42,7 +42,11 @@ class Journal:
         self._kept = _before(run / METRICS, start)
         self._log = (run / METRICS).open("wb")
         self._log.write(b"".join(self._kept))
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+        )
         self._progress = Progress(
             *columns, TextColumn("{task.fields[shown]}"), TimeRemainingColumn()
         )

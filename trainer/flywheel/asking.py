@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 import msgspec
 
-from trainer import atomic
+from proxy.protocol import atomic
 from trainer.errors import FlywheelError
 from trainer.evaluate import Asker, Report, balanced, evaluate, read
 from trainer.flywheel.events import Events
@@ -30,7 +30,7 @@ _LOOKS = 30
 """Times that a subject is asked before it is taken for one that does not answer. Chosen: half a
 minute, in which a proxy finds a bundle and reads it."""
 
-Role: TypeAlias = Literal["candidate", "champion", "base", "cloud"]
+Role: TypeAlias = Literal["candidate", "champion", "general", "base", "cloud"]
 
 
 class Asked(NamedTuple):
@@ -40,6 +40,8 @@ class Asked(NamedTuple):
     """Directory of the bundles."""
     candidate: str
     champion: str
+    """Empty for none."""
+    general: str
     """Empty for none."""
     references: Path | None
     """The clouds' recorded answers; None: they are not wanted."""
@@ -52,6 +54,8 @@ class Asked(NamedTuple):
         found: dict[Role, Subject] = {"candidate": Subject(self.candidate)}
         if self.champion:
             found["champion"] = Subject(self.champion)
+        if self.general:
+            found["general"] = Subject(self.general)
         if self.settings.base:
             found["base"] = Subject("base")
         if self.references is not None:

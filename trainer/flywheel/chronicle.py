@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from proxy.protocol import champions
-from proxy.protocol.champions import Alias, Candidate
+from proxy.protocol.champions import Candidate
 from trainer import dataset
 from trainer.errors import DatasetError, FlywheelError
 from trainer.flywheel import state, triggers
@@ -61,8 +60,7 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
 
 def status(domain: Domain) -> Status:
     """A domain as it is now; reads the record for what its triggers say."""
-    alias = champions.read(domain.adapters).domains.get(domain.name, Alias())
-    who, past = holder(domain.runs), history(domain)
+    alias, who, past = domain.alias, holder(domain.runs), history(domain)
     return Status(
         domain=domain.name,
         champion=alias.champion,

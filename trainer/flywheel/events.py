@@ -55,7 +55,7 @@ class People:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn())
+        columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn())
         self._bars = Progress(*columns, MofNCompleteColumn(), console=console, transient=True)
         self._bar = self._bars.add_task("", visible=False)
 

@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import msgspec
 
-from proxy.protocol import adapter, champions
 from proxy.protocol.adapter import AdapterError
 from trainer import dataset, sources
 from trainer.curate.chain import Judge, Plan
@@ -88,11 +87,11 @@ def _known(domain: Domain) -> set[str]:
 
 
 def _trained(domain: Domain) -> set[str]:
-    champion = champions.read(domain.adapters).serving.get(domain.name)
+    champion = domain.alias.champion
     if champion is None:
         return set()
     try:
-        return set(adapter.read(domain.adapters / champion).manifest.tool_fingerprints.values())
+        return set(domain.registry.manifest(champion).tool_fingerprints.values())
     except AdapterError:
         # A champion whose bundle is gone is the proxy's trouble; here it knows nothing.
         return set()

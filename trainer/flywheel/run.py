@@ -16,7 +16,6 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from proxy.protocol import champions
 from proxy.protocol.adapter import AdapterError
 from proxy.protocol.base_model import BaseModelError
 from proxy.protocol.formats.base import UnknownTemplate
@@ -119,13 +118,8 @@ def last_run(domain: Domain) -> Run | None:
 
 def reserved(domain: Domain) -> Reserved:
     """The next id that neither a bundle nor a run has."""
-    taken = Reserved.next(domain.adapters, domain.name)
-    ids = {run.manifest.adapter for run in state.runs(domain.runs)}
-    prefix, _, number = taken.id.rpartition("-v")
-    count = int(number)
-    while f"{prefix}-v{count}" in ids:
-        count += 1
-    return Reserved(f"{prefix}-v{count}", taken.created_at)
+    runs = (run.manifest.adapter for run in state.runs(domain.runs))
+    return Reserved.next(domain.adapters, domain.name, (*domain.bundles, *runs))
 
 
 # ------------------------------------------------------------------ beginning
@@ -147,7 +141,8 @@ def _begun(domain: Domain, new_rows: int, cause: str) -> Run:
         cause=cause,
         adapter=bundle.id,
         created_at=bundle.created_at,
-        champion=_champion(domain),
+        champion=domain.alias.champion or "",
+        general=domain.general,
         former=former.manifest.id if former is not None else "",
         until=now,
         new_rows=new_rows,
@@ -161,7 +156,7 @@ def _forced(domain: Domain, step: StepName) -> Run:
     last = last_run(domain)
     if last is None:
         raise FlywheelError(f"{domain.name} has no run yet; leave --force-step out")
-    if step not in _AGAIN and (domain.adapters / last.manifest.adapter).exists():
+    if step not in _AGAIN and last.manifest.adapter in domain.bundles:
         raise FlywheelError(
             f"{last.manifest.adapter} is registered, and a bundle never changes: begin a new run"
             " (--anyway), or force a step after `train`"
@@ -171,16 +166,12 @@ def _forced(domain: Domain, step: StepName) -> Run:
             f"{last.manifest.adapter} has had its look at the sealed rows, and there is no second:"
             " begin a new run (--anyway)"
         )
-    last.forget(step, _champion(domain))
+    last.forget(step, domain.alias.champion or "")
     return last
 
 
 def _has_looked(run: Run) -> bool:
     return run.manifest.step("sealed").state == "done"
-
-
-def _champion(domain: Domain) -> str:
-    return champions.read(domain.adapters).serving.get(domain.name, "")
 
 
 # ------------------------------------------------------------------ working

@@ -5,18 +5,23 @@ Paths start at the file's directory. An unknown key is an error with its path.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 import yaml
 
+from proxy.protocol.adapter import AdapterError
+from proxy.protocol.champions import Alias
 from trainer import recipe
 from trainer.errors import FlywheelError, RecipeError
 from trainer.promotion.settings import PromotionSettings
 from trainer.recipe import Recipe, SourceSettings
 from trainer.recipe.curation import Share
 from trainer.recipe.sources import ExchangesSettings
+from trainer.registry.registry import Registry
 
 _Count = Annotated[int, msgspec.Meta(ge=1)]
 _Whole = Annotated[int, msgspec.Meta(ge=0)]
@@ -87,6 +92,9 @@ class TriggerSettings(_Settings, frozen=True, kw_only=True):
     """Thumbs up among the thumbs for the champion's answers. Chosen: one in five is unhappy."""
     calendar: CalendarSettings | None = None
     """Off: traffic and quality decide."""
+    erasure: bool = True
+    """The champion learnt from exchanges that were erased since its domain's last run began.
+    `least_new` does not hold then: what was erased has to be unlearnt, new rows or none."""
 
 
 class DomainSettings(_Settings, frozen=True, kw_only=True):
@@ -109,6 +117,10 @@ class DomainSettings(_Settings, frozen=True, kw_only=True):
     requests, as recorded. Where they are the labels, too, the cloud is right by definition, and
     the gate's `margin` is the share of answers that may differ from it. `none`: the gate's rule
     about the cloud must be off in the recipe (`gate: {margin: ~}`), or nothing is decidable."""
+    general: str = ""
+    """Another domain of the champion file, whose champion was trained for several: it is asked the
+    held-out rows, too, and the gate decides on whichever of the new adapter, this one, and both in
+    turn is shown to be the best; where nothing is shown, on the new one. Empty: there is none."""
     evaluation: EvaluationSettings = EvaluationSettings()
     triggers: TriggerSettings = TriggerSettings()
     promotion: PromotionSettings | None = PromotionSettings()
@@ -130,6 +142,10 @@ class Flywheel(_Settings, frozen=True, kw_only=True):
     """Directory of the runs, one folder a domain."""
     adapters: str = "adapters"
     """Directory of the bundles and of the champion file."""
+    registry: str = ""
+    """Where bundles are kept for good and champions are named: a directory, or a bucket's URL,
+    `s3://models/geo`, whose endpoint and credentials are the environment's (docs/registry.md).
+    Empty: `adapters`. With another one, `adapters` holds copies of what is compared."""
     domains: Annotated[dict[str, DomainSettings], msgspec.Meta(min_length=1)]
 
 
@@ -142,6 +158,40 @@ class Domain(msgspec.Struct, frozen=True, kw_only=True):
     runs: Path
     """Where the domain's runs are."""
     adapters: Path
+    """Where bundles are read from when a model is asked in this process."""
+    place: str
+    """The registry's directory or URL."""
+
+    @property
+    def registry(self) -> Registry:
+        """Where champions are named; every method raises AdapterError."""
+        return Registry(self.place)
+
+    @property
+    def alias(self) -> Alias:
+        """What the domain's name stands for now; raises FlywheelError."""
+        with _translated():
+            return self.registry.champions().domains.get(self.name, Alias())
+
+    @property
+    def general(self) -> str:
+        """The general adapter of now; empty for none. Raises FlywheelError."""
+        with _translated():
+            return self.registry.champions().serving.get(self.settings.general, "")
+
+    @property
+    def bundles(self) -> list[str]:
+        """Ids of all bundles of the registry; raises FlywheelError."""
+        with _translated():
+            return self.registry.ids()
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except AdapterError as error:
+        raise FlywheelError(str(error)) from error
 
 
 def read(path: Path) -> Flywheel:
@@ -182,7 +232,13 @@ def _domain(name: str, flywheel: Flywheel, here: Path) -> Domain:
         recipe=msgspec.structs.replace(read, domain=name, sources=sources),
         runs=_place(flywheel.runs, here) / name,
         adapters=_place(flywheel.adapters, here),
+        place=_registry(flywheel, here),
     )
+
+
+def _registry(flywheel: Flywheel, here: Path) -> str:
+    named = flywheel.registry or flywheel.adapters
+    return named if "://" in named else str(_place(named, here))
 
 
 def _sources(name: str, given: DomainSettings, here: Path) -> list[SourceSettings]:

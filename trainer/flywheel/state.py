@@ -28,7 +28,7 @@ from typing import Literal, TypeAlias, get_args
 import msgspec
 from msgspec.structs import replace
 
-from trainer import atomic
+from proxy.protocol import atomic
 from trainer.errors import FlywheelError
 from trainer.gate import Decision
 from trainer.recipe import Recipe
@@ -102,6 +102,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Of the bundle: when the run began, ISO 8601."""
     champion: str = ""
     """Adapter that served the domain when the run began; empty for none."""
+    general: str = ""
+    """General adapter that is an option besides; empty for none."""
     former: str = ""
     """The run before it, whose rows are not new; empty for none."""
     until: float

@@ -20,10 +20,10 @@ from pathlib import Path
 
 import msgspec
 
-from proxy.protocol import adapter, champions
-from proxy.protocol.champions import Alias
-from trainer import atomic, dataset, gate, pipeline, rows, sealed, sources
+from proxy.protocol import adapter, atomic
+from trainer import choose, dataset, gate, pipeline, rows, sealed, sources
 from trainer import preflight as checks
+from trainer.choose import Choice, Option
 from trainer.curate.build import build as curate
 from trainer.errors import FlywheelError
 from trainer.evaluate import Report
@@ -43,7 +43,7 @@ from trainer.promotion.promote import Promotion
 from trainer.promotion.proxies import Proxies
 from trainer.recipe import Recipe
 from trainer.recipe.sources import ExchangesSettings
-from trainer.registry.registry import Registry
+from trainer.registry.taint import learnt_from
 from trainer.report import evaluation
 from trainer.rows import Row
 from trainer.sources.base import Skips
@@ -169,25 +169,14 @@ def train(work: Work) -> Figures:
 
 
 def register(work: Work) -> Figures:
-    """The bundle where servers find it; nobody is served by it yet."""
-    made, target = work.place("candidate") / work.id, work.domain.adapters / work.id
-    if target.exists():
-        _require_same(adapter.read(target), adapter.read(made))
-        return {"bundle": str(target)}
-    work.domain.adapters.mkdir(parents=True, exist_ok=True)
-    staged = work.domain.adapters / f".{work.run.manifest.id}"
-    shutil.rmtree(staged, ignore_errors=True)
-    shutil.copytree(made, staged)
-    staged.rename(target)
-    return {"bundle": str(target)}
-
-
-def _require_same(there: adapter.Adapter, made: adapter.Adapter) -> None:
-    if there.manifest != made.manifest:
-        raise FlywheelError(
-            f"{there.path} is another bundle than this run's: somebody else took its id; begin a"
-            " new run"
-        )
+    """The bundle where servers find it, and a copy where it is asked; it serves nobody yet."""
+    adapters, registry = work.domain.adapters, work.domain.registry
+    # What a try that was killed has left: the id is this run's, and the domain's lock held.
+    for staged in adapters.glob(f".{work.id}.*"):
+        shutil.rmtree(staged, ignore_errors=True)
+    registry.put(work.place("candidate") / work.id)
+    registry.get(work.id, adapters)
+    return {"bundle": f"{registry}/{work.id}"}
 
 
 # ------------------------------------------------------------------ a bundle to a verdict
@@ -195,7 +184,9 @@ def _require_same(there: adapter.Adapter, made: adapter.Adapter) -> None:
 
 def evaluate(work: Work) -> Figures:
     """Candidate, champion, base and the clouds' recorded answers, on the same held-out rows."""
-    held_out = dataset.read(work.place("dataset"))
+    held_out, champion = dataset.read(work.place("dataset")), work.run.manifest.champion
+    for id in filter(None, (champion, work.run.manifest.general)):
+        work.domain.registry.get(id, work.domain.adapters)
     sides = work.domain.settings.evaluation.sides
     chosen: dict[str, list[Row]] = {side: getattr(held_out, side) for side in sides}
     found = _answers(work, "evaluation").ask(chosen, held_out.fingerprint)
@@ -203,10 +194,39 @@ def evaluate(work: Work) -> Figures:
 
 
 def decide(work: Work) -> Figures:
-    """The gate's verdict on the open sides."""
+    """The gate's verdict on the open sides, about the best of the options."""
+    work.place("verdict").mkdir(exist_ok=True)
+    told = _choose(work) if work.run.manifest.general else {}
     verdict = gate.decide(_evidence(work, "evaluation"), work.recipe.gate)
     _keep(work, verdict)
-    return {"decision": verdict.decision, "sentence": verdict.sentence}
+    return {"decision": verdict.decision, "sentence": verdict.sentence, **told}
+
+
+def _choose(work: Work) -> dict[str, str]:
+    choice = choose.choose(_options(work, "evaluation"), work.recipe.gate)
+    atomic.write(_choice_of(work), msgspec.json.format(msgspec.json.encode(choice)) + b"\n")
+    return {"choice": choice.sentence} | ({"routes": choice.routes} if choice.routes else {})
+
+
+def _options(work: Work, step: str) -> list[Option]:
+    """Whom the gate may choose from, the simplest first."""
+    found, general = _answers(work, step).kept(), work.run.manifest.general
+    alone = Option(found["candidate"], (work.id,))
+    if not general:
+        return [alone]
+    other = Option(found["general"], (general,))
+    return [alone, other, choose.in_turn(alone, other)]
+
+
+def _chosen(work: Work) -> Choice:
+    """Who was chosen; the run's own adapter where there was no choice."""
+    if not work.run.manifest.general:
+        return Choice(chosen=work.id, asks=(work.id,), sentence="", comparisons=[], routes="")
+    return msgspec.json.decode(_choice_of(work).read_bytes(), type=Choice)
+
+
+def _choice_of(work: Work) -> Path:
+    return work.place("verdict") / "choice.json"
 
 
 def unseal(work: Work) -> Figures:
@@ -226,8 +246,9 @@ def unseal(work: Work) -> Figures:
 def _opened(work: Work) -> list[Row]:
     """The sealed rows. A look that was killed before it came to a verdict goes on."""
     directory = work.place("dataset")
-    if any(opening.candidate == work.id for opening in dataset.openings(directory)):
-        return dataset.unsealed(directory, work.id)
+    name = _chosen(work).chosen
+    if any(opening.candidate == name for opening in dataset.openings(directory)):
+        return dataset.unsealed(directory, name)
     return sealed.unseal(directory, gate.read(work.place("verdict") / "open.json"))
 
 
@@ -246,17 +267,17 @@ def promote(work: Work) -> Figures:
     verdict = gate.read(verdict_of(work.run))
     if verdict.decision != "promote":
         raise Skipped(verdict.sentence)
-    _require_same_champion(work)
-    settings = work.domain.settings
+    id, settings = _chosen(work).asks[0], work.domain.settings
+    _require_same_champion(work, id)
     if settings.promotion is None:
         why = f"run {work.run.manifest.id}, at once"
-        champions.appoint(work.domain.adapters, work.domain.name, work.id, why)
+        work.domain.registry.appoint(id, why, work.domain.name)
         return {"word": "promoted", "reason": why}
     records = [one for one in work.domain.recipe.sources if isinstance(one, ExchangesSettings)]
     outcome = Promotion(
-        Registry(work.domain.adapters),
+        work.domain.registry,
         work.domain.name,
-        work.id,
+        id,
         settings.promotion,
         Record(records),
         run=work.run.manifest.id,
@@ -267,15 +288,15 @@ def promote(work: Work) -> Figures:
     return {"word": outcome.word, "reason": outcome.reason}
 
 
-def _require_same_champion(work: Work) -> None:
+def _require_same_champion(work: Work, id: str) -> None:
     """The verdict is about the champion of then; another one by now was never compared."""
-    alias = champions.read(work.domain.adapters).domains.get(work.domain.name, Alias())
-    is_begun = alias.candidate is not None and alias.candidate.adapter == work.id
-    if is_begun or alias.champion == work.id:
+    alias = work.domain.alias
+    is_begun = alias.candidate is not None and alias.candidate.adapter == id
+    if is_begun or alias.champion == id:
         return
     if (alias.champion or "") != work.run.manifest.champion:
         raise FlywheelError(
-            f"{alias.champion} became the champion while {work.id} was compared with"
+            f"{alias.champion} became the champion while {id} was compared with"
             f" {work.run.manifest.champion or 'none'}; run with `--force-step evaluate`"
         )
 
@@ -290,7 +311,6 @@ def verdict_of(run: Run) -> Path:
 
 def _keep(work: Work, verdict: Verdict) -> None:
     """The verdict of the open sides is kept beside the last one."""
-    work.place("verdict").mkdir(exist_ok=True)
     encoded = msgspec.json.format(msgspec.json.encode(verdict)) + b"\n"
     if not verdict.sealed:
         atomic.write(work.place("verdict") / "open.json", encoded)
@@ -303,6 +323,7 @@ def _answers(work: Work, step: str) -> Answers:
         adapters=work.domain.adapters,
         candidate=work.id,
         champion=work.run.manifest.champion,
+        general=work.run.manifest.general,
         references=work.place("rows") / "cloud.jsonl" if settings.reference == "cloud" else None,
         recipe=work.recipe,
         settings=settings.evaluation,
@@ -311,17 +332,28 @@ def _answers(work: Work, step: str) -> Answers:
 
 
 def _evidence(work: Work, step: str, sealed: bool = False) -> Evidence:
-    found = _answers(work, step).kept()
+    found, choice = _answers(work, step).kept(), _chosen(work)
+    (chosen,) = (one for one in _options(work, step) if one.name == choice.chosen)
     return Evidence(
-        candidate=found["candidate"],
+        candidate=chosen.reports,
         champion=found.get("champion", []),
         cloud=found.get("cloud", []),
         base=found.get("base", []),
         parity=parity(
-            adapter.read(work.domain.adapters / work.id), _held_out(work), work.recipe.base_model
+            adapter.read(work.domain.adapters / choice.asks[0]),
+            _held_out(work),
+            work.recipe.base_model,
         ),
         sealed=sealed,
+        must_go=_must_go(work),
     )
+
+
+def _must_go(work: Work) -> bool:
+    """Whether the champion learnt from what was erased."""
+    champion = work.run.manifest.champion
+    gone = pipeline.erased(work.recipe) if champion else frozenset()
+    return bool(gone and gone & learnt_from(work.domain.registry, champion))
 
 
 def _held_out(work: Work) -> list[Row]:

@@ -3,6 +3,7 @@
 rows, drift            what is new in the record
 agreement, feedback    how the champion does, by tests that hold at every look
 calendar               how long ago the last run began
+erasure                what the champion learnt from, and must not have
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ from __future__ import annotations
 import datetime
 import time
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import msgspec
 
-from proxy.protocol import champions
+from proxy.protocol import tombstones
 from proxy.protocol.agreement import compare
-from proxy.protocol.champions import Alias
 from proxy.protocol.evidence import sequential
 from proxy.protocol.evidence.sequential import Tally
 from trainer.flywheel import fresh, state
@@ -30,10 +31,11 @@ from trainer.flywheel.settings import (
 from trainer.flywheel.steps import LOWEST
 from trainer.promotion.steps import seconds
 from trainer.recipe.sources import ExchangesSettings
+from trainer.registry.taint import learnt_from
 from trainer.sources.base import Skips
 from trainer.sources.exchanges import ExchangesSource, Heard
 
-Name: TypeAlias = Literal["rows", "drift", "agreement", "feedback", "calendar"]
+Name: TypeAlias = Literal["rows", "drift", "agreement", "feedback", "calendar", "erasure"]
 _DAY = 86_400.0
 
 
@@ -61,7 +63,17 @@ class Quality(NamedTuple):
 def readings(domain: Domain, now: float | None = None) -> list[Reading]:
     """All triggers of a domain that are switched on. `now`: seconds since the epoch."""
     given, at = domain.settings.triggers, time.time() if now is None else now
-    return [*_new(domain, given), *_falling(domain, given), *_calendar(domain, given, at)]
+    return [
+        *_new(domain, given),
+        *_falling(domain, given),
+        *_calendar(domain, given, at),
+        *_erasure(domain, given),
+    ]
+
+
+def is_owed(found: Iterable[Reading]) -> bool:
+    """Whether a run is due even without enough new rows."""
+    return any(reading.due and reading.name == "erasure" for reading in found)
 
 
 def due(found: Iterable[Reading]) -> str:
@@ -95,7 +107,7 @@ def _reached(name: Name, count: int, threshold: int, said: str) -> Reading:
 
 
 def _falling(domain: Domain, given: TriggerSettings) -> Iterator[Reading]:
-    alias = champions.read(domain.adapters).domains.get(domain.name, Alias())
+    alias = domain.alias
     champion = alias.champion
     if champion is None or (given.agreement is None and given.feedback is None):
         return
@@ -197,3 +209,21 @@ def _last(weekday: Weekday, hour: int, now: float) -> float:
     while moment > at or moment.weekday() not in days:
         moment -= datetime.timedelta(days=1)
     return moment.timestamp()
+
+
+# ------------------------------------------------------------------ erasure
+
+
+def _erasure(domain: Domain, given: TriggerSettings) -> Iterator[Reading]:
+    champion = domain.alias.champion
+    if champion is None or not given.erasure:
+        return
+    learnt = learnt_from(domain.registry, champion)
+    records = [one for one in domain.recipe.sources if isinstance(one, ExchangesSettings)]
+    gone = (one for record in records for one in tombstones.read(Path(record.directory)))
+    lost = {one.id: one.erased_at for one in gone if one.id in learnt}
+    # A run that began later has had its say: that it was refused is no reason to try each hour.
+    begun = max((run.manifest.started_at for run in state.runs(domain.runs)), default=0.0)
+    said = f"{champion} learnt from {len(lost)} exchanges that were erased."
+    is_due = any(at > begun for at in lost.values())
+    yield Reading(name="erasure", due=is_due, value=len(lost), threshold=1, sentence=said)

@@ -1,4 +1,5 @@
-"""What the record says of a candidate and its champion: one Request for each that counts.
+"""What the record says of a candidate and its champion: one Request for each that counts, and one
+Pair for each that the candidate was asked out of its client's sight.
 
 A request counts when chance had put it on a side (`assigned`), its client waited for the answer,
 and the answer is no cached one. On a side it stays whoever answered in the end: a candidate whose
@@ -7,8 +8,8 @@ every answer the cloud has to replace is no good one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 
 from msgspec.structs import replace
 
@@ -18,7 +19,7 @@ from proxy.protocol.feedback import Feedback
 from proxy.protocol.openai import MalformedRequest, parse_request
 from proxy.protocol.shadowed import Shadowed
 from trainer.errors import SourceError
-from trainer.promotion.rules import Request, Side
+from trainer.promotion.rules import Pair, Request, Side
 from trainer.recipe.sources import ExchangesSettings
 from trainer.sources.base import Skips
 from trainer.sources.exchanges import open_shelf, translated
@@ -28,6 +29,8 @@ BASE = "base"
 _CACHE = "cache"
 _TRIES = 3
 """Looks at a record that is compacted meanwhile. Chosen: one is enough, unless it is done twice."""
+
+_T = TypeVar("_T")
 
 
 class Watched(NamedTuple):
@@ -74,6 +77,9 @@ class Evidence(Protocol):
     def requests(self, watched: Watched) -> list[Request]:
         """What is known of them now, oldest first; raises SourceError."""
 
+    def pairs(self, watched: Watched) -> list[Pair]:
+        """Those that the candidate was asked in a shadow, oldest first; raises SourceError."""
+
 
 class Record:
     """The records of the proxies, each with its archive."""
@@ -84,22 +90,28 @@ class Record:
 
     def requests(self, watched: Watched) -> list[Request]:
         """See Evidence."""
-        found = [one for settings in self._records for one in _patiently(settings, watched)]
-        return sorted(found, key=lambda one: one.at)
+        return sorted(self._each(watched, _request), key=lambda one: one.at)
+
+    def pairs(self, watched: Watched) -> list[Pair]:
+        """See Evidence."""
+        return sorted(self._each(watched, _pair), key=lambda one: one.candidate.at)
+
+    def _each(self, watched: Watched, read: _Reading[_T]) -> list[_T]:
+        return [one for settings in self._records for one in _patiently(settings, watched, read)]
 
 
-def _patiently(settings: ExchangesSettings, watched: Watched) -> list[Request]:
+def _patiently(settings: ExchangesSettings, watched: Watched, read: _Reading[_T]) -> list[_T]:
     for _ in range(_TRIES - 1):
         try:
-            return _read(settings, watched)
+            return _read(settings, watched, read)
         except SourceError as error:
             # A segment that was there a moment ago is a Parquet file by now.
             if not isinstance(error.__cause__, FileNotFoundError):
                 raise
-    return _read(settings, watched)
+    return _read(settings, watched, read)
 
 
-def _read(settings: ExchangesSettings, watched: Watched) -> list[Request]:
+def _read(settings: ExchangesSettings, watched: Watched, read: _Reading[_T]) -> list[_T]:
     with translated(settings.directory):
         shelf = open_shelf(settings, Skips())
         exchanges = [
@@ -108,7 +120,7 @@ def _read(settings: ExchangesSettings, watched: Watched) -> list[Request]:
             if one.domain == watched.domain and _counts(one)
         ]
         told = _Told(exchanges, shelf.shadows(watched.since), shelf.feedback(watched.since))
-        return [one for exchange in exchanges for one in _request(exchange, watched, told)]
+        return [one for exchange in exchanges for one in read(exchange, watched, told)]
 
 
 def _counts(exchange: Exchange) -> bool:
@@ -133,6 +145,33 @@ def _request(exchange: Exchange, watched: Watched, told: _Told) -> Iterator[Requ
         disagreed=_disagreed(exchange, own, told.clouds(exchange)),
         disliked=told.disliked(exchange),
         tool_failed=told.tool_failed(exchange),
+    )
+
+
+def _pair(exchange: Exchange, watched: Watched, told: _Told) -> Iterator[Pair]:
+    tried = told.shadow(exchange, watched.candidate)
+    if tried is None:
+        return
+    own = [one for one in exchange.attempts if own_name(one) == watched.champion]
+    clouds, served = told.clouds(exchange), exchange.attempts[-1].answer
+    at, unit = exchange.started_at, watched.unit(exchange)
+    yield Pair(
+        candidate=Request(
+            at=at,
+            unit=unit,
+            side="candidate",
+            invalid=tried.outcome == "invalid",
+            disagreed=_disagreed(exchange, [tried], clouds),
+        ),
+        champion=Request(
+            at=at,
+            unit=unit,
+            side="champion",
+            # A cloud's answer is taken as it is.
+            invalid=any(one.outcome == "invalid" for one in own),
+            disagreed=_disagreed(exchange, own, clouds),
+        ),
+        same=_agree(exchange, tried.answer, served),
     )
 
 
@@ -180,6 +219,11 @@ class _Told:
         asked = [*exchange.attempts, *self._shadows.get((exchange.tenant, exchange.id), ())]
         return [one for one in asked if own_name(one) is None and one.outcome == "completed"]
 
+    def shadow(self, exchange: Exchange, adapter: str) -> Attempt | None:
+        """What an adapter of ours said out of the client's sight, if it said anything whole."""
+        asked = self._shadows.get((exchange.tenant, exchange.id), ())
+        return next((one for one in asked if own_name(one) == adapter and _is_whole(one)), None)
+
     def disliked(self, exchange: Exchange) -> bool | None:
         about = (exchange.id, exchange.request_id, exchange.conversation)
         heard = [self._thumbs.get((exchange.tenant, id)) for id in about if id]
@@ -194,14 +238,24 @@ class _Told:
 
 def _disagreed(exchange: Exchange, own: Sequence[Attempt], clouds: list[Attempt]) -> bool | None:
     said = next((one.answer for one in reversed(own) if _is_whole(one)), None)
-    if said is None or not clouds or exchange.level != "full":
+    agrees = _agree(exchange, said, clouds[0].answer) if said and clouds else None
+    return None if agrees is None else not agrees
+
+
+def _agree(exchange: Exchange, said: Answer, other: Answer) -> bool | None:
+    """Whether two answers to a request are the same; None where nobody can tell."""
+    if exchange.level != "full":
         return None
     try:
         offered = bool(parse_request(bytes(exchange.request)).offered)
     except MalformedRequest:
         return None
-    found = compare(said, clouds[0].answer, tools_offered=offered)
-    return None if found.kind == "not_comparable" else not found.agrees
+    found = compare(said, other, tools_offered=offered)
+    return None if found.kind == "not_comparable" else found.agrees
+
+
+_Reading: TypeAlias = Callable[[Exchange, Watched, _Told], Iterator[_T]]
+"""Makes of an exchange what it tells, if anything."""
 
 
 def _is_whole(attempt: Attempt) -> bool:

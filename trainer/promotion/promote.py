@@ -18,7 +18,7 @@ from trainer.errors import PromotionError
 from trainer.promotion import rules, steps
 from trainer.promotion.evidence import BASE, Evidence, Watched, timed
 from trainer.promotion.proxies import Proxies
-from trainer.promotion.rules import Request
+from trainer.promotion.rules import Pair, Request
 from trainer.promotion.settings import PromotionSettings
 from trainer.promotion.steps import Figures, Step, Word, seconds
 from trainer.registry.registry import Registry
@@ -145,16 +145,16 @@ class Promotion:
     def _look(self, alias: Alias, candidate: Candidate) -> Figures:
         since, settings = seconds(candidate.since), self._settings
         is_full = candidate.stage == "full"
-        champion = (alias.previous if is_full else alias.champion) or BASE
-        requests = self._evidence.requests(
-            Watched(
-                domain=self._domain,
-                candidate=candidate.adapter,
-                champion=champion,
-                since=since - _BEFORE_S,
-                by_caller=settings.unit == "caller",
-            )
+        watched = Watched(
+            domain=self._domain,
+            candidate=candidate.adapter,
+            champion=(alias.previous if is_full else alias.champion) or BASE,
+            since=since,
+            by_caller=settings.unit == "caller",
         )
+        if candidate.stage == "shadow":
+            return _unseen(candidate, self._evidence.pairs(watched), settings)
+        requests = self._evidence.requests(watched._replace(since=since - _BEFORE_S))
         before = [one for one in requests if one.at < since and one.side == "champion"]
         limit = _slow(before, settings.slow_factor)
         now = timed([one for one in requests if one.at >= since + settings.settle_s], limit)
@@ -222,6 +222,22 @@ def _changed(registry: Registry, domain: str, decide: Callable[[Alias], Step]) -
             continue
         return Outcome(word=step.word, reason=step.reason)
     raise PromotionError(f"{registry}: others write the champion file all the time")
+
+
+def _unseen(candidate: Candidate, pairs: list[Pair], settings: PromotionSettings) -> Figures:
+    """What the candidate said out of the clients' sight."""
+    found = rules.paired(pairs, settings)
+    known = [one.same for one in pairs if one.same is not None]
+    same = f"it said the same as who answered in {sum(known)} of {len(known)} requests"
+    units = len({one.candidate.unit for one in pairs})
+    return Figures(
+        stage=candidate.stage,
+        share=candidate.share,
+        candidate=units,
+        champion=units,
+        findings=found,
+        notes=[*([same] if known else []), *_notes(found)],
+    )
 
 
 def _slow(before: list[Request], factor: float) -> float | None:

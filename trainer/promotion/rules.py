@@ -6,6 +6,10 @@ candidate's with at most that probability. So we look at failed conversations al
 their order, and bet that more of them are the candidate's (evidence.sequential). It holds at every
 look, and though traffic changes from hour to hour: both sides get the same.
 
+Where the candidate was asked out of the client's sight, both said something to the same request. If
+it is no worse, a conversation that only one of them failed is the candidate's with at most one
+chance in two: the same bet.
+
 Where nobody else answers, while a new champion is held, we compare with the former one's share of
 failures before; that is no experiment, hence a margin.
 """
@@ -18,7 +22,7 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from proxy.protocol.evidence import sequential
-from trainer.promotion.settings import PromotionSettings, RuleName
+from trainer.promotion.settings import UNSEEN, PromotionSettings, RuleName
 
 Side: TypeAlias = Literal["candidate", "champion"]
 State: TypeAlias = Literal["worse", "not worse", "open", "silent"]
@@ -47,6 +51,16 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     tool_failed: bool | None = None
     """Whether a tool that it called told an error."""
     slow: bool | None = None
+
+
+class Pair(msgspec.Struct, frozen=True, kw_only=True):
+    """What a client was answered, and what the candidate would have."""
+
+    candidate: Request
+    champion: Request
+    """Of whoever answered."""
+    same: bool | None = None
+    """Whether both said the same; None: nobody can tell."""
 
 
 class Count(msgspec.Struct, frozen=True):
@@ -80,6 +94,11 @@ def findings(
     return [_concurrent(rule, drawn, share, settings) for rule in settings.rules]
 
 
+def paired(pairs: Sequence[Pair], settings: PromotionSettings) -> list[Finding]:
+    """Each rule that an unseen answer tells something of."""
+    return [_paired(rule, pairs, settings) for rule in settings.rules if rule in UNSEEN]
+
+
 def held(
     now: Sequence[Request], before: Sequence[Request], settings: PromotionSettings
 ) -> list[Finding]:
@@ -108,6 +127,25 @@ def _concurrent(
     failed = sequential.share(ours.failed, ours.failed + theirs.failed)
     p = sequential.p_above(failed, share)
     return _finding(rule, counts, p, settings)
+
+
+def _paired(rule: RuleName, pairs: Sequence[Pair], settings: PromotionSettings) -> Finding:
+    ours: dict[str, bool] = {}
+    theirs: dict[str, bool] = {}
+    for pair in pairs:
+        mine, other = getattr(pair.candidate, rule), getattr(pair.champion, rule)
+        if mine is not None and other is not None:
+            unit = pair.candidate.unit
+            ours[unit] = ours.get(unit, False) or mine
+            theirs[unit] = theirs.get(unit, False) or other
+    only_ours = sum(ours[unit] and not theirs[unit] for unit in ours)
+    only_theirs = sum(theirs[unit] and not ours[unit] for unit in ours)
+    failed = sequential.share(only_ours, only_ours + only_theirs)
+    counts: dict[Side, Count] = {
+        "candidate": Count(sum(ours.values()), len(ours)),
+        "champion": Count(sum(theirs.values()), len(theirs)),
+    }
+    return _finding(rule, counts, sequential.p_above(failed, 0.5), settings)
 
 
 def _successive(

@@ -1,10 +1,11 @@
 """What happens next to a candidate: decided from the champion file and the evidence, nothing else.
 
-    none ──▶ loading ──▶ canary 5 % ──▶ 25 % ──▶ 50 % ──▶ full ──▶ champion
-                │            │           │         │        │ held
-                └────────────┴───────────┴─────────┴────────┴──▶ none, the champion of before
+    none ──▶ loading ──▶ shadow ──▶ canary 5 % ──▶ 25 % ──▶ 50 % ──▶ full ──▶ champion
+                │          │           │            │         │       │ held
+                └──────────┴───────────┴────────────┴─────────┴───────┴──▶ the champion of before
 
-In `full` the champion is the new one already, and the former one is `previous`, still loaded.
+In `shadow` the candidate is asked, and no client hears it. In `full` the champion is the new one
+already, and the former one is `previous`, still loaded.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     stage: Stage
     share: float
     candidate: int = 0
-    """Conversations of its side, in this stage."""
+    """Conversations of its side, in this stage; in `shadow`, those in which it was asked."""
     champion: int = 0
     findings: list[Finding] = []
     notes: list[str] = []
@@ -76,7 +77,7 @@ def after_loading(alias: Alias, loaded: Loaded, settings: PromotionSettings, now
     if loaded.refused:
         return back(alias, f"not loaded: {'; '.join(loaded.refused)}", settings.cooldown_s, now)
     if not loaded.waiting:
-        return _on(alias, settings.stages[0].share, "every proxy has proven it", now)
+        return _tried(alias, settings, "every proxy has proven it", now)
     if now - seconds(candidate.since) > settings.loading_s:
         late = f"not loaded within {settings.loading_s:g} s: {'; '.join(loaded.waiting)}"
         return back(alias, late, settings.cooldown_s, now)
@@ -93,6 +94,8 @@ def after_looking(alias: Alias, figures: Figures, settings: PromotionSettings, n
     spent = now - seconds(candidate.since)
     if candidate.stage == "full":
         return _held(alias, spent, settings)
+    if candidate.stage == "shadow":
+        return _seen(alias, figures, spent, settings, now)
     stage = _stage(candidate.share, settings)
     lacking = _lacking(stage, figures, spent)
     if not lacking:
@@ -178,8 +181,26 @@ def _grown(alias: Alias, settings: PromotionSettings, now: float) -> Step:
     return _full(alias, reason, now)
 
 
-def _on(alias: Alias, share: float, reason: str, now: float) -> Step:
-    grown = replace(_of(alias), share=share, stage="canary", since=iso(now))
+def _tried(alias: Alias, settings: PromotionSettings, reason: str, now: float) -> Step:
+    """Out of the clients' sight first, where that is wanted."""
+    if not settings.shadow_pairs:
+        return _on(alias, settings.stages[0].share, reason, now)
+    return _on(alias, settings.shadow_share, reason, now, "shadow")
+
+
+def _seen(
+    alias: Alias, figures: Figures, spent: float, settings: PromotionSettings, now: float
+) -> Step:
+    n, wanted = figures.candidate, settings.shadow_pairs
+    if n < wanted and spent < settings.shadow_s:
+        left = f"{wanted - n} more conversations, or {settings.shadow_s - spent:.0f} s"
+        return Step(word="waiting", reason=f"out of the clients' sight: {left}")
+    reason = f"nothing was found in {n} conversations out of the clients' sight"
+    return _on(alias, settings.stages[0].share, reason, now)
+
+
+def _on(alias: Alias, share: float, reason: str, now: float, stage: Stage = "canary") -> Step:
+    grown = replace(_of(alias), share=share, stage=stage, since=iso(now))
     return Step(word="waiting", reason=reason, alias=replace(alias, candidate=grown))
 
 

@@ -263,9 +263,10 @@ class VarietySettings(_Settings, frozen=True, kw_only=True):
     copies: int = 2
     """Examples made of a row, each with its own distractors and order. The run passes once over
     all of them, so that this is also the number of epochs. Chosen: usual for 1–5 k rows."""
-    distractors: int = 4
+    distractors: int | None = 4
     """At most so many tools beside the right one. Real requests offer several; an adapter that saw
-    one tool a row did not learn to choose (docs/LOG.md)."""
+    one tool a row did not learn to choose (docs/LOG.md). `~`: those that the row offers, no more
+    and no less: for rows of the record, which came with what requests of the domain offer."""
     unrelated: float = 0.05
     """Share of extra examples in which the right tool is gone and only unrelated ones are left."""
     negative_distractors: int = 0

@@ -115,10 +115,11 @@ class Registry:
             self._bundles.store, domain, alias, expected_revision, reason, who=who
         )
 
-    def appoint(self, id: str, reason: str) -> Champions:
-        """Make a bundle the champion of its domain at once."""
+    def appoint(self, id: str, reason: str, domain: str = "") -> Champions:
+        """Make a bundle the champion of a domain at once, by default of its own."""
         self._bundles.check(id)
-        return champions.appoint(self._bundles.store, self.manifest(id).domain, id, reason)
+        named = domain or self.manifest(id).domain
+        return champions.appoint(self._bundles.store, named, id, reason)
 
     def history(self, domain: str | None = None) -> list[Change]:
         """All changes of names, or a domain's, oldest first."""

@@ -11,7 +11,6 @@ Source of the controls: Zheng et al., "Judging LLM-as-a-judge with MT-Bench" (20
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -19,6 +18,7 @@ from typing import Literal, TypeAlias
 import msgspec
 from openai import APIError, AsyncOpenAI
 
+from proxy.protocol import atomic
 from trainer.errors import JudgeError
 
 ASPECTS: dict[str, str] = {
@@ -145,7 +145,7 @@ class Judge:
         self.asked += 1
         said = _read(text)
         if said is not None and snapshot == self.snapshot:
-            _keep(path, said)
+            atomic.write(path, msgspec.json.encode(said))
         return said
 
     async def _complete(self, prompt: str, most: int) -> tuple[str, str]:
@@ -200,12 +200,6 @@ def _read(text: str) -> Said | None:
         return msgspec.json.decode(text[begin : end + 1], type=Said)
     except (msgspec.MsgspecError, RecursionError):
         return None
-
-
-def _keep(path: Path, said: Said) -> None:
-    staged = path.with_suffix(f".{os.getpid()}")
-    staged.write_bytes(msgspec.json.encode(said))
-    os.replace(staged, path)
 
 
 def mean_level(

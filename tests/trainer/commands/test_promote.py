@@ -83,6 +83,14 @@ def test_verdict_to_promote_lets_it_serve(capsys, adapters, tmp_path):
     assert (code, champions.read(adapters).serving) == (0, {"api": "api-v1"})
 
 
+def test_adapter_may_serve_another_domain_than_its_own(adapters, tmp_path):
+    verdict = judged(tmp_path, 400)
+
+    code = promote(adapters, "--verdict", str(verdict), "--at-once", "--domain", "geo")
+
+    assert (code, champions.read(adapters).serving) == (0, {"geo": "api-v1"})
+
+
 def test_verdict_to_refuse_is_told_and_can_be_overruled_with_a_reason(capsys, adapters, tmp_path):
     verdict = judged(tmp_path, 200)
 
@@ -147,7 +155,9 @@ def test_broken_settings_are_told_with_their_place(capsys, adapters, tmp_path, c
 def test_candidate_is_followed_to_its_end_and_told_as_json(capsys, adapters, tmp_path):
     pytest.importorskip("obstore", reason="needs the record extra")
     at = sited(tmp_path)
-    (tmp_path / "settings.yaml").write_text("stages: [{share: 0.5}]\nsettle_s: 0")
+    (tmp_path / "settings.yaml").write_text(
+        "{stages: [{share: 0.5}], settle_s: 0, shadow_pairs: 0}"
+    )
     where = ("--record", str(tmp_path / "record"), "--settings", str(tmp_path / "settings.yaml"))
     begun = promote(adapters, *FORCED, *where, "--once", id="api-v2")
     at.now = time.time() + 1

@@ -218,6 +218,16 @@ def test_an_example_offers_no_more_tools_beside_the_right_one_than_asked(rows, m
 
 @few
 @given(corpora)
+def test_rows_can_keep_the_tools_that_they_offer(rows):
+    own = {row.source: offered([row]) for row in rows}
+
+    made = varied(rows, distractors=None, unrelated=0.0, negative_distractors=0)
+
+    assert all(offered([row]) == own[row.source] for row in made)
+
+
+@few
+@given(corpora)
 def test_the_right_tool_is_always_offered_and_no_tool_twice(rows):
     made = built(rows)
 

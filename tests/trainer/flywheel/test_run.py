@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shutil
 import threading
+import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from proxy.protocol import adapter, champions
+from proxy.protocol import adapter, champions, tombstones
 from tests.trainer.flywheel import settings_files, traffic
 from trainer import dataset, gate
 from trainer.errors import FlywheelError, Locked, TrainerError
@@ -20,6 +23,8 @@ from trainer.flywheel.lock import holder
 from trainer.flywheel.settings import Domain, domains
 from trainer.flywheel.state import STEPS, read
 from trainer.flywheel.steps import verdict_of
+from trainer.registry.taint import learnt_from
+from trainer.subject import Subject
 
 
 @dataclass
@@ -288,7 +293,8 @@ def test_status_tells_champion_last_run_and_triggers(twice):
 
     assert (status.champion, status.candidate, status.working) == ("all-v1", None, None)
     assert (status.run.adapter, status.run.outcome) == ("all-v2", "refuse")
-    assert [one.name for one in status.triggers] == ["rows", "drift", "agreement", "feedback"]
+    names = ["rows", "drift", "agreement", "feedback", "erasure"]
+    assert [one.name for one in status.triggers] == names
 
 
 def test_history_tells_every_run_with_its_cause(twice):
@@ -326,3 +332,80 @@ def test_new_rows_are_due_from_their_number_on(twice, tmp_path):
 
     assert (rows.value, rows.threshold, rows.due) == (5, 500, False)
     assert (drift.value, drift.due) == (0, False)
+
+
+def erase(record: Path, exchanges: Iterable[str], at: float) -> None:
+    """Tombstones, as `headrace record erase` leaves them."""
+    folder = record / tombstones.FOLDER
+    folder.mkdir(exist_ok=True)
+    gone = [
+        tombstones.Tombstone(id=id, tenant="t", erased_at=at, reasons=["caller"])
+        for id in exchanges
+    ]
+    (folder / f"{at:.0f}{tombstones.SUFFIX}").write_bytes(tombstones.encode(gone))
+
+
+def erasure(path: Path) -> triggers.Reading:
+    (found,) = (one for one in triggers.readings(domain(path)) if one.name == "erasure")
+    return found
+
+
+def test_a_champion_that_learnt_from_what_was_erased_is_trained_anew(twice, base, tmp_path):
+    path = copied(twice, tmp_path)
+    before = erasure(path)
+    learnt = sorted(learnt_from(domain(path).registry, "all-v1"))[:3]
+    erase(tmp_path / "record", [*learnt, "of another domain"], time.time() - 86_400)
+    long_ago = erasure(path)
+    erase(tmp_path / "record", learnt[:1], time.time())
+    now = erasure(path)
+    settings_files.write(
+        tmp_path,
+        tmp_path / "record",
+        base,
+        gate=settings_files.GATE_OPEN | {"champion_margin": 0.9},
+        evaluation={"most": 10, "base": False},
+    )
+    ended = flywheel.run(domain(path), Heard(), anyway=triggers.is_owed([now]))
+
+    assert (before.due, before.value) == (False, 0)
+    assert (long_ago.due, long_ago.value) == (False, 3)
+    assert (now.due, now.value) == (True, 3)
+    verdict = gate.read(verdict_of(read(domain(path).runs / ended.run)))
+    assert "learnt from what was erased since" in str([one.sentence for one in verdict.rules])
+    assert champions.read(domain(path).adapters).serving == {"all": "all-v3"}
+    assert erasure(path).value == 0
+
+
+# ------------------------------------------------------------------ a general adapter
+
+
+def test_the_gate_may_choose_a_general_adapter(twice, base, tmp_path):
+    path = copied(twice, tmp_path)
+    champions.appoint(tmp_path / "adapters", "everything", "all-v2", "made for all domains")
+    settings_files.write(
+        tmp_path,
+        tmp_path / "record",
+        base,
+        gate=settings_files.GATE_OPEN | {"champion_margin": 0.01, "sealed": False},
+        evaluation={"most": 20, "base": False},
+        general="everything",
+    )
+
+    undecided = flywheel.run(domain(path), Heard(), anyway=True)
+    place = domain(path).runs / undecided.run
+    before = read(place).manifest.step("gate").figures
+    # As if the general adapter had said what the cloud said.
+    (ours,) = (place / "evaluation").glob("general-all-v2-*.json")
+    (cloud,) = (place / "evaluation").glob("cloud-*.json")
+    perfect = msgspec.structs.replace(read_report(cloud), subject=Subject("all-v2"))
+    ours.write_bytes(msgspec.json.encode(perfect))
+    decided = flywheel.run(domain(path), Heard(), forced="gate")
+
+    assert undecided.outcome == "not decidable"
+    assert str(before["choice"]).startswith("all-v3 is the simplest that no other is shown")
+    assert decided.outcome == "promoted"
+    after = read(place).manifest.step("gate").figures
+    assert "all-v2 is" in str(after["choice"]) and "+100.0 points beside all-v3" in str(
+        after["choice"]
+    )
+    assert champions.read(tmp_path / "adapters").serving["all"] == "all-v2"

@@ -35,6 +35,18 @@ def test_without_a_record_the_recipes_own_sources_are_read(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("registry", "place"),
+    [("''", "{here}/adapters"), ("kept", "{here}/kept"), ("s3://models/geo", "s3://models/geo")],
+)
+def test_a_registry_is_a_directory_or_a_bucket(tmp_path, registry, place):
+    path = written(tmp_path, f"registry: {registry}\ndomains: {{geo: {{recipe: api, record: x}}}}")
+
+    (domain,) = domains(path)
+
+    assert (domain.place, domain.adapters) == (place.format(here=tmp_path), tmp_path / "adapters")
+
+
+@pytest.mark.parametrize(
     ("text", "told"),
     [
         ("domains: {geo: {recipe: api, recrod: x}}", "`recrod` - at `$.domains[...]`"),

@@ -65,6 +65,32 @@ def simulate(
     )
 
 
+class Unseen(NamedTuple):
+    """So many shadow stages."""
+
+    stopped: float
+    """Share of them that ended the promotion."""
+    pairs: float
+    """Conversations by then; the median of those that did."""
+
+
+def simulate_unseen(
+    candidate: float, champion: float, *, runs: int, seed: int, rules: int = 1
+) -> Unseen:
+    """Shadow stages in which each side fails in these shares of the conversations, whatever the
+    other does; by independent `rules`."""
+    random = np.random.default_rng(seed)
+    shape = (runs, rules, SETTINGS.shadow_pairs)
+    ours, theirs = random.random(shape) < candidate, random.random(shape) < champion
+    only_ours = np.cumsum(ours & ~theirs, axis=-1)
+    differing = np.cumsum(ours ^ theirs, axis=-1)
+    needed = boundary(0.5, SETTINGS.alpha_of_a_test, SETTINGS.shadow_pairs)
+    stops = (only_ours >= needed[differing]) & (differing > 0)
+    ends = np.where(stops.any(-1), stops.argmax(-1) + 1, SETTINGS.shadow_pairs + 1).min(-1)
+    stopped = ends <= SETTINGS.shadow_pairs
+    return Unseen(float(stopped.mean()), float(np.median(ends[stopped])) if stopped.any() else 0.0)
+
+
 def _promotion(
     candidate: float, champion: float, rules: int, random: np.random.Generator
 ) -> tuple[int, int] | None:
@@ -123,6 +149,18 @@ def main() -> None:
             f"  {ours:4.0%} against {theirs:4.0%}: {found.stopped:6.1%};"
             f" median {found.candidates:.0f} (95 %: {found.largest:.0f}) of {found.all:.0f}"
         )
+    print("Out of the clients' sight: share sent back; conversations by then")
+    for ours, theirs, rules in (
+        (0.1, 0.1, 2),
+        (0.3, 0.3, 2),
+        (1.0, 0.02, 1),
+        (0.7, 0.02, 1),
+        (0.5, 0.02, 1),
+        (0.3, 0.02, 1),
+        (0.5, 0.1, 1),
+    ):
+        unseen = simulate_unseen(ours, theirs, runs=20_000, seed=3, rules=rules)
+        print(f"  {ours:4.0%} against {theirs:4.0%}: {unseen.stopped:6.1%}; {unseen.pairs:.0f}")
 
 
 if __name__ == "__main__":

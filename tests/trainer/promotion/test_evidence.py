@@ -149,3 +149,44 @@ def test_only_what_came_since_is_read_from_segments_and_archive(tmp_path: Path):
     assert len(before) == 3
     assert seen(at, late) == before
     assert len(seen(at)) == 5
+
+
+# ---------------------------------------------------------------- out of the client's sight
+
+
+def test_a_pair_is_what_was_answered_and_what_the_candidate_said(tmp_path: Path):
+    at = site(tmp_path)
+    cloud = tried(None, kind="shadow", answer=called("b"))
+    same = at.shadowed(1)
+    at.shadowed(1, tried("api-v2", "invalid", kind="shadow", answer=called("b")), cloud)
+
+    first, second = at.record.pairs(WATCHED)
+
+    assert (first.candidate.unit, first.champion.unit) == (f"t\0{same[0].conversation}",) * 2
+    assert (first.same, first.candidate.disagreed, first.champion.disagreed) == (True, None, None)
+    assert (second.candidate.invalid, second.champion.invalid) == (True, False)
+    assert (second.same, second.candidate.disagreed, second.champion.disagreed) == (
+        False,
+        False,
+        True,
+    )
+
+
+def test_where_a_cloud_answers_nobody_knows_how_often_the_champion_disagrees(tmp_path: Path):
+    at = site(tmp_path)
+    at.shadowed(1, attempts=[tried(None, kind="primary")])
+
+    (pair,) = at.record.pairs(Watched("api", "api-v2", BASE, NOW))
+
+    assert (pair.candidate.disagreed, pair.champion.disagreed) == (False, None)
+    assert (pair.same, pair.champion.invalid) == (True, False)
+
+
+def test_shadows_of_others_and_those_without_an_answer_are_no_pairs(tmp_path: Path):
+    at = site(tmp_path)
+    at.shadowed(1, tried("api-v9", kind="shadow"))
+    at.shadowed(1, tried(None, kind="shadow"))
+    at.shadowed(1, tried("api-v2", "failed", kind="shadow"))
+    at.served("", 1)
+
+    assert at.record.pairs(WATCHED) == []

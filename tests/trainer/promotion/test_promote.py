@@ -10,7 +10,7 @@ pytest.importorskip("gguf", reason="needs the embedded or the train extra")
 pytest.importorskip("obstore", reason="needs the record extra")
 
 from proxy.protocol import champions
-from tests.trainer.promotion.traffic import Site, site, tried
+from tests.trainer.promotion.traffic import Site, called, site, tried
 from trainer.errors import PromotionError
 from trainer.promotion.promote import rollback
 
@@ -172,3 +172,61 @@ def test_changes_of_other_domains_are_no_conflict(tmp_path: Path):
     assert promotion.advance().word == "waiting"
     assert at.alias.candidate.adapter == "api-v2"
     assert at.champions.serving["chat"] == "chat-v1"
+
+
+# ---------------------------------------------------------------- out of the clients' sight
+
+
+def test_a_candidate_is_asked_out_of_sight_before_it_answers_anybody(tmp_path: Path):
+    at = site(tmp_path, shadow_pairs=6, shadow_share=0.4)
+    waiting = at.promote()
+    shown = at.alias.candidate
+    at.later(3)
+    at.shadowed(4)
+    at.shadowed(2, tried("api-v2", kind="shadow", answer=called("b")))
+    told = at.promote()
+
+    assert "out of the clients' sight: 6 more conversations" in waiting.reason
+    assert (shown.stage, shown.share) == ("shadow", 0.4)
+    assert "no traffic yet" in told.reason
+    assert (at.alias.candidate.stage, at.alias.candidate.share) == ("canary", 0.25)
+
+
+def test_what_was_said_out_of_sight_is_told(tmp_path: Path):
+    at = site(tmp_path, shadow_pairs=6)
+    at.promote()
+    at.later(3)
+    at.shadowed(2)
+    at.shadowed(1, tried("api-v2", kind="shadow", answer=called("b")))
+
+    figures = at.promote().figures
+
+    assert (figures.stage, figures.candidate, figures.champion) == ("shadow", 3, 3)
+    assert "it said the same as who answered in 2 of 3 requests" in figures.notes
+
+
+def test_a_candidate_that_fails_out_of_sight_never_answers_a_client(tmp_path: Path):
+    at = site(tmp_path, shadow_pairs=100)
+    at.promote()
+    at.later(3)
+    at.shadowed(20, tried("api-v2", "invalid", kind="shadow"))
+
+    ended = at.promote()
+
+    assert ended.word == "rolled back"
+    assert "invalid in 20 of 20 conversations, the champion in 0 of 20" in ended.reason
+    assert (at.alias.champion, at.alias.candidate) == ("api-v1", None)
+    changes = champions.history(at.adapters, "api")
+    stages = {one.after.candidate.stage for one in changes if one.after and one.after.candidate}
+    assert stages == {"loading", "shadow"}
+
+
+def test_pairs_that_do_not_come_keep_nobody_waiting(tmp_path: Path):
+    at = site(tmp_path, shadow_pairs=6, shadow_s=600)
+    at.promote()
+    at.later(601)
+    at.promote()
+
+    assert at.alias.candidate.stage == "canary"
+    reasons = [one.reason for one in champions.history(at.adapters, "api")]
+    assert "nothing was found in 0 conversations out of the clients' sight" in reasons

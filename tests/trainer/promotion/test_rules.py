@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from tests.trainer.promotion.simulations import simulate
+from tests.trainer.promotion.simulations import simulate, simulate_unseen
 from trainer.promotion import rules
-from trainer.promotion.rules import Count, Finding, Request, Side
+from trainer.promotion.rules import Count, Finding, Pair, Request, Side
 from trainer.promotion.settings import PromotionSettings
 
 INVALID = PromotionSettings(rules=("invalid",))
@@ -98,6 +98,52 @@ def test_new_champion_without_a_former_one_is_worse_than_nobody():
     assert one.state != "worse"
 
 
+# ---------------------------------------------------------------- out of the clients' sight
+
+
+def pairs(ours: int, theirs: int, both: int = 0, neither: int = 0) -> list[Pair]:
+    """So many conversations that only the candidate failed, only the champion, and so on."""
+    failed = [(True, False)] * ours + [(False, True)] * theirs
+    failed += [(True, True)] * both + [(False, False)] * neither
+    return [
+        Pair(
+            candidate=Request(at=n, unit=f"{n}", side="candidate", invalid=mine),
+            champion=Request(at=n, unit=f"{n}", side="champion", invalid=other),
+        )
+        for n, (mine, other) in enumerate(failed)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "both", "state"),
+    [(12, 0, 0, "worse"), (12, 0, 60, "worse"), (11, 0, 0, "open"), (12, 4, 0, "open")],
+)
+def test_conversations_that_only_one_of_them_failed_decide(ours, theirs, both, state):
+    one, silent = rules.paired(pairs(ours, theirs, both), PromotionSettings())
+
+    assert (one.rule, one.state) == ("invalid", state)
+    assert (silent.rule, silent.state) == ("disagreed", "silent")
+    assert (one.candidate.failed, one.champion.failed) == (ours + both, theirs + both)
+
+
+def test_an_unseen_conversation_fails_once():
+    again = [
+        replace(one, candidate=replace(one.candidate, unit="0")) for one in pairs(12, 0, neither=3)
+    ]
+
+    (one,) = rules.paired(again, INVALID)
+
+    assert (one.state, one.candidate) == ("open", Count(1, 1))
+
+
+def test_of_what_only_one_side_is_known_nothing_is_told():
+    unknown = [replace(one, champion=replace(one.champion, invalid=None)) for one in pairs(30, 0)]
+
+    (one,) = rules.paired(unknown, INVALID)
+
+    assert one.state == "silent"
+
+
 # ---------------------------------------------------------------- on traffic of known quality
 
 
@@ -115,3 +161,8 @@ def test_candidate_that_always_fails_is_sent_back_after_few_conversations():
 
 def test_candidate_that_fails_often_is_sent_back_within_the_stages():
     assert simulate(0.3, 0.02, runs=100, seed=5).stopped >= 0.98
+
+
+def test_candidate_that_fails_half_is_sent_back_before_a_client_sees_it():
+    assert simulate_unseen(0.5, 0.02, runs=300, seed=6).stopped >= 0.8
+    assert simulate_unseen(0.3, 0.3, runs=300, seed=6).stopped <= 0.01

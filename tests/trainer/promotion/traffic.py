@@ -14,7 +14,7 @@ from proxy.protocol.exchange import Answer, Attempt, Exchange
 from proxy.protocol.openai import FunctionCall, ToolCall
 from proxy.protocol.segments import Record as Recorded
 from tests.engines import bundles
-from tests.record.examples import NOW, exchange, write
+from tests.record.examples import NOW, exchange, shadowed, write
 from trainer.promotion.evidence import Record
 from trainer.promotion.promote import Outcome, Promotion
 from trainer.promotion.settings import PromotionSettings, Stage
@@ -33,6 +33,7 @@ QUICK = PromotionSettings(
         Stage(share=0.5, min_conversations=8, max_conversations=12, min_s=10),
     ),
     settle_s=2,
+    shadow_pairs=0,
     hold_s=100,
     cooldown_s=1000,
     patience_s=5000,
@@ -118,6 +119,23 @@ class Site:
             }
             made.append(exchange(f"e-{number}", **(given | fields)))
         self.wrote(*made)
+        return made
+
+    def shadowed(
+        self,
+        count: int,
+        said: Attempt | None = None,
+        cloud: Attempt | None = None,
+        **fields: object,
+    ) -> list[Exchange]:
+        """So many conversations that the champion answered and the candidate was asked about; of
+        whom a cloud said something, too, where it is named."""
+        made = self.served("", count, **fields)
+        own = said or tried("api-v2", kind="shadow")
+        for one in made:
+            asked = [own] if cloud is None else [own, cloud]
+            for number, attempt in enumerate(asked):
+                self.wrote(shadowed(f"shadow-{one.id}-{number}", one.id, attempt=attempt))
         return made
 
     def wrote(self, *records: Recorded) -> None:

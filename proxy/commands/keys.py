@@ -9,11 +9,11 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from proxy import config
+from proxy.commands.shared import Commands, add_with_config, table
 from proxy.config import Config
 from proxy.errors import BadConfig
 from proxy.keys.base import Key, KeyStore, a_new_key, new, the_one
 from proxy.keys.stores import store_of
-from proxy.record_commands import Add, SubParsers, table
 
 _COLUMNS = ("prefix", "tenant", "name", "may", "expires", "state")
 
@@ -28,14 +28,14 @@ class _Made(msgspec.Struct):
     """Whether it is kept already; else it is for `auth.keys`."""
 
 
-def add_to(commands: SubParsers[argparse.ArgumentParser], add: Add) -> None:
+def add(commands: Commands) -> None:
     """Add `keys` and its commands to a command line."""
     keys = commands.add_parser("keys", help="make, list and revoke keys of callers")
     managing = keys.add_subparsers(required=True, metavar="command")
-    _add_new(add(managing, "new", _new, "make a key; it is shown once"))
-    ls = add(managing, "ls", _ls, "one line a key, those that are over included")
+    _add_new(add_with_config(managing, "new", _new, "make a key; it is shown once"))
+    ls = add_with_config(managing, "ls", _ls, "one line a key, those that are over included")
     ls.add_argument("--json", action="store_true", help="one JSON object a line")
-    revoke = add(managing, "revoke", _revoke, "let a key stop working at once")
+    revoke = add_with_config(managing, "revoke", _revoke, "let a key stop working at once")
     revoke.add_argument("prefix", help="how the key begins, as `ls` shows it")
     revoke.add_argument("--json", action="store_true", help="print whose key it was as JSON")
 

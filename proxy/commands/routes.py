@@ -7,11 +7,10 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import msgspec
-
 from proxy import config
 from proxy.backends.settings import CloudSettings
 from proxy.catalog import BadAdapter
+from proxy.commands.shared import Commands, add_with_config, formatted, table
 from proxy.comparison import Shadow
 from proxy.config import Config
 from proxy.config_schema import schema
@@ -20,22 +19,24 @@ from proxy.explain import Step, explain, told
 from proxy.gateway import parse
 from proxy.protocol import adapter, champions
 from proxy.protocol.openai import ChatRequest
-from proxy.record_commands import Add, SubParsers, table
 from proxy.registry import trusted
 from proxy.routing import Domain, Routes
 
 _COLUMNS = ("domain", "tools", "plan", "verify", "adapter", "compared")
 
 
-def add_to(commands: SubParsers[argparse.ArgumentParser], add: Add) -> None:
+def add(commands: Commands) -> None:
     """Add `check` and `routes` to a command line."""
-    check = add(commands, "check", _check, "validate the settings and print the route table")
+    check = add_with_config(
+        commands, "check", _check, "validate the settings and print the route table"
+    )
     check.add_argument("file", nargs="?", type=Path, help="in the place of --config")
     check.add_argument("--schema", action="store_true", help="print the JSON Schema, for editors")
     check.add_argument("--json", action="store_true", help="print the route table as JSON")
     routes = commands.add_parser("routes", help="where requests go")
     asking = routes.add_subparsers(required=True, metavar="command")
-    one = add(asking, "explain", _explain, "where one request would go, and why; asks nobody")
+    text = "where one request would go, and why; asks nobody"
+    one = add_with_config(asking, "explain", _explain, text)
     one.add_argument("request", type=Path, help="file with the request's JSON body, - for stdin")
     one.add_argument("--tenant", default="default", help="whose request it is (%(default)s)")
     one.add_argument("--header", action="append", default=[], metavar="NAME:VALUE")
@@ -108,11 +109,6 @@ def _champion(settings: Config, backend: str, domain: str) -> str | None:
         return adapter.read(local.adapters / id, keys).id if id else None
     except adapter.AdapterError as error:
         raise BadAdapter(str(error)) from error
-
-
-def formatted(value: object) -> str:
-    """JSON for people."""
-    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
 
 
 # ---------------------------------------------------------------- routes

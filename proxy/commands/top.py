@@ -15,10 +15,10 @@ import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
 from proxy.beside import missing
+from proxy.commands.shared import Commands
 from proxy.dashboard.frame import count, rate, seconds, shown
 from proxy.dashboard.live import Counts, Live, between, counts
 from proxy.errors import BadConfig, CannotStart
-from proxy.record_commands import SubParsers
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -39,7 +39,7 @@ example:
 """
 
 
-def add_to(commands: SubParsers[argparse.ArgumentParser]) -> None:
+def add(commands: Commands) -> None:
     """Add `top` to a command line."""
     text = "what a running proxy does now"
     parser = commands.add_parser(

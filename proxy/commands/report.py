@@ -16,11 +16,11 @@ import msgspec
 
 from proxy import config
 from proxy.backends.settings import CloudSettings
+from proxy.commands.shared import Commands, add_with_config
 from proxy.config import Config
 from proxy.errors import BadConfig, CannotStart, MissingExtra
 from proxy.protocol.prices import PRICES, PriceTable
 from proxy.protocol.sealing import SealError
-from proxy.record_commands import Add, SubParsers
 
 if TYPE_CHECKING:
     from proxy.record.shelf import Shelf
@@ -36,14 +36,15 @@ _AB = """Compares two backends on requests that both answered (docs/reports.md).
 candidate is better, 10 not worse, 20 worse, 30 undecided; 1 and 2 are errors."""
 
 
-def add_to(commands: SubParsers[argparse.ArgumentParser], add: Add) -> None:
+def add(commands: Commands) -> None:
     """Add `report` and its commands to a command line."""
     text = "who answers better, and what was saved"
     report = commands.add_parser("report", help=text, description=text)
     reports = report.add_subparsers(required=True, metavar="report")
-    _add_ab(add(reports, "ab", _ab, "two backends compared, with what it rests on"))
-    costs = add(reports, "costs", _costs, "what was saved since home answers, and whether")
-    _add_scope(costs, since=None)
+    text = "two backends compared, with what it rests on"
+    _add_ab(add_with_config(reports, "ab", _ab, text))
+    text = "what was saved since home answers, and whether"
+    _add_scope(add_with_config(reports, "costs", _costs, text), since=None)
 
 
 def _add_ab(parser: argparse.ArgumentParser) -> None:

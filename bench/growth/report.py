@@ -1,0 +1,115 @@
+"""The figures as a section of a page, a CSV file and a plot."""
+
+from __future__ import annotations
+
+import csv
+import os
+import platform
+from collections import Counter
+from collections.abc import Sequence
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.gateways.report import processor, replaced
+from bench.growth.axes import Axis, Point
+from bench.growth.verdict import medians, verdict
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_MARKS = ("<!-- growth: begin -->", "<!-- growth: end -->")
+
+
+def page(points: Sequence[Point], axes: Sequence[Axis]) -> str:
+    """A table and a verdict for each axis."""
+    shown = [axis for axis in axes if medians(points, axis)]
+    return "\n\n".join(
+        f"**{axis.about}.**\n\n{table(points, axis)}\n\n{verdict(points, axis)}" for axis in shown
+    )
+
+
+def table(points: Sequence[Point], axis: Axis) -> str:
+    """Medians over the rounds, a line for each place."""
+    head = [axis.name, *(column.title for column in axis.columns.values())]
+    lines = [head, ["---:"] * len(head)]
+    for at, values in medians(points, axis).items():
+        told = [_told(values.get(key), column.form) for key, column in axis.columns.items()]
+        lines.append([f"{at:,}", *told])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _told(value: float | None, form: str) -> str:
+    return "" if value is None or value != value else format(value, form)
+
+
+def write(points: Sequence[Point], axes: Sequence[Axis], command: str, directory: Path) -> None:
+    """The section of `performance.md` that is measured, `growth.csv` and `growth.png`."""
+    _write_csv(points, directory / "growth.csv")
+    _plot(points, axes, directory / "growth.png")
+    path = directory / "performance.md"
+    told = f"{_where(points, command)}\n\n{page(points, axes)}\n"
+    path.write_text(replaced(path.read_text(), _MARKS, told))
+
+
+def _where(points: Sequence[Point], command: str) -> str:
+    rounds = max(Counter((point.axis, point.at) for point in points).values())
+    packages = ", ".join(f"{name} {version(name)}" for name in ("headrace", "duckdb", "pyarrow"))
+    return (
+        f"{date.today()}, `{command}`, {processor()}, one core for Headrace and one for engine and"
+        f" load; {platform.system()} {platform.release()}, Python {platform.python_version()},"
+        f" {packages}. Rounds: {rounds}, of which medians are told; the record is asked once. The"
+        f" machine's load over the last 15 minutes: {os.getloadavg()[2]:.1f}."
+    )
+
+
+def _write_csv(points: Sequence[Point], path: Path) -> None:
+    with path.open("w", newline="") as opened:
+        rows = csv.writer(opened)
+        rows.writerow(["axis", "at", "figure", "value", "errors"])
+        for point in points:
+            for key, value in point.values.items():
+                rows.writerow([point.axis, point.at, key, f"{value:.4g}", point.errors])
+
+
+def _plot(points: Sequence[Point], axes: Sequence[Axis], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    shown = [axis for axis in axes if medians(points, axis)]
+    plot, panels = pyplot.subplots(-(-len(shown) // 3), 3, figsize=(12, 6), squeeze=False)
+    for panel in panels.flat[len(shown) :]:
+        panel.set_axis_off()
+    for panel, axis in zip(panels.flat, shown, strict=False):
+        _draw(panel, points, axis)
+    plot.tight_layout()
+    plot.savefig(path, dpi=120)
+
+
+def _draw(panel: Axes, points: Sequence[Point], axis: Axis) -> None:
+    """The costs in seconds of processor time, and what linear growth from the first would be."""
+    told = medians(points, axis)
+    places = list(told)
+    costs = [key for key, one in axis.columns.items() if one.is_cost and not key.endswith("_mib")]
+    for number, key in enumerate(costs):
+        values = [told[at].get(key, float("nan")) for at in places]
+        colour = _COLOURS[number % len(_COLOURS)]
+        panel.loglog(
+            places, values, "o-", color=colour, label=axis.columns[key].title.replace("`", "")
+        )
+        linear = [values[0] * at / places[0] for at in places]
+        panel.loglog(places, linear, ":", color="#b0b0b0", linewidth=1)
+    panel.set_ylim(*_limits([told[at][key] for at in places for key in costs if key in told[at]]))
+    panel.set_title(axis.name, fontsize=10)
+    panel.legend(fontsize=7, frameon=False)
+    panel.spines[["top", "right"]].set_visible(False)
+
+
+_COLOURS = ("#3b6fb6", "#7fa3d1", "#1f3d66", "#a9bfdc", "#5b7d55")
+
+
+def _limits(values: Sequence[float]) -> tuple[float, float]:
+    return min(values) / 2, max(values) * 4

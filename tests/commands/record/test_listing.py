@@ -1,0 +1,47 @@
+"""headrace record ls, show, tail: both forms of the record."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from proxy.protocol.exchange import Exchange
+from tests.commands.record.recorded import run
+from tests.record.examples import exchange, write
+
+
+def test_ls_and_show_find_both_forms(routes: Path, capsys: pytest.CaptureFixture[str]):
+    capsys.readouterr()
+    assert run(routes, "ls") == 0
+    listed = capsys.readouterr().out.splitlines()
+    assert run(routes, "show", "req-a") == 0
+    shown = msgspec.json.decode(capsys.readouterr().out, type=Exchange)
+
+    assert [re.split(" +", line)[2] for line in listed] == ["a", "b"]
+    assert shown.id == "a"
+
+
+@pytest.mark.parametrize("command", ["ls", "tail"])
+def test_lists_as_json_tell_nothing_that_was_said(
+    routes: Path, capsys: pytest.CaptureFixture[str], command: str
+):
+    capsys.readouterr()
+
+    assert run(routes, command, "--json") == 0
+
+    *_, last = map(msgspec.json.decode, capsys.readouterr().out.splitlines())
+    assert (last["id"], last["domain"], last["caller"]) == ("b", "chat", "other")
+    assert last["backends"] == ["local"]
+    assert not {"request", "attempts"} & set(last)
+
+
+def test_tail_shows_the_last_lines(routes: Path, capsys: pytest.CaptureFixture[str]):
+    write(routes.parent / "record", exchange("c"))
+    capsys.readouterr()
+
+    assert run(routes, "tail", "-n", "1") == 0
+
+    assert re.split(" +", capsys.readouterr().out)[2] == "c"

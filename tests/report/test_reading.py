@@ -1,0 +1,85 @@
+"""What is said of an exchange, under either of its two names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from proxy.protocol.sealing import Keyring
+from proxy.record import query
+from proxy.report import reading
+from proxy.report.ab import Scope
+from proxy.report.pairs import Paired
+from proxy.report.trials import Assigned
+from tests.record.examples import NOW, exchange, feedback, shadowed, shelf, write
+from tests.report.examples import find
+
+SCOPE = Scope(since=0.0, until=NOW + 1)
+KEYRING = Keyring({"k": b"k" * 32}, "k")
+
+
+def shown(id: str, about: str, city: str, after: float):
+    said = {"kind": "demonstration", "value": find(city), "given_at": NOW + after}
+    return feedback(id, about, **said)
+
+
+def paired(directory: Path, keyring: Keyring | None = None) -> list[Paired]:
+    there = shelf(directory, keyring=keyring)
+    with query.opened(there) as connection:
+        return list(reading.paired(connection, there.rows, SCOPE))
+
+
+def assigned(directory: Path) -> list[Assigned]:
+    with query.opened(shelf(directory)) as connection:
+        return list(reading.assigned(connection, SCOPE))
+
+
+@pytest.mark.parametrize("keyring", [None, KEYRING], ids=["plain", "encrypted"])
+@pytest.mark.parametrize(
+    ("by_id", "by_request", "last"),
+    [
+        ([1], [], "id 1"),
+        ([], [1], "request 1"),
+        ([2], [1], "id 2"),
+        ([1], [2], "request 2"),
+        ([1, 3], [2], "id 3"),
+        ([], [], None),
+    ],
+)
+def test_the_last_demonstration_counts_whichever_name_it_uses(
+    tmp_path: Path, by_id: list[int], by_request: list[int], last: str | None, keyring
+):
+    judged = [shown(f"i{n}", "a", f"id {n}", n) for n in by_id]
+    judged += [shown(f"r{n}", "req-a", f"request {n}", n) for n in by_request]
+    write(tmp_path, exchange("a"), shadowed("s", "a"), *judged, keyring=keyring)
+
+    (pair,) = paired(tmp_path, keyring)
+
+    found = pair.demonstration
+    assert (found and found.value) == (None if last is None else find(last))
+
+
+def test_another_tenant_s_word_does_not_count(tmp_path: Path):
+    theirs = shown("f", "a", "Oslo", 1)
+    write(tmp_path, exchange("a", tenant="other"), shadowed("s", "a", tenant="other"), theirs)
+
+    (pair,) = paired(tmp_path)
+
+    assert pair.demonstration is None
+
+
+@pytest.mark.parametrize(("first", "second", "liked"), [(1, 2, 0.0), (2, 1, 1.0)])
+def test_an_assigned_request_that_was_judged_twice_counts_once(
+    tmp_path: Path, first: int, second: int, liked: float
+):
+    write(
+        tmp_path,
+        exchange("a", assigned="split:azure"),
+        feedback("by-id", "a", value=True, given_at=NOW + first),
+        feedback("by-request", "req-a", value=False, given_at=NOW + second),
+    )
+
+    (one,) = assigned(tmp_path)
+
+    assert one.liked == liked
