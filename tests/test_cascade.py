@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -768,3 +769,48 @@ async def test_nobody_races_the_last_backend_or_a_second_try():
     (exchange,) = sink.exchanges
     assert [a.kind for a in exchange.attempts] == ["primary", "repair"]
     assert (response.status, spare.asks) == (200, [])
+
+
+async def test_second_backend_is_asked_once_the_first_is_slower_than_it_ever_was():
+    quick, slow = [GOOD, finish()], [Pause(60)]
+    usual, spare = Engine("usual", quick, then=[*[quick] * 19, slow]), Engine("spare", quick)
+    learning = settings("usual", "spare", policy="hedge: {share: 1}")
+
+    async with serving_with(learning, usual, spare) as url:
+        for _ in range(20):
+            await ask(url)
+        before = len(spare.asks)
+        response = await ask(url)
+
+    assert before == 0
+    assert response.headers["x-headrace-fallback-reason"] == "hedged"
+    assert response.headers["x-headrace-backend"] == "spare"
+
+
+async def test_no_more_requests_are_asked_twice_than_the_domain_allows():
+    slow, spare = Engine("slow", [Pause(0.3), GOOD, finish()]), Engine("spare", [GOOD, finish()])
+    seldom = settings("slow", "spare", policy="hedge: {after_s: 0.05, share: 0.25}")
+
+    async with serving_with(seldom, slow, spare) as url:
+        for _ in range(8):
+            await ask(url)
+
+    assert 1 <= len(spare.asks) <= 2
+
+
+async def test_answer_without_an_end_ends_the_stream_with_an_error():
+    async with serving_with(settings("local"), Engine("local", [Text("a")])) as url:
+        response = await ask(url, stream=True)
+
+    assert b'"code":"backend_unavailable"' in response.content
+    assert b"[DONE]" not in response.content
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_time_of_our_own_is_a_part_of_the_whole(stream):
+    async with serving_with(settings("local"), Engine("local", [GOOD, finish()])) as url:
+        began = time.perf_counter()
+        response = await ask(url, stream=stream)
+        took_ms = 1000 * (time.perf_counter() - began)
+
+    assert 0 < float(response.headers["x-headrace-overhead-ms"]) <= took_ms
