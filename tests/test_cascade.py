@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -637,3 +638,179 @@ async def test_cloud_that_calls_wrongly_after_the_text_is_asked_once_and_recorde
     assert chunks[-1]["error"]["code"] == "invalid_answer"
     assert len(cloud.requests) == 1
     assert (exchange.attempts[-1].backend, exchange.outcome) == ("cloud", "invalid")
+
+
+# ---------------------------------------------------------------- what is asked, and what is told
+
+
+async def test_samples_have_the_client_s_temperature_and_a_seed_each():
+    local = Engine("local", [GOOD, finish()])
+
+    async with serving_with(settings("local", policy="samples: 3"), local) as url:
+        await ask(url, temperature=0.2, seed=7)
+
+    assert [one.request.temperature for one in local.asks] == [0.2] * 3
+    assert sorted(one.request.seed for one in local.asks) == [7, 8, 9]
+
+
+async def test_samples_without_a_seed_get_none():
+    local = Engine("local", [GOOD, finish()])
+
+    async with serving_with(settings("local", policy="samples: 2"), local) as url:
+        await ask(url)
+
+    assert [one.request.seed for one in local.asks] == [None, None]
+
+
+@pytest.mark.parametrize(("is_local", "fields"), [(True, {"tools": None}), (False, {})])
+async def test_only_calls_of_local_engines_are_sampled(is_local, fields):
+    engine = Engine("engine", [Text("Well."), finish()], is_local=is_local)
+
+    async with serving_with(settings("engine", policy="samples: 3"), engine) as url:
+        response = await ask(url, **fields)
+
+    assert response.json["choices"][0]["message"]["content"] == "Well."
+    assert len(engine.asks) == 1
+
+
+async def test_of_samples_of_which_none_won_one_is_given_where_nobody_follows():
+    each = [[call("ping", f'{{"host":"{host}"}}'), finish()] for host in "xyz"]
+    local, sink = Engine("local", each[0], then=each[1:]), MemorySink()
+    voting = settings("local", policy="samples: 3, repair: {ask_again: false}")
+
+    async with serving_with(voting, local, sink=sink) as url:
+        response = await ask(url)
+
+    (exchange,) = sink.exchanges
+    assert response.status == 200
+    assert [(a.outcome, a.reason) for a in exchange.attempts] == [
+        ("failed", "no_majority"),
+        ("failed", "no_majority"),
+        ("completed", None),
+    ]
+
+
+async def test_attempts_are_numbered_and_told_apart():
+    down, wrong = Engine("down", [BackendUnavailable("down")]), Engine("wrong", [BAD, finish()])
+    good, sink = Engine("good", [GOOD, finish()]), MemorySink()
+
+    async with serving_with(settings("down", "wrong", "good"), down, wrong, good, sink=sink) as url:
+        response = await ask(url)
+
+    (exchange,) = sink.exchanges
+    assert [a.kind for a in exchange.attempts] == ["primary", "fallback", "repair", "fallback"]
+    assert response.headers["x-headrace-attempts"] == "4"
+    assert response.headers["x-headrace-fallback-reason"] == "schema_violation"
+
+
+async def test_cloud_is_not_told_what_was_wrong():
+    far = Engine("far", [InvalidAnswer("bad", "broken_call")], is_local=False)
+    good = Engine("good", [GOOD, finish()])
+
+    async with serving_with(settings("far", "good"), far, good) as url:
+        response = await ask(url)
+
+    assert (len(far.asks), response.headers["x-headrace-backend"]) == (1, "good")
+
+
+SURE = Finish(reason="stop", usage=Usage.of(1, 1), confidence=Confidence(name=0.9, arguments=0.8))
+
+
+async def test_how_sure_the_engine_was_is_told():
+    async with serving_with(settings("local"), Engine("local", [GOOD, SURE])) as url:
+        sure = await ask(url)
+    async with serving_with(settings("local"), Engine("local", [GOOD, finish()])) as url:
+        unknown = await ask(url)
+
+    assert float(sure.headers["x-headrace-confidence"]) == 0.8
+    assert "x-headrace-confidence" not in unknown.headers
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_of_two_unsure_answers_the_last_one_is_given(stream):
+    first, second = Engine("first", [GOOD, UNSURE]), Engine("second", [ODD, UNSURE])
+    down = Engine("down", [BackendUnavailable("down")])
+    floored = settings("first", "second", "down", policy="floor: 0.5")
+
+    async with serving_with(floored, first, second, down) as url:
+        response = await ask(url, stream=stream)
+
+    assert response.status == 200
+    assert rb"\"b\"" in response.content and rb"\"a\"" not in response.content
+
+
+async def test_last_backend_has_no_floor():
+    local, sink = Engine("local", [GOOD, UNSURE]), MemorySink()
+
+    async with serving_with(settings("local", policy="floor: 0.5"), local, sink=sink) as url:
+        response = await ask(url)
+
+    (exchange,) = sink.exchanges
+    assert response.status == 200
+    assert [a.outcome for a in exchange.attempts] == ["completed"]
+
+
+async def test_floor_of_an_adapter_that_was_never_measured_is_none():
+    local, spare = Engine("local", [GOOD, UNSURE]), Engine("spare", [ODD, finish()])
+
+    async with serving_with(settings("local", "spare", policy="floor: auto"), local, spare) as url:
+        response = await ask(url)
+
+    assert response.headers["x-headrace-backend"] == "local"
+
+
+async def test_nobody_races_the_last_backend_or_a_second_try():
+    local = Engine("local", [Pause(0.2), BAD, finish()], then=[[Pause(0.2), GOOD, finish()]])
+    spare, sink = Engine("spare", [GOOD, finish()]), MemorySink()
+
+    async with serving_with(settings("local", policy=HEDGED), local, spare, sink=sink) as url:
+        response = await ask(url)
+
+    (exchange,) = sink.exchanges
+    assert [a.kind for a in exchange.attempts] == ["primary", "repair"]
+    assert (response.status, spare.asks) == (200, [])
+
+
+async def test_second_backend_is_asked_once_the_first_is_slower_than_it_ever_was():
+    quick, slow = [GOOD, finish()], [Pause(60)]
+    usual, spare = Engine("usual", quick, then=[*[quick] * 19, slow]), Engine("spare", quick)
+    learning = settings("usual", "spare", policy="hedge: {share: 1}")
+
+    async with serving_with(learning, usual, spare) as url:
+        for _ in range(20):
+            await ask(url)
+        before = len(spare.asks)
+        response = await ask(url)
+
+    assert before == 0
+    assert response.headers["x-headrace-fallback-reason"] == "hedged"
+    assert response.headers["x-headrace-backend"] == "spare"
+
+
+async def test_no_more_requests_are_asked_twice_than_the_domain_allows():
+    slow, spare = Engine("slow", [Pause(0.3), GOOD, finish()]), Engine("spare", [GOOD, finish()])
+    seldom = settings("slow", "spare", policy="hedge: {after_s: 0.05, share: 0.25}")
+
+    async with serving_with(seldom, slow, spare) as url:
+        for _ in range(8):
+            await ask(url)
+
+    assert 1 <= len(spare.asks) <= 2
+
+
+async def test_answer_without_an_end_ends_the_stream_with_an_error():
+    async with serving_with(settings("local"), Engine("local", [Text("a")])) as url:
+        response = await ask(url, stream=True)
+
+    assert b'"code":"backend_unavailable"' in response.content
+    assert b"[DONE]" not in response.content
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_time_of_our_own_is_a_part_of_the_whole(stream):
+    async with serving_with(settings("local"), Engine("local", [GOOD, finish()])) as url:
+        began = time.perf_counter()
+        response = await ask(url, stream=stream)
+        took_ms = 1000 * (time.perf_counter() - began)
+
+    assert 0 < float(response.headers["x-headrace-overhead-ms"]) <= took_ms

@@ -381,10 +381,8 @@ def _draft(schema: dict[str, Json]) -> type[jsonschema_rs.Validator]:
     named = schema.get("$schema")
     if not isinstance(named, str):
         return jsonschema_rs.Draft202012Validator
-    try:
-        return jsonschema_rs.validator_cls_for({"$schema": named})
-    except ValueError:
-        return jsonschema_rs.Draft202012Validator
+    # Whatever it does not know, it takes for draft 2020-12.
+    return jsonschema_rs.validator_cls_for({"$schema": named})
 
 
 def _loaded(schema: bytes) -> dict[str, Json]:

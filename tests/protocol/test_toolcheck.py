@@ -226,6 +226,14 @@ def test_the_draft_that_a_schema_names_is_the_one_that_is_used() -> None:
     assert reason(check([call('{"pair":["a"]}')], offer)) == "schema_violation"
 
 
+@pytest.mark.parametrize("named", ["urn:mine", ""])
+def test_a_draft_that_nobody_knows_is_taken_for_the_newest(named: object) -> None:
+    pair = {"type": "array", "prefixItems": [{"type": "integer"}]}
+    offer = request(function(parameters={"$schema": named, "properties": {"pair": pair}}))
+
+    assert reason(check([call('{"pair":["a"]}')], offer)) == "schema_violation"
+
+
 def test_a_strict_function_takes_no_other_properties_at_any_depth() -> None:
     nested = {"type": "object", "properties": {"a": {"type": "object", "properties": {"b": {}}}}}
     strict = request(function(parameters=nested, strict=True))

@@ -236,6 +236,29 @@ def test_one_that_is_cheaper_and_worse_by_more_than_the_margin_fails_without_a_s
     assert rule.state == "fails"
 
 
+@pytest.mark.parametrize(
+    ("mine", "state", "said"),
+    [
+        (
+            RIGHT,
+            "holds",
+            "it is not worse than the champion (+0.0 points), which learnt from what was erased"
+            " since.",
+        ),
+        (calls(wrong(6, 400)), "fails", "it is right less often than the champion"),
+        (calls(wrong(1, 50)), "open", "50 items do not tell it from the champion"),
+    ],
+)
+def test_champion_that_must_go_makes_room_for_one_that_is_not_worse(mine, state, said):
+    shown = replace(evidence(mine, champion=RIGHT), must_go=True)
+
+    rule = rules.worth_the_change(shown, replace(SETTINGS, alpha=0.04))
+
+    assert not evidence(RIGHT).must_go
+    assert rule.state == state
+    assert rule.sentence.startswith(said)
+
+
 def test_numbers_beside_the_champion():
     rule = rules.worth_the_change(evidence(RIGHT, champion=calls(wrong(6, 400))), SETTINGS)
 
