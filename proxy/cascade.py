@@ -112,11 +112,10 @@ class _Cascade:
             try:
                 async with self._begun(attempt):
                     given = await self._all(attempt)
-            except (BackendError, TimeoutError) as error:
-                self._keep_back(error)
-            else:
                 self._tell()
                 return self._joined(given)
+            except (BackendError, TimeoutError) as error:
+                self._keep_back(error)
         return self._joined(self._last_resort())
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
