@@ -493,6 +493,10 @@ async def test_first_backend_still_wins_when_it_answers_first(stream):
 
     (exchange,) = sink.exchanges
     assert (exchange.outcome, exchange.attempts[-1].backend) == ("completed", "first")
+    assert [(a.kind, a.outcome, a.reason) for a in exchange.attempts] == [
+        ("hedge", "failed", "hedge_lost"),
+        ("primary", "completed", None),
+    ]
     assert response.headers["x-headrace-backend"] == "first"
     assert "x-headrace-fallback-reason" not in response.headers
     assert second.abandoned.is_set()
@@ -539,9 +543,11 @@ async def test_client_that_leaves_ends_both():
 # ---------------------------------------------------------------- several samples
 
 
-async def test_call_that_most_samples_make_is_given():
+@pytest.mark.parametrize("calls", [(ODD, GOOD, GOOD), (GOOD, ODD, GOOD), (GOOD, GOOD, ODD)])
+async def test_call_that_most_samples_make_is_given(calls):
     sink = MemorySink()
-    local = Engine("local", [ODD, finish()], then=[[GOOD, finish()]])
+    first, *then = ([one, finish()] for one in calls)
+    local = Engine("local", first, then=then)
 
     async with serving_with(settings("local", policy="samples: 3"), local, sink=sink) as url:
         response = await ask(url)
@@ -814,3 +820,13 @@ async def test_time_of_our_own_is_a_part_of_the_whole(stream):
         took_ms = 1000 * (time.perf_counter() - began)
 
     assert 0 < float(response.headers["x-headrace-overhead-ms"]) <= took_ms
+
+
+async def test_error_names_the_backend_that_was_asked_last():
+    engines = [Engine(name, [BackendUnavailable("down")]) for name in ("first", "second")]
+
+    async with serving_with(settings("first", "second"), *engines) as url:
+        response = await ask(url)
+
+    assert (response.status, response.headers["x-headrace-backend"]) == (502, "second")
+    assert response.headers["x-headrace-fallback-reason"] == "backend_unavailable"
