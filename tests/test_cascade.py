@@ -7,6 +7,7 @@ import pytest
 
 from proxy.backends.base import Finish, Text
 from proxy.backends.confidence import Confidence
+from proxy.backends.openai import OpenAIBackend
 from proxy.errors import (
     BackendOverloaded,
     BackendTimeout,
@@ -17,7 +18,7 @@ from proxy.errors import (
 from proxy.protocol.openai import Usage, parse_request
 from proxy.sinks.memory import MemorySink
 from tests import scripted
-from tests.scripted import Cut, Pause, ScriptedCloud, chunk, completion, stream
+from tests.scripted import Cut, Pause, ScriptedCloud, chunk, completion, stream, usage_chunk
 from tests.serving import Engine, call, finish, serving_with, settings, text
 from tests.wire import TOOLS, ask, cloud_backend, events_of
 
@@ -830,3 +831,19 @@ async def test_error_names_the_backend_that_was_asked_last():
 
     assert (response.status, response.headers["x-headrace-backend"]) == (502, "second")
     assert response.headers["x-headrace-fallback-reason"] == "backend_unavailable"
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+async def test_usage_that_only_we_asked_a_cloud_for_is_not_the_client_s(
+    cloud: ScriptedCloud, wanted: bool
+):
+    cloud.plays(*stream(chunk({"content": "x"}), chunk({}, "stop"), usage_chunk(3, 2)))
+    options = {"stream_options": {"include_usage": True}} if wanted else {}
+    counting, sink = OpenAIBackend("cloud", base_url=cloud.base_url, count_usage=True), MemorySink()
+
+    async with serving_with(settings("cloud"), counting, sink=sink) as url:
+        response = await ask(url, stream=True, **options)
+
+    (exchange,) = sink.exchanges
+    assert (b'"usage"' in response.content) == wanted
+    assert exchange.attempts[0].usage == Usage.of(3, 2)
