@@ -28,6 +28,7 @@ import msgspec
 from proxy.auth import ANONYMOUS, Authenticator
 from proxy.backends.base import Ask, Call, Finish, Generated
 from proxy.cache import Cache
+from proxy.cascade import Answer
 from proxy.catalog import Catalog
 from proxy.consent import Consent
 from proxy.gateway import Gateway, Inbound
@@ -238,14 +239,17 @@ async def cost(directory: Path, count: int = 4000, rate: float = 200) -> dict[st
         name = ("off", "on")[number % 2]
         inbound = Inbound(ANONYMOUS, {}, body(chance, number), Facts(str(number)))
         began = time.perf_counter()
-        async with gateways[name].answer(inbound):
-            pass
+        await gateways[name].answer(inbound, _taken)
         times[name].append((time.perf_counter() - began) * 1e6)
         await asyncio.sleep(1 / rate)
     writing.cancel()
     await asyncio.wait([writing])
     assert recorder.written == count // 2
     return times
+
+
+async def _taken(answer: Answer) -> None:
+    pass
 
 
 def main() -> None:

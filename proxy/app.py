@@ -36,6 +36,7 @@ from proxy.endpoints.json_requests import Asked, JsonRequests
 from proxy.endpoints.metrics import MetricsPage
 from proxy.endpoints.models import Models
 from proxy.endpoints.passthrough import PassThrough
+from proxy.endpoints.shortcuts import Shortcuts
 from proxy.fleet import Fleet
 from proxy.gateway import Gateway
 from proxy.gauges import Gauges, Pool
@@ -43,7 +44,7 @@ from proxy.hedge import Hedges
 from proxy.keeping import Keeping
 from proxy.limits import Limits
 from proxy.metrics import Metrics
-from proxy.middleware import ErrorAnswers, RequestLog
+from proxy.middleware import Requests
 from proxy.outcomes import OutcomeRules
 from proxy.passage import Passage
 from proxy.protocol.prices import PRICES
@@ -252,8 +253,8 @@ def _app(
         ],
         redirect_slashes=False,
     )
-    app = ErrorAnswers(AzurePaths(router))
-    return RequestLog(app, config.response_headers, gateway.metrics.put)
+    app = AzurePaths(Shortcuts(router))
+    return Requests(app, config.response_headers, gateway.metrics.put)
 
 
 @asynccontextmanager

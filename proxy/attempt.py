@@ -6,16 +6,14 @@ the client has seen, nor of other attempts: that is the cascade's.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing, contextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager, aclosing
 from typing import NamedTuple, TypeAlias
 
 import msgspec
 
 from proxy.assemble import Head
-from proxy.backends.base import Ask, Event, Generated, Relayed
+from proxy.backends.base import Ask, Event, Relayed, Reply
 from proxy.catalog import Candidate, Plan
 from proxy.deadline import Deadline
 from proxy.errors import BackendUnavailable, InvalidAnswer
@@ -23,13 +21,12 @@ from proxy.logs import Facts
 from proxy.protocol.exchange import Kind
 from proxy.protocol.openai import ChatRequest, Message
 from proxy.recording import Recording, Tape
-from proxy.rename import whole_events
+from proxy.rename import WholeEvents
 from proxy.routing import Route
-from proxy.verify import verified
+from proxy.verify import Verification
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One request, and all that its attempts need."""
 
     request: ChatRequest
@@ -52,8 +49,7 @@ class Piece(NamedTuple):
 Item: TypeAlias = Event | Piece
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attempt:
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """Who is asked, for what, and why."""
 
     kind: Kind
@@ -84,10 +80,40 @@ async def items(attempt: Attempt, job: Job, tape: Tape) -> AsyncGenerator[Item, 
 
     Raises BackendError for what another attempt may do better, BadRequest for what none would.
     """
-    with tape, _blamed(tape, job.deadline):
-        async with aclosing(_asked(attempt, job, tape)) as asked:
-            async for item in asked:
-                yield item
+    with tape.until(job.deadline):
+        async with _asked(attempt, job) as reply:
+            tape.begin(reply)
+            if isinstance(reply, Relayed):
+                cut = WholeEvents()
+                async for piece in reply.content:
+                    tape.take(piece)
+                    if wire := cut.feed(piece) if job.request.stream else piece:
+                        yield Piece(reply, wire)
+                if cut.rest:
+                    yield Piece(reply, cut.rest)
+                return
+            verification = _verification(attempt, job, tape)
+            async for event in reply.events:
+                for checked in verification.feed(tape.hear(event)):
+                    yield checked
+
+
+async def whole(attempt: Attempt, job: Job, tape: Tape) -> list[Item]:
+    """All that the client may get of an attempt, of which it gets nothing before its end.
+
+    Raises as `items` does.
+    """
+    with tape.until(job.deadline):
+        async with _asked(attempt, job) as reply:
+            tape.begin(reply)
+            if isinstance(reply, Relayed):
+                pieces = [tape.take(piece) async for piece in reply.content]
+                return [Piece(reply, pieces[0] if len(pieces) == 1 else b"".join(pieces))]
+            verification = _verification(attempt, job, tape)
+            given: list[Item] = []
+            async for event in reply.events:
+                given += verification.feed(tape.hear(event))
+            return given
 
 
 async def events(attempt: Attempt, job: Job, tape: Tape) -> list[Event]:
@@ -115,37 +141,21 @@ def complaining(request: ChatRequest, failure: InvalidAnswer) -> ChatRequest:
     return msgspec.structs.replace(request, messages=messages, tool_choice=choice)
 
 
-async def _asked(attempt: Attempt, job: Job, tape: Tape) -> AsyncGenerator[Item, None]:
-    request, policy, candidate = attempt.request, job.route.policy, attempt.candidate
+def _asked(attempt: Attempt, job: Job) -> AbstractAsyncContextManager[Reply]:
+    candidate = attempt.candidate
     again = attempt.request is not job.request
-    ask = Ask(
-        request,
-        job.body,
-        candidate.adapter,
-        policy.constrain or again,
-        candidate.bare,
-        tenant=job.recording.tenant,
-        counted=attempt.kind == "shadow",
+    return candidate.backend.ask(
+        Ask(
+            attempt.request,
+            job.body,
+            candidate.adapter,
+            job.route.policy.constrain or again,
+            candidate.bare,
+            tenant=job.recording.tenant,
+            counted=attempt.kind == "shadow",
+        )
     )
-    async with candidate.backend.ask(ask) as reply:
-        match reply:
-            case Relayed():
-                content = tape.content(reply)
-                async for piece in whole_events(content) if job.request.stream else content:
-                    yield Piece(reply, piece)
-            case Generated():
-                tape.replica, tape.queued_s = reply.replica, reply.queued_s
-                heard = tape.events(reply.events)
-                async for event in verified(heard, request, policy, tape, attempt.floor):
-                    yield event
 
 
-@contextmanager
-def _blamed(tape: Tape, deadline: Deadline) -> Iterator[None]:
-    """A cancellation that the deadline caused is the backend's doing, not the client's."""
-    try:
-        yield
-    except (asyncio.CancelledError, GeneratorExit):
-        if deadline.passed:
-            tape.end("failed", "backend_timeout")
-        raise
+def _verification(attempt: Attempt, job: Job, tape: Tape) -> Verification:
+    return Verification(attempt.request, job.route.policy, tape, attempt.floor)

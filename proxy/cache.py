@@ -19,7 +19,7 @@ from cachetools import TTLCache
 from proxy import cascade, sse
 from proxy.attempt import Job
 from proxy.backends.base import Ask, Call, Event, Finish, Generated, Text
-from proxy.cascade import Answer, Streamed, Whole
+from proxy.cascade import Answer, Give, Streamed, Whole
 from proxy.catalog import Candidate, Plan
 from proxy.errors import BadRequest
 from proxy.hearing import Heard
@@ -59,24 +59,27 @@ class Cache:
             if domain.cache is not None
         }
 
-    @asynccontextmanager
     async def answer(
-        self, job: Job, hedges: Hedges, *, tenant: str, wish: bytes = b""
-    ) -> AsyncIterator[Answer]:
-        """The answer that was given before or, without one, the cascade's, kept if that may be.
+        self, job: Job, hedges: Hedges, give: Give, *, tenant: str, wish: bytes = b""
+    ) -> None:
+        """Give the answer that was given before or, without one, the cascade's; keep that if it
+        may be.
 
         Raises BadRequest for an unknown `wish`, and what the cascade raises.
         """
         if wish not in _WISHES:
             raise BadRequest(f"{WISH.decode()} is `skip` or `refresh`, or left out")
         place = None if wish == b"skip" else self._place(job, tenant)
-        found = None if place is None or wish == b"refresh" else place.found()
-        if place is not None:
-            job.facts.cache = "miss" if found is None else "hit"
+        if place is None:
+            await cascade.answer(job, hedges, give)
+            return
+        found = None if wish == b"refresh" else place.found()
+        job.facts.cache = "miss" if found is None else "hit"
         if found is not None:
-            job = replace(job, plan=Plan([Candidate(found, None)], None))
-        async with cascade.answer(job, hedges) as answer:
-            yield answer if place is None or found is not None else place.keeping(answer)
+            job = msgspec.structs.replace(job, plan=Plan([Candidate(found, None)], None))
+            await cascade.answer(job, hedges, give)
+        else:
+            await cascade.answer(job, hedges, lambda answer: give(place.keeping(answer)))
 
     def _place(self, job: Job, tenant: str) -> _Place | None:
         """Where the request's answer is; None where another one is wanted each time."""

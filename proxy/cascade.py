@@ -8,16 +8,25 @@ client has seen decides who may still answer (commit); one deadline holds for al
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import msgspec
 
 from proxy.assemble import Chunks, completion
-from proxy.attempt import Attempt, Item, Job, Piece, complaining, events, items
+from proxy.attempt import Attempt, Item, Job, Piece, complaining, events, items, whole
 from proxy.backends.base import Event, Finish, Text
 from proxy.catalog import Candidate
 from proxy.commit import Commitment
@@ -58,23 +67,24 @@ class Streamed:
 
 
 Answer: TypeAlias = Whole | Streamed
+Give: TypeAlias = Callable[[Answer], Awaitable[None]]
+"""Takes an answer, once there is something of it worth sending, and brings it to its end."""
 
 
-@asynccontextmanager
-async def answer(job: Job, hedges: Hedges) -> AsyncIterator[Answer]:
-    """The answer to a request, from the first backend of the plan that gives a good one.
+async def answer(job: Job, hedges: Hedges, give: Give) -> None:
+    """Give the answer of the first backend of the plan that has a good one.
 
-    Entering waits until there is something worth sending. Raises the last backend's BackendError
-    when none answers, and BadRequest when one says that none would; the content of a streamed
-    answer raises what comes too late for another backend. Leaving drops the backend's work.
+    Raises the last backend's BackendError when none answers, and BadRequest when one says that none
+    would; the content of a streamed answer raises what comes too late for another backend. When
+    `give` ends, however it does, the backend's work is dropped.
     """
     cascade = _Cascade(job, hedges)
     if not job.request.stream:
-        yield await cascade.whole()
+        await give(await cascade.whole())
         return
     async with aclosing(cascade.stream()) as pieces:
         first = await anext(pieces)
-        yield Streamed(cascade.status, cascade.headers, _chained(first, pieces))
+        await give(Streamed(cascade.status, cascade.headers, _chained(first, pieces)))
 
 
 class _Cascade:
@@ -86,8 +96,10 @@ class _Cascade:
         self._job = job
         self._hedges = hedges
         self._commitment = Commitment()
-        self._chunks = Chunks(job.head, job.request.wants_usage)
+        self._chunks: Chunks | None = None
         self._failure: BackendError | None = None
+        self._is_late = False
+        """Whether the present attempt can only add its calls to another one's text."""
         self._waiting = list(reversed(job.plan.candidates))
         """Who has not been asked yet, the next one last."""
         self._answering: Attempt
@@ -97,19 +109,28 @@ class _Cascade:
     async def whole(self) -> Whole:
         """The answer in one piece; nothing is committed before it is there."""
         for attempt in self._attempts():
-            with self._kept_back():
-                return self._joined([item async for item in self._given(attempt)])
+            try:
+                async with self._begun(attempt):
+                    given = await self._all(attempt)
+            except (BackendError, TimeoutError) as error:
+                self._keep_back(error)
+            else:
+                self._tell()
+                return self._joined(given)
         return self._joined(self._last_resort())
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
         """The answer in pieces of whole events; the first one sets `status` and `headers`."""
         for attempt in self._attempts():
-            with self._kept_back():
-                async with aclosing(self._given(attempt)) as given:
+            try:
+                async with self._begun(attempt), aclosing(self._given(attempt)) as given:
                     async for item in given:
                         if wire := self._wire(item):
                             yield wire
                 self._check_end()
+            except (BackendError, TimeoutError) as error:
+                self._keep_back(error)
+            else:
                 return
         for event in self._last_resort():
             yield self._wire(event)
@@ -134,6 +155,8 @@ class _Cascade:
             if item.reply.renamed:
                 wire = rename_events(wire, self._job.request.model)
         else:
+            if self._chunks is None:
+                self._chunks = Chunks(self._job.head, self._job.request.wants_usage)
             wire = self._chunks.encode(item)
             if wire:
                 self._commitment.sent(item)
@@ -183,20 +206,22 @@ class _Cascade:
             return None
         return adapter.calibration.floor(policy.target_disagreement)
 
-    @contextmanager
-    def _kept_back(self) -> Iterator[None]:
-        """Keep a failure while another attempt may follow it."""
-        is_late = self._commitment.state == "text"
-        try:
-            yield
-        except BackendError as error:
-            if not self._lets_follow(error, is_late):
-                raise
-            self._failure = error
+    def _begun(self, attempt: Attempt) -> asyncio.Timeout:
+        """Begin an attempt; within what is returned it has its share of the time."""
+        self._answering = attempt
+        self._is_late = self._commitment.state == "text"
+        self._job.facts.attempts = len(self._job.recording.tapes) + 1
+        self._tell()
+        return self._job.deadline.share(attempt.part)
 
-    def _lets_follow(self, error: BackendError, is_late: bool) -> bool:
-        wanted = error.trigger in self._job.route.policy.fallback.when
-        return wanted and self._commitment.lets_follow(error, is_late)
+    def _keep_back(self, error: BackendError | TimeoutError) -> None:
+        """Keep a failure while another attempt may follow it; else raise it."""
+        late = self._job.deadline.share_over()
+        failure = error if isinstance(error, BackendError) else late
+        wanted = failure.trigger in self._job.route.policy.fallback.when
+        if not wanted or not self._commitment.lets_follow(failure, self._is_late):
+            raise failure from (None if failure is error else error)
+        self._failure = failure
 
     def _last_resort(self) -> list[Event]:
         """An answer that was valid but not sure enough, when nobody has a better one."""
@@ -210,28 +235,37 @@ class _Cascade:
 
     # ------------------------------------------------------------ one attempt, or several at once
 
+    async def _all(self, attempt: Attempt) -> Sequence[Item]:
+        """What the client may get of an attempt, once it is over."""
+        several = self._several(attempt)
+        if several is None:
+            return await whole(attempt, self._job, attempt.tape(self._job.recording))
+        async with aclosing(several):
+            return [item async for item in several]
+
     async def _given(self, attempt: Attempt) -> AsyncGenerator[Item, None]:
-        """What the client may get of an attempt."""
-        self._answering = attempt
-        self._job.facts.attempts = len(self._job.recording.tapes) + 1
-        self._tell()
-        async with self._job.deadline.share(attempt.part), aclosing(self._run(attempt)) as given:
-            told = False
+        """What the client may get of an attempt, as it comes."""
+        given = self._several(attempt)
+        if given is None:
+            given = items(attempt, self._job, attempt.tape(self._job.recording))
+        told = False
+        async with aclosing(given):
             async for item in given:
                 if not told:
                     told = True
                     self._tell()
                 yield item
 
-    def _run(self, attempt: Attempt) -> AsyncGenerator[Item, None]:
+    def _several(self, attempt: Attempt) -> AsyncGenerator[Item, None] | None:
+        """The items of an attempt that is more than one backend's answer; None for all others."""
         job, policy = self._job, self._job.route.policy
-        if self._commitment.state == "text":
+        if self._is_late:
             return self._late_calls(attempt)
         if policy.samples > 1 and attempt.candidate.backend.is_local and job.request.tools:
             return self._voted(attempt)
         if policy.hedge is not None and attempt.kind == "primary" and self._waiting:
             return self._hedged(attempt, self._hedges.patience(job.route.domain, policy.hedge))
-        return items(attempt, job, attempt.tape(job.recording))
+        return None
 
     async def _late_calls(self, attempt: Attempt) -> AsyncGenerator[Item, None]:
         """The calls of an answer whose text comes too late, as another one's is there already."""

@@ -23,7 +23,7 @@ from proxy.protocol.openai import ChatRequest
 from proxy.protocol.parity import ParityError, prove, rendering
 from proxy.protocol.signature import Trusted
 from proxy.protocol.toolcheck import fingerprint
-from proxy.routing import Drift, Route
+from proxy.routing import Domain, Drift, Route
 
 log = structlog.get_logger(__name__)
 
@@ -135,6 +135,9 @@ class Plan(NamedTuple):
         return self._replace(candidates=self.candidates[1:], passed_over=self.passed_over or reason)
 
 
+_NO_PLAN: tuple[Domain | None, Plan] = (None, Plan([], None))
+
+
 class Proven(NamedTuple):
     """A canary that its backend can answer as."""
 
@@ -153,10 +156,14 @@ class Catalog:
         self.backends = backends
         self._champions = dict(champions)
         self._canaries: dict[str, Proven] = {}
+        self._plans: dict[str, tuple[Domain, Plan]] = {}
+        """Domain → its policy, and its plan where nothing depends on the request; until champions
+        change."""
 
     def flip(self, backend: str, champions: Champions) -> None:
         """From now on these answer; requests under way keep the adapter that they were given."""
         self._champions[backend] = champions
+        self._plans.clear()
 
     def admit_canary(self, domain: str, canary: Proven) -> None:
         """From now on this adapter gets its share of the domain."""
@@ -190,6 +197,18 @@ class Catalog:
         Unsupported, with the field that no backend can serve.
         """
         lacks = {name: self.backends[name].lacks(request) for name in route.plan}
+        if any(lacks.values()) or self.draws(route):
+            plan = self._made(route, lacks, request, who)
+        else:
+            policy, plan = self._plans.get(route.domain, _NO_PLAN)
+            if policy is not route.policy:
+                plan = self._made(route, lacks, request, who)
+                self._plans[route.domain] = route.policy, plan
+        return _watching_drift(plan, route.policy.drift, request)
+
+    def _made(
+        self, route: Route, lacks: Mapping[str, str | None], request: ChatRequest, who: str
+    ) -> Plan:
         able = [name for name, field in lacks.items() if field is None]
         if not lacks:
             raise BackendUnavailable(f"the domain {route.domain!r} has no backend")
@@ -204,8 +223,7 @@ class Catalog:
         candidates = [
             Candidate(self.backends[name], self.champion(name, route.domain)) for name in able
         ]
-        plan = self._with_canary(Plan(candidates, passed_over, assigned=assigned), route, who)
-        return _watching_drift(plan, route.policy.drift, request)
+        return self._with_canary(Plan(candidates, passed_over, assigned=assigned), route, who)
 
     def _vacant(self, route: Route, able: list[str]) -> set[str]:
         """The backends that wait for a champion; none where nobody else could answer."""

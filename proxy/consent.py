@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 from proxy.protocol.exchange import Level
 from proxy.routing import Domain
@@ -23,6 +24,7 @@ class Consent:
         self._level = level
         self._domains = domains
         self._tenants = tenants
+        self._allowed = lru_cache(maxsize=1024)(self._least_of)
 
     def level(
         self, domain: str, tenant: str, headers: Mapping[bytes, bytes], store: bool | None
@@ -34,11 +36,16 @@ class Consent:
         rules = self._domains.get(domain)
         if store is False and rules is not None and rules.obey_store:
             return "off"
-        asked = headers.get(HEADER)
-        levels = [
-            self._level,
-            (rules and rules.record) or "full",
-            self._tenants.get(tenant, "full"),
-            "full" if asked is None else _ASKED.get(asked.strip().lower(), "off"),
-        ]
-        return min(levels, key=_ORDER.index)
+        asked, allowed = headers.get(HEADER), self._allowed(domain, tenant)
+        if asked is None:
+            return allowed
+        return _least(allowed, _ASKED.get(asked.strip().lower(), "off"))
+
+    def _least_of(self, domain: str, tenant: str) -> Level:
+        rules = self._domains.get(domain)
+        of_domain = (rules and rules.record) or "full"
+        return _least(self._level, of_domain, self._tenants.get(tenant, "full"))
+
+
+def _least(*levels: Level) -> Level:
+    return min(levels, key=_ORDER.index)

@@ -9,23 +9,50 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import Self
 
 from proxy.errors import BackendTimeout
 
 
-class Deadline:
-    """When an answer must have begun; pushed back as it goes on, so that only silence ends it."""
+class Deadline(AbstractAsyncContextManager["Deadline"]):
+    """When an answer must have begun; pushed back as it goes on, so that only silence ends it.
 
-    def __init__(self, seconds: float, timer: asyncio.Timeout, longest_s: float = math.inf) -> None:
-        """`timer` is the one that runs, due in `seconds`; `longest_s` bounds the whole answer."""
+    A context manager: what is still going on in it when the time is up is ended by BackendTimeout.
+    """
+
+    def __init__(self, seconds: float, longest_s: float = math.inf) -> None:
+        """`longest_s` bounds the whole answer."""
         self._seconds = seconds
-        self._timer = timer
         self._loop = asyncio.get_running_loop()
         self._pushed_at = self._loop.time()
         self._end = self._pushed_at + longest_s
+        self._timer = asyncio.timeout(seconds)
         self._share: asyncio.Timeout | None = None
+        self._share_s = seconds
+
+    async def __aenter__(self) -> Self:
+        await self._timer.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            await self._timer.__aexit__(kind, error, traceback)
+        except TimeoutError as late:
+            raise self._late() from late
+        if isinstance(error, TimeoutError):
+            raise self._late() from error
+
+    def _late(self) -> BackendTimeout:
+        return BackendTimeout(
+            f"no backend answered within {self._seconds:g} s, or its answer had no end"
+        )
 
     @property
     def passed(self) -> bool:
@@ -41,29 +68,22 @@ class Deadline:
     def push(self) -> None:
         """Something was sent: count from now again. Once a second is enough."""
         if self._share is not None:
-            self._share.reschedule(None)
+            if self._share.when() is not None:
+                self._share.reschedule(None)
             self._share = None
         now = self._loop.time()
         if now - self._pushed_at > min(1.0, self._seconds / 10):
             self._pushed_at = now
             self._timer.reschedule(min(now + self._seconds, self._end))
 
-    @asynccontextmanager
-    async def share(self, part: float) -> AsyncIterator[None]:
-        """Give an attempt this part of the time that is left, until it has sent something.
+    def share(self, part: float) -> asyncio.Timeout:
+        """A timeout that gives an attempt this part of the time that is left, until it has sent
+        something. 1 is all of it, and needs no timer of its own."""
+        self._share_s = part * self.left_s
+        self._share = asyncio.timeout(None if part >= 1 else self._share_s)
+        return self._share
 
-        Raises BackendTimeout when it has not by then. 1 is all of it, and needs no timer.
-        """
-        if part >= 1:
-            yield
-            return
-        seconds = part * self.left_s
-        try:
-            async with asyncio.timeout(seconds) as self._share:
-                yield
-        except TimeoutError as error:
-            raise BackendTimeout(
-                f"the backend has not answered within its {seconds:.3g} s"
-            ) from error
-        finally:
-            self._share = None
+    def share_over(self) -> BackendTimeout:
+        """The attempt has failed; what it means if that was a TimeoutError."""
+        self._share = None
+        return BackendTimeout(f"the backend has not answered within its {self._share_s:.3g} s")

@@ -15,21 +15,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from types import TracebackType
 
 from proxy.assemble import new_head
 from proxy.attempt import Job
 from proxy.auth import Authenticator, Caller
 from proxy.cache import WISH, Cache
-from proxy.cascade import Answer
+from proxy.cascade import Answer, Give
 from proxy.catalog import Catalog, Plan
 from proxy.consent import Consent
 from proxy.conversation import Conversation
 from proxy.deadline import Deadline
 from proxy.durable import durable
-from proxy.errors import BackendTimeout, BadRequest, Forbidden, ProxyError
+from proxy.errors import BadRequest, Forbidden, ProxyError
 from proxy.hedge import Hedges
 from proxy.limits import Limits
 from proxy.logs import CLIENT_GONE, Facts
@@ -87,23 +88,23 @@ class Gateway:
     cache: Cache
     shadows: Shadows | None = None
 
-    @asynccontextmanager
-    async def answer(self, inbound: Inbound) -> AsyncIterator[Answer]:
-        """The answer to a request; entering waits for the first piece of it worth sending.
+    async def answer(self, inbound: Inbound, give: Give) -> None:
+        """Give the answer to a request, once there is a first piece of it worth sending.
 
-        Raises ProxyError, be it on entering or, when the answer breaks off, inside the context.
+        Raises ProxyError, before there is one or, when the answer breaks off, after.
         """
         request = parse(inbound.body)
         route = self.match(inbound, request)
-        inbound.facts.domain, inbound.facts.match = route.domain, route.reason
-        inbound.facts.match_probability = route.probability
-        async with self.limits.admit(who(inbound, route), inbound.body, inbound.facts) as slot:
+        facts = inbound.facts
+        facts.domain, facts.match = route.domain, route.reason
+        facts.match_probability = route.probability
+        async with self.limits.admit(who(inbound, route), inbound.body, facts) as slot:
             plan = self.plan(inbound, route, request)
             head = new_head(request)
             recording = self._recording(head.id, inbound, request, route)
             slot.recording = recording
-            with self.recorded(recording, inbound.facts):
-                async with self._until_silence(inbound, route) as deadline:
+            with self.recorded(recording, facts):
+                async with self._deadline(inbound, route) as deadline:
                     job = Job(
                         request=request,
                         body=inbound.body,
@@ -111,14 +112,12 @@ class Gateway:
                         plan=plan,
                         head=head,
                         recording=recording,
-                        facts=inbound.facts,
+                        facts=facts,
                         deadline=deadline,
                     )
-                    wish = _cache_wish(inbound.headers)
-                    async with self.cache.answer(
-                        job, self.hedges, tenant=inbound.caller.tenant, wish=wish
-                    ) as answer:
-                        yield await self._lasting(answer, recording)
+                    tenant, wish = inbound.caller.tenant, _cache_wish(inbound.headers)
+                    lasting = self._lasting(give, recording)
+                    await self.cache.answer(job, self.hedges, lasting, tenant=tenant, wish=wish)
         self._shadow(inbound, route, request, recording)
 
     def match(self, inbound: Inbound, request: ChatRequest) -> Route:
@@ -145,16 +144,9 @@ class Gateway:
         inbound.facts.drifted, inbound.facts.assigned = list(plan.drifted), plan.assigned
         return plan
 
-    @asynccontextmanager
-    async def _until_silence(self, inbound: Inbound, route: Route) -> AsyncIterator[Deadline]:
-        seconds = min(route.policy.deadline_s or self.deadline_s, _patience(inbound.headers))
-        try:
-            async with asyncio.timeout(seconds) as timer:
-                yield Deadline(seconds, timer, self.longest_s)
-        except TimeoutError as error:
-            raise BackendTimeout(
-                f"no backend answered within {seconds:g} s, or its answer had no end"
-            ) from error
+    def _deadline(self, inbound: Inbound, route: Route) -> Deadline:
+        seconds = route.policy.deadline_s or self.deadline_s
+        return Deadline(min(seconds, _patience(inbound.headers)), self.longest_s)
 
     def _recording(
         self, id: str, inbound: Inbound, request: ChatRequest, route: Route
@@ -194,37 +186,62 @@ class Gateway:
                 )
             )
 
-    async def _lasting(self, answer: Answer, recording: Recording) -> Answer:
-        """The answer; where the record is to be durable, one that ends when it is."""
+    def _lasting(self, give: Give, recording: Recording) -> Give:
+        """What gives the answer; where the record is to be durable, an answer that ends when it
+        is."""
         recorder = self.recorder
         if recorder is None or not recorder.is_durable:
-            return answer
+            return give
 
         async def keep(status: int) -> None:
             recording.close(status)
             await recorder.keep(recording)
 
-        return await durable(answer, keep)
+        async def give_lasting(answer: Answer) -> None:
+            await give(await durable(answer, keep))
 
-    @contextmanager
-    def recorded(self, recording: Recording, facts: Facts) -> Iterator[None]:
-        """Hand the recording over when the request is over, however it ends."""
-        status = 500
-        try:
-            yield
-            status = 200
-        except ProxyError as error:
-            status = error.status
-            raise
-        except (asyncio.CancelledError, GeneratorExit):
-            status = CLIENT_GONE
-            facts.outcome = "client_aborted"
-            raise
-        finally:
-            recording.close(facts.status or status)
-            self.metrics.put(recording)
-            if self.recorder is not None:
-                self.recorder.put(recording)
+        return give_lasting
+
+    def recorded(self, recording: Recording, facts: Facts) -> Recorded:
+        """Hands the recording over when the request is over, however it ends."""
+        return Recorded(self.metrics, self.recorder, recording, facts)
+
+
+class Recorded(AbstractContextManager[None]):
+    """A request that is recorded: how the context is left is what the record says."""
+
+    def __init__(
+        self, metrics: Metrics, recorder: Recorder | None, recording: Recording, facts: Facts
+    ) -> None:
+        self._metrics = metrics
+        self._recorder = recorder
+        self._recording = recording
+        self._facts = facts
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if isinstance(error, asyncio.CancelledError | GeneratorExit):
+            self._facts.outcome = "client_aborted"
+        self._recording.close(self._facts.status or _status(error))
+        self._metrics.put(self._recording)
+        if self._recorder is not None:
+            self._recorder.put(self._recording)
+
+
+def _status(error: BaseException | None) -> int:
+    match error:
+        case None:
+            return 200
+        case ProxyError():
+            return error.status
+        case asyncio.CancelledError() | GeneratorExit():
+            return CLIENT_GONE
+        case _:
+            return 500
 
 
 def who(inbound: Inbound, route: Route) -> Who:
@@ -278,8 +295,11 @@ def _whole_number(text: bytes) -> int:
 
 def _patience(headers: Mapping[bytes, bytes]) -> float:
     """Seconds that the client's SDK waits between two bytes, if it says so."""
+    said = headers.get(b"x-stainless-read-timeout")
+    if said is None:
+        return float("inf")
     try:
-        seconds = float(headers.get(b"x-stainless-read-timeout", b""))
+        seconds = float(said)
     except ValueError:
         return float("inf")
     return seconds if seconds > 0 else float("inf")

@@ -6,22 +6,20 @@ A system call for each would cost a request more than its routing does.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 
 _SIZE = 16
 """Bytes of an id, as in a UUID."""
+_AT_ONCE = 256
 
-
-def _drawn() -> Iterator[str]:
-    while True:
-        drawn = os.urandom(256 * _SIZE).hex()
-        for at in range(0, len(drawn), 2 * _SIZE):
-            yield drawn[at : at + 2 * _SIZE]
-
-
-_ids = _drawn()
+_drawn: list[str] = []
 
 
 def new_id() -> str:
-    """32 hexadecimal digits; for the event loop's thread only."""
-    return next(_ids)
+    """32 hexadecimal digits; from any thread."""
+    try:
+        return _drawn.pop()
+    except IndexError:
+        digits = os.urandom(_AT_ONCE * _SIZE).hex()
+        width = 2 * _SIZE
+        _drawn.extend(digits[at : at + width] for at in range(width, len(digits), width))
+        return digits[:width]

@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
-from typing import Annotated, NamedTuple
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
+from types import TracebackType
+from typing import Annotated, NamedTuple, Self
 
 import msgspec
 import structlog
@@ -58,12 +58,35 @@ class LimitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     record then has to be written. Default 10, so that both fit into the 30 of Kubernetes."""
 
 
-@dataclass(slots=True)
-class Slot:
+class _Lease(NamedTuple):
+    """What quotas hold for a request."""
+
+    id: str
+    claims: Sequence[Claim]
+
+
+class Slot(AbstractAsyncContextManager["Slot"]):
     """A request's place, and what is known of what it uses."""
 
-    recording: Recording | None = None
-    """What was said; None for what is passed on unread, which uses no tokens that we know of."""
+    def __init__(self, limits: Limits, who: Who, body: bytes, facts: Facts) -> None:
+        self.recording: Recording | None = None
+        """What was said; None for what is passed on unread, which uses no tokens that we know
+        of."""
+        self._limits = limits
+        self._asked = (who, body, facts)
+        self._lease: _Lease | None = None
+
+    async def __aenter__(self) -> Self:
+        self._lease = await self._limits.enter(*self._asked)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._limits.leave(self._lease, self.recording)
 
 
 class _Over(NamedTuple):
@@ -95,41 +118,45 @@ class Limits:
         self._held: dict[str, list[Claim]] = {}
         """Lease → the slots that it holds."""
 
-    @asynccontextmanager
-    async def admit(self, who: Who, body: bytes, facts: Facts) -> AsyncIterator[Slot]:
-        """Hold a slot; raises TooManyRequests when there is none, or a quota is used up."""
+    def admit(self, who: Who, body: bytes, facts: Facts) -> Slot:
+        """Hold a slot for as long as the context lasts; entering it raises TooManyRequests when
+        there is none, or a quota is used up."""
+        return Slot(self, who, body, facts)
+
+    async def enter(self, who: Who, body: bytes, facts: Facts) -> _Lease | None:
+        """Take a slot; what quotas hold for it, if any do."""
         if self.in_flight >= self._max:
             raise TooManyRequests(f"{self._max} requests are in flight already; try again soon")
         self.in_flight += 1
-        slot = Slot()
+        if not self._quotas:
+            return None
         try:
-            async with self._within_quotas(who, body, facts, slot):
-                yield slot
-        finally:
+            return await self._claimed(who, body, facts)
+        except BaseException:
             self.in_flight -= 1
+            raise
 
-    @asynccontextmanager
-    async def _within_quotas(
-        self, who: Who, body: bytes, facts: Facts, slot: Slot
-    ) -> AsyncIterator[None]:
+    def leave(self, lease: _Lease | None, recording: Recording | None) -> None:
+        """Give a slot back; `recording` says what was used of the quotas."""
+        self.in_flight -= 1
+        if lease is None:
+            return
+        slots = self._held.pop(lease.id)
+        if isinstance(self._ledger, MemoryLedger):
+            self._ledger.release(slots, lease.id)
+        self._over.put_nowait(_Over(lease.claims, lease.id, recording))
+
+    async def _claimed(self, who: Who, body: bytes, facts: Facts) -> _Lease | None:
         claimed = claims(self._quotas, who, len(body), self._now())
         if not claimed:
-            yield
-            return
-        lease = secrets.token_hex(8)
-        verdict = await self._ledger.take(claimed, lease)
+            return None
+        lease = _Lease(secrets.token_hex(8), claimed)
+        verdict = await self._ledger.take(claimed, lease.id)
         facts.limits = headers(verdict.standings)
         if verdict.refused is not None:
             raise _refusal(verdict.refused, verdict.wait_s)
-        slots = [claim for claim in claimed if claim.kind == "slot"]
-        self._held[lease] = slots
-        try:
-            yield
-        finally:
-            del self._held[lease]
-            if isinstance(self._ledger, MemoryLedger):
-                self._ledger.release(slots, lease)
-            self._over.put_nowait(_Over(claimed, lease, slot.recording))
+        self._held[lease.id] = [claim for claim in claimed if claim.kind == "slot"]
+        return lease
 
     # ------------------------------------------------------------ afterwards
 

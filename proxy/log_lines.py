@@ -15,8 +15,9 @@ import msgspec
 
 MOST = 10_000
 """Lines that wait at most. Chosen: some 5 MiB."""
-_PAUSE_S = 0.02
-"""Seconds for which a first line waits for others. Chosen: nobody who reads along notices."""
+_PAUSE_S = 0.1
+"""Seconds for which a first line waits for others: each time that this thread wakes, the loop's
+has to give way to it. Chosen: nobody who reads along notices."""
 _AT_ONCE = 64
 """Lines that are written at once: about what a pipe holds."""
 

@@ -12,7 +12,8 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextvars import ContextVar
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -27,8 +28,7 @@ CLIENT_GONE = 499
 """Status, in logs and records, of a request whose client left before the answer began; nginx's."""
 
 
-@dataclass(slots=True)
-class Facts:
+class Facts(msgspec.Struct):
     """What is known so far of one request: its response headers and its log line are made of it."""
 
     request_id: str
@@ -49,11 +49,11 @@ class Facts:
     """Code of the failure for which the next backend was asked."""
     cache: str | None = None
     """`hit` or `miss`; None where the answer is not looked for."""
-    drifted: list[str] = field(default_factory=list)
+    drifted: list[str] = []
     """Tools whose schema is not the one that the adapter was trained with."""
-    limits: dict[str, str] = field(default_factory=dict)
+    limits: dict[str, str] = {}
     """The x-ratelimit headers of the caller's own limits."""
-    began: float = field(default_factory=time.perf_counter)
+    began: float = msgspec.field(default_factory=time.perf_counter)
     overhead_s: float | None = None
     """Seconds until the answer began that no backend was waited for."""
     confidence: float | None = None
@@ -66,20 +66,20 @@ class Facts:
     """An Outcome of protocol.exchange; None for requests that are not recorded."""
 
     @property
-    def headers(self) -> dict[str, str]:
+    def headers(self) -> list[tuple[str, str]]:
         """The x-headrace headers of the response; what is not known is left out."""
-        told = {
-            "x-headrace-domain": self.domain,
-            "x-headrace-assigned": self.assigned or None,
-            "x-headrace-backend": self.backend,
-            "x-headrace-adapter": self.adapter,
-            "x-headrace-attempts": str(self.attempts) if self.attempts else None,
-            "x-headrace-fallback-reason": self.fallback_reason,
-            "x-headrace-cache": self.cache,
-            "x-headrace-overhead-ms": _shown(self.overhead_s, 1000, 2),
-            "x-headrace-confidence": _shown(self.confidence, 1, 4),
-        }
-        return {name: value for name, value in told.items() if value is not None}
+        told = (
+            ("x-headrace-domain", self.domain),
+            ("x-headrace-assigned", self.assigned or None),
+            ("x-headrace-backend", self.backend),
+            ("x-headrace-adapter", self.adapter),
+            ("x-headrace-attempts", str(self.attempts) if self.attempts else None),
+            ("x-headrace-fallback-reason", self.fallback_reason),
+            ("x-headrace-cache", self.cache),
+            ("x-headrace-overhead-ms", _shown(self.overhead_s, 1000, 2)),
+            ("x-headrace-confidence", _shown(self.confidence, 1, 4)),
+        )
+        return [(name, value) for name, value in told if value is not None]
 
     @property
     def line(self) -> dict[str, object]:
@@ -128,11 +128,28 @@ def _lines() -> Callable[..., LogLines]:
 
 
 def _shared() -> list[Processor]:
-    return [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
+    return [_placed]
+
+
+request_id: ContextVar[str | None] = ContextVar("headrace_request_id", default=None)
+"""The request that is being answered: it is in each line that is logged for it."""
+
+
+def _placed(logger: object, level: str, event: EventDict) -> EventDict:
+    """The event with its level and time, and the request that it belongs to. One step for what
+    structlog does in three: each request passes here."""
+    event["level"] = "error" if level == "exception" else level
+    now = time.time()
+    event["timestamp"] = f"{_second(int(now))}.{int(now % 1 * 1e6):06d}Z"
+    id = request_id.get()
+    if id is not None:
+        event.setdefault("request_id", id)
+    return event
+
+
+@lru_cache(maxsize=1)
+def _second(now: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
 
 
 def _terminal() -> list[Processor]:

@@ -14,18 +14,14 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping
-from typing import Generic, TypeAlias, TypeVar
+from typing import TypeAlias
 
 import msgspec
 import structlog
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Histogram,
-    ProcessCollector,
-    disable_created_metrics,
-)
+from prometheus_client import CollectorRegistry, Metric, ProcessCollector
+from prometheus_client.registry import Collector
 
+from proxy.counts import Counter, Histogram
 from proxy.errors import ProxyError
 from proxy.logs import CLIENT_GONE, Facts
 from proxy.protocol.exchange import Attempt, Exchange
@@ -66,14 +62,14 @@ class MetricsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     keys, since the numbers tell of all tenants' traffic."""
 
 
-class Metrics:
+class Metrics(Collector):
     """Counts finished requests. Made once."""
 
     def __init__(self, providers: Mapping[str, str]) -> None:
         """`providers`: backend → what OpenTelemetry calls its kind."""
-        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
+        self._told: list[Counter | Histogram] = []
         self._providers = dict(providers)
         self._codes = frozenset(_codes(ProxyError))
         self._waiting: deque[_Finished] = deque()
@@ -81,6 +77,7 @@ class Metrics:
         self._counting = threading.Lock()
         self._of_requests()
         self._of_attempts()
+        self.registry.register(self)
 
     def know(self, providers: Mapping[str, str]) -> None:
         """From now on these are the backends: the settings have changed, what was counted stays."""
@@ -100,6 +97,12 @@ class Metrics:
             self._brought.clear()
             await asyncio.to_thread(self.drain)
             await asyncio.sleep(_PAUSE_S)
+
+    def collect(self) -> Iterator[Metric]:
+        """What was counted so far; for the registry."""
+        with self._counting:
+            told = [one.told() for one in self._told]
+        yield from told
 
     def drain(self) -> None:
         """Count all that waits; blocks, for as long as reading the answers takes."""
@@ -152,18 +155,18 @@ class Metrics:
             return
         domain = facts.domain or ""
         status = facts.status or CLIENT_GONE
-        self._requests.labels(domain, status, self._known(facts.error)).inc()
+        self._requests.add(domain, str(status), self._known(facts.error))
         if facts.match is not None:
-            self._matches.labels(domain, facts.match).inc()
+            self._matches.add(domain, facts.match)
         if facts.fallback_reason is not None:
             reason = _without_field(facts.fallback_reason)
-            self._fallbacks.labels(domain, facts.backend or "", reason).inc()
+            self._fallbacks.add(domain, facts.backend or "", reason)
         if facts.cache is not None:
-            self._lookups.labels(domain, facts.cache).inc()
+            self._lookups.add(domain, facts.cache)
         if facts.drifted:
-            self._drifted.labels(domain).inc()
+            self._drifted.add(domain)
         if facts.overhead_s is not None:
-            self._own.labels(domain).observe(facts.overhead_s)
+            self._own.observe(facts.overhead_s, domain)
 
     def _known(self, code: str | None) -> str:
         """An error's code if it is one of ours; clouds write what they like."""
@@ -224,29 +227,29 @@ class Metrics:
             return
         last = exchange.attempts[-1]
         labels = self._labels(last, exchange)
-        self._durations.labels(*labels, _error(last)).observe(exchange.total_s)
+        self._durations.observe(exchange.total_s, *labels, _error(last))
         if last.first_byte_s is not None and last.outcome == "completed":
             began = last.started_at + last.first_byte_s - exchange.started_at
-            self._firsts.labels(*labels).observe(max(0.0, began))
+            self._firsts.observe(max(0.0, began), *labels)
 
     def _count_attempt(self, attempt: Attempt, exchange: Exchange) -> None:
         labels = self._labels(attempt, exchange)
         who = labels[: len(_ATTEMPT)]
         reason = attempt.reason or ""
-        self._attempts.labels(*who, attempt.kind, attempt.outcome, reason).inc()
-        self._operations.labels(*labels, _error(attempt)).observe(attempt.total_s)
+        self._attempts.add(*who, attempt.kind, attempt.outcome, reason)
+        self._operations.observe(attempt.total_s, *labels, _error(attempt))
         if attempt.queued_s is not None:
-            self._queued.labels(*who).observe(attempt.queued_s)
+            self._queued.observe(attempt.queued_s, *who)
         if attempt.outcome == "invalid":
-            self._invalid.labels(*who, reason).inc()
+            self._invalid.add(*who, reason)
         for code in attempt.repairs:
-            self._repairs.labels(*who, code).inc()
+            self._repairs.add(*who, code)
         if attempt.kind == "hedge":
             won = attempt is exchange.attempts[-1]
-            self._hedges.labels(exchange.domain, "won" if won else "lost").inc()
+            self._hedges.add(exchange.domain, "won" if won else "lost")
         if attempt.usage is not None:
-            self._tokens.labels(*labels, "input").observe(attempt.usage.prompt_tokens)
-            self._tokens.labels(*labels, "output").observe(attempt.usage.completion_tokens)
+            self._tokens.observe(attempt.usage.prompt_tokens, *labels, "input")
+            self._tokens.observe(attempt.usage.completion_tokens, *labels, "output")
 
     def _labels(self, attempt: Attempt, exchange: Exchange) -> tuple[str, ...]:
         return (
@@ -259,31 +262,17 @@ class Metrics:
 
     # ------------------------------------------------------------ making them
 
-    def _counter(self, name: str, about: str, *labels: str) -> _Labelled[Counter]:
-        return _Labelled(Counter(name, about, labels, registry=self.registry))
+    def _counter(self, name: str, about: str, *labels: str) -> Counter:
+        counter = Counter(name, about, labels)
+        self._told.append(counter)
+        return counter
 
     def _histogram(
         self, name: str, about: str, buckets: tuple[float, ...], *labels: str
-    ) -> _Labelled[Histogram]:
-        return _Labelled(Histogram(name, about, labels, registry=self.registry, buckets=buckets))
-
-
-_Metric = TypeVar("_Metric", Counter, Histogram)
-
-
-class _Labelled(Generic[_Metric]):
-    """A metric whose children are at hand: the library checks labels anew with each look-up."""
-
-    def __init__(self, metric: _Metric) -> None:
-        self._metric: _Metric = metric
-        self._children: dict[tuple[str | int, ...], _Metric] = {}
-
-    def labels(self, *values: str | int) -> _Metric:
-        """The child with these labels; there are no more than what routes.yaml and codes allow."""
-        child = self._children.get(values)
-        if child is None:
-            child = self._children[values] = self._metric.labels(*values)
-        return child
+    ) -> Histogram:
+        histogram = Histogram(name, about, buckets, labels)
+        self._told.append(histogram)
+        return histogram
 
 
 def _error(attempt: Attempt) -> str:

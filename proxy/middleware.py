@@ -1,12 +1,13 @@
 """What every request gets, whatever answers it: an id, OpenAI's form of errors, one log line.
 
-Pure ASGI, in this order from the outside: RequestLog, ErrorAnswers, the router.
+Pure ASGI, around everything else.
 """
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 import structlog
@@ -16,13 +17,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from proxy import sse
 from proxy.errors import BackendRefused, MethodNotAllowed, NotFound, ProxyError
 from proxy.ids import new_id
-from proxy.logs import CLIENT_GONE, Facts
+from proxy.logs import CLIENT_GONE, Facts, request_id
 
 log = structlog.get_logger(__name__)
 
+_GIVEN_IDS = (b"x-request-id", b"x-client-request-id")
+_SANE_ID = re.compile(rb"[!-~]{1,128}")
 
-class RequestLog:
-    """Gives each request an id and its Facts, puts them into the response's headers and the log."""
+
+class Requests:
+    """Gives each request an id and its Facts, puts them into the response's headers and the log;
+    answers exceptions in OpenAI's form: a status before the head, one last event after it."""
 
     def __init__(
         self,
@@ -40,29 +45,41 @@ class RequestLog:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        facts = Facts(request_id=_request_id(scope))
-        scope.setdefault("state", {})["facts"] = facts
+        headers = dict(scope["headers"])
+        facts = Facts(request_id=_request_id(headers))
+        scope.setdefault("state", {}).update(facts=facts, headers=headers)
+        # Starlette's router raises HTTPException instead of answering in plain text if this is set.
+        scope["app"] = self
+        scope["path"] = scope["path"].rstrip("/") or "/"
         sent = _Sent(facts, send, self._tell)
-        with structlog.contextvars.bound_contextvars(request_id=facts.request_id):
-            try:
-                await self._app(scope, receive, sent)
-            finally:
-                log.info("request_answered", **_line(scope, facts, sent), **facts.line)
-                self._finished(facts)
+        before = request_id.set(facts.request_id)
+        try:
+            await self._app(scope, receive, sent)
+        except Exception as error:
+            told = _told(error, scope)
+            facts.error = told.code or told.type
+            await _answer(told, sent)
+        finally:
+            log.info("request_answered", **_line(scope, facts, sent), **facts.line)
+            request_id.reset(before)
+            self._finished(facts)
 
 
 class _Sent:
-    """A `send` that adds the headers of Facts, and notes the status and the times."""
+    """A `send` that adds the headers of Facts, and notes the head and the times."""
 
     def __init__(self, facts: Facts, send: Send, tell: bool) -> None:
         self._facts = facts
         self._tell = tell
         self._send = send
         self._started_at = time.perf_counter()
+        self.head: Message | None = None
+        """The status and headers that were sent."""
         self.first_byte_s: float | None = None
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
+            self.head = message
             self._facts.status = message["status"]
             message["headers"] = [*_kept(message, self._facts), *_headers(self._facts, self._tell)]
         elif self.first_byte_s is None:
@@ -87,25 +104,25 @@ def _line(scope: Scope, facts: Facts, sent: _Sent) -> dict[str, object]:
 
 def _kept(message: Message, facts: Facts) -> list[tuple[bytes, bytes]]:
     """The response's own headers; a cloud's limits are not the caller's where it has its own."""
+    own: list[tuple[bytes, bytes]] = message.get("headers", [])
+    if not facts.limits:
+        return own
     ours = {name.encode() for name in facts.limits}
-    return [(name, value) for name, value in message.get("headers", ()) if name not in ours]
+    return [(name, value) for name, value in own if name not in ours]
 
 
 def _headers(facts: Facts, tell: bool) -> list[tuple[bytes, bytes]]:
-    told = {
-        "x-request-id": facts.request_id,
-        **facts.limits,
-        **(facts.headers if tell else {}),
-    }
-    return [(name.encode(), value.encode("latin-1", "replace")) for name, value in told.items()]
+    told = [("x-request-id", facts.request_id), *facts.limits.items()]
+    if tell:
+        told += facts.headers
+    return [(name.encode(), value.encode("latin-1", "replace")) for name, value in told]
 
 
-def _request_id(scope: Scope) -> str:
+def _request_id(headers: Mapping[bytes, bytes]) -> str:
     """The client's own id where it sends a sane one, for correlation; else a new one."""
-    headers = dict(scope["headers"])
-    for name in (b"x-request-id", b"x-client-request-id"):
-        given = headers.get(name, b"")
-        if 0 < len(given) <= 128 and all(0x21 <= sign <= 0x7E for sign in given):
+    for name in _GIVEN_IDS:
+        given = headers.get(name)
+        if given is not None and _SANE_ID.fullmatch(given):
             return str(given, "ascii")
     return new_request_id()
 
@@ -115,40 +132,12 @@ def new_request_id() -> str:
     return f"req_{new_id()}"
 
 
-class ErrorAnswers:
-    """Answers exceptions in OpenAI's form: a status before the head, one last event after it."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        head: list[Message] = []
-
-        async def noted(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                head.append(message)
-            await send(message)
-
-        # Starlette's router raises HTTPException instead of answering in plain text if this is set.
-        scope["app"] = self
-        scope["path"] = scope["path"].rstrip("/") or "/"
-        try:
-            await self._app(scope, receive, noted)
-        except Exception as error:
-            told = _told(error, scope)
-            scope["state"]["facts"].error = told.code or told.type
-            await _answer(told, head, send)
-
-
-async def _answer(error: ProxyError, head: list[Message], send: Send) -> None:
-    if not head:
-        await send(_head(error))
-        await send({"type": "http.response.body", "body": error_body(error)})
-    elif _is_stream(head[0]):
-        await send({"type": "http.response.body", "body": sse.encode(error_body(error))})
+async def _answer(error: ProxyError, sent: _Sent) -> None:
+    if sent.head is None:
+        await sent(_head(error))
+        await sent({"type": "http.response.body", "body": error_body(error)})
+    elif _is_stream(sent.head):
+        await sent({"type": "http.response.body", "body": sse.encode(error_body(error))})
     else:
         raise error
 

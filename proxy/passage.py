@@ -6,16 +6,13 @@ name a model whether clients may ask for it. The record gets no content.
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
 import msgspec
 
 from proxy.backends.base import Forward, Relaying
-from proxy.cascade import Answer, Streamed
+from proxy.cascade import Give, Streamed
 from proxy.errors import BadRequest, NotFound, Unsupported
 from proxy.gateway import Gateway, Inbound, retries, who
+from proxy.ids import new_id
 from proxy.protocol.openai import ChatRequest, MalformedRequest, malformed, parse_object
 from proxy.recording import Recording
 from proxy.rename import rename_content
@@ -31,9 +28,8 @@ class Passage:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
 
-    @asynccontextmanager
-    async def anything(self, inbound: Inbound, forward: Forward) -> AsyncIterator[Answer]:
-        """The cloud's answer to a request of which nothing is known.
+    async def anything(self, inbound: Inbound, forward: Forward, give: Give) -> None:
+        """Give the cloud's answer to a request of which nothing is known.
 
         Raises NotFound where no cloud is there to be asked.
         """
@@ -45,14 +41,12 @@ class Passage:
                 f"there is nothing at {forward.method} /v1{path[:128]} here; "
                 + _REMEDY.format(domain=route.domain)
             )
-        async with self.through(inbound, forward, cloud, route) as answer:
-            yield answer
+        await self.through(inbound, forward, cloud, route, give)
 
-    @asynccontextmanager
     async def named(
-        self, inbound: Inbound, path: str, lacking: str | None = None
-    ) -> AsyncIterator[Answer]:
-        """The cloud's answer to a JSON request that names a model: completions, embeddings.
+        self, inbound: Inbound, give: Give, *, path: str, lacking: str | None = None
+    ) -> None:
+        """Give the cloud's answer to a JSON request that names a model: completions, embeddings.
 
         `lacking` is the field for which no local engine was asked; None means all of `path`.
         Raises UnknownModel, and Unsupported where no cloud is there.
@@ -77,8 +71,7 @@ class Passage:
         forward = Forward(
             method="POST", target=path, headers=_JSON, body=inbound.body, model=request.model
         )
-        async with self.through(inbound, forward, cloud, route) as answer:
-            yield answer
+        await self.through(inbound, forward, cloud, route, give)
 
     def _route(self, inbound: Inbound) -> Route:
         route = self._gateway.routes.of(inbound.caller.tenant).without_tools
@@ -91,11 +84,10 @@ class Passage:
         clouds = (backends[name] for name in route.plan)
         return next((cloud for cloud in clouds if isinstance(cloud, Relaying)), None)
 
-    @asynccontextmanager
     async def through(
-        self, inbound: Inbound, forward: Forward, cloud: Relaying, route: Route
-    ) -> AsyncIterator[Answer]:
-        """This cloud's answer, admitted and recorded without content."""
+        self, inbound: Inbound, forward: Forward, cloud: Relaying, route: Route, give: Give
+    ) -> None:
+        """Give this cloud's answer, admitted and recorded without content."""
         facts = inbound.facts
         facts.domain, facts.match = route.domain, route.reason
         async with self._gateway.limits.admit(who(inbound, route), _body(forward), facts):
@@ -110,13 +102,13 @@ class Passage:
                     if reply.renamed and forward.model is not None:
                         kind = reply.headers.get("content-type", "")
                         content = rename_content(kind, content, forward.model)
-                    yield Streamed(reply.status, reply.headers, content)
+                    await give(Streamed(reply.status, reply.headers, content))
 
     def _recording(self, inbound: Inbound, forward: Forward, route: Route) -> Recording:
         tenant = inbound.caller.tenant
         allowed = self._gateway.consent.level(route.domain, tenant, inbound.headers, None)
         return Recording(
-            id=f"pass-{uuid.uuid4().hex}",
+            id=f"pass-{new_id()}",
             request_id=inbound.facts.request_id,
             tenant=tenant,
             caller=inbound.caller.name,

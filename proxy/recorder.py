@@ -29,6 +29,9 @@ from proxy.sinks.base import Sink
 BATCH = 256
 """Exchanges that are written at once."""
 
+_PAUSE_S = 0.05
+"""Seconds for which a first recording waits for others, where nobody waits for it."""
+
 TIDY_S = 1.0
 """Seconds between two looks at whether a segment that is open should be closed."""
 
@@ -178,6 +181,9 @@ class Recorder:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._until_duty()):
                     self._take(await self._queue.get())
+        if self._taken and not self._kept and self._queue.qsize() < BATCH:
+            # A thread that is woken for each of them costs the loop more than the record does.
+            await asyncio.sleep(_PAUSE_S)
         self._take_waiting()
 
     def _take_waiting(self) -> None:

@@ -1,10 +1,11 @@
 """What happened to one request, collected while it happens, made into an Exchange afterwards.
 
     recording = Recording(…)
-    with recording.attempt("primary", backend="local") as tape:
+    with recording.attempt("primary", backend="local").until(deadline) as tape:
         async with backend.ask(ask) as reply:
-            async for event in tape.events(reply.events):
-                …
+            tape.begin(reply)
+            async for event in reply.events:
+                tape.hear(event)
     recording.close(status=200)
     recorder.put(recording)
 
@@ -23,7 +24,8 @@ from typing import Self
 import msgspec
 
 from proxy import trace_context
-from proxy.backends.base import Call, Event, Finish, Relayed, Text
+from proxy.backends.base import Call, Event, Finish, Generated, Relayed, Reply, Text
+from proxy.deadline import Deadline
 from proxy.errors import BackendError, InvalidAnswer, LowConfidence, ProxyError
 from proxy.hearing import Heard
 from proxy.protocol.exchange import CHAT, VERSION, Attempt, Exchange, Kind, Level, Outcome
@@ -167,8 +169,9 @@ class Tape:
     """What one attempt said. A context manager: how it is left is the attempt's outcome.
 
     InvalidAnswer makes it `invalid`; a BackendError `failed`, or `upstream_aborted` once something
-    had come; a cancellation `client_aborted`. Where a cancellation has another cause (a deadline, a
-    hedge that lost), say so with `end` before: the first outcome stays.
+    had come; a cancellation `client_aborted`, or `failed` where the deadline has passed. Where a
+    cancellation has another cause (a hedge that lost), say so with `end` before: the first outcome
+    stays.
     """
 
     def __init__(self, kind: Kind, backend: str, adapter: str | None, format: str | None) -> None:
@@ -193,6 +196,12 @@ class Tape:
         self._repairs: list[str] = []
         self._is_unheard = False
         self._span: trace_context.AttemptSpan | None = None
+        self._deadline: Deadline | None = None
+
+    def until(self, deadline: Deadline) -> Self:
+        """This tape, for an attempt that the deadline may end."""
+        self._deadline = deadline
+        return self
 
     def __enter__(self) -> Self:
         self._span = trace_context.begin(self.kind, self.backend, self.adapter)
@@ -206,10 +215,17 @@ class Tape:
     ) -> None:
         if error is None:
             self.end("completed")
+        elif self._is_overdue(error):
+            # The backend's doing, not the client's.
+            self.end("failed", "backend_timeout")
         else:
             self.end(*_judged(error, begun=self._first_byte_s is not None))
         if self._span is not None:
             self._span.end(self._outcome or "completed", self._reason, self._tokens())
+
+    def _is_overdue(self, error: BaseException) -> bool:
+        is_cancelled = isinstance(error, asyncio.CancelledError | GeneratorExit)
+        return is_cancelled and self._deadline is not None and self._deadline.passed
 
     def _tokens(self) -> tuple[int, int] | None:
         """Tokens of prompt and answer, of what was generated; a cloud's are read later."""
@@ -238,8 +254,25 @@ class Tape:
         """Whether its answer is whole and valid, and was kept back for want of confidence."""
         return self._reason in _UNSURE
 
-    def hear(self, event: Event) -> None:
-        """Keep an event of a generated answer."""
+    def begin(self, reply: Reply) -> None:
+        """The backend answers."""
+        match reply:
+            case Relayed():
+                self._content_type = reply.headers.get("content-type", "")
+            case Generated():
+                self.replica, self.queued_s = reply.replica, reply.queued_s
+
+    def take(self, chunk: bytes) -> bytes:
+        """Keep, and give back, a piece of a relayed answer; of a giant, only the first MAX_ANSWER
+        bytes are kept."""
+        self._mark_first_byte()
+        self.size += len(chunk)
+        if self.size <= MAX_ANSWER:
+            self._bytes.append(chunk)
+        return chunk
+
+    def hear(self, event: Event) -> Event:
+        """Keep, and give back, an event of a generated answer."""
         self._mark_first_byte()
         self._events.append(event)
         match event:
@@ -249,28 +282,13 @@ class Tape:
                 self.size += len(call.function.arguments)
             case Finish():
                 pass
+        return event
 
     def mend(self, calls: Sequence[Call], codes: Sequence[str]) -> None:
         """The client gets these calls in the place of those that were heard."""
         self._repairs = list(codes)
         self._events = [event for event in self._events if not isinstance(event, Call)]
         self._events[-1:-1] = calls
-
-    async def events(self, events: AsyncIterator[Event]) -> AsyncIterator[Event]:
-        """The same events, kept as they pass."""
-        async for event in events:
-            self.hear(event)
-            yield event
-
-    async def content(self, reply: Relayed) -> AsyncIterator[bytes]:
-        """The reply's bytes, kept as they pass; of a giant, only the first MAX_ANSWER are kept."""
-        self._content_type = reply.headers.get("content-type", "")
-        async for chunk in reply.content:
-            self._mark_first_byte()
-            self.size += len(chunk)
-            if self.size <= MAX_ANSWER:
-                self._bytes.append(chunk)
-            yield chunk
 
     async def unheard(self, reply: Relayed) -> AsyncIterator[bytes]:
         """The reply's bytes, timed and not kept: what they say is not for the record."""

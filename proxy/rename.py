@@ -67,17 +67,31 @@ async def rename_content(
             yield piece
 
 
+class WholeEvents:
+    """Cuts a stream where events end, so that an error can follow at any time."""
+
+    def __init__(self) -> None:
+        self.rest = b""
+        """What has come of an event that is not whole yet."""
+
+    def feed(self, piece: bytes) -> bytes:
+        """The events that are whole once this piece is there; may be empty."""
+        wire = self.rest + piece if self.rest else piece
+        end = _end_of_events(wire)
+        if not end and len(wire) > _HELD:
+            end = len(wire)
+        self.rest = wire[end:]
+        return wire[:end]
+
+
 async def whole_events(content: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The same bytes, cut where events end, so that an error can follow at any time."""
-    rest = b""
+    """The same bytes, cut where events end."""
+    cut = WholeEvents()
     async for piece in content:
-        rest += piece
-        end = _end_of_events(rest)
-        if end or len(rest) > _HELD:
-            yield rest[:end] if end else rest
-            rest = rest[end:] if end else b""
-    if rest:
-        yield rest
+        if events := cut.feed(piece):
+            yield events
+    if cut.rest:
+        yield cut.rest
 
 
 def without_usage(events: bytes) -> bytes:
@@ -105,5 +119,7 @@ def _renamed_line(line: bytes, model: str) -> bytes:
 
 def _end_of_events(wire: bytes) -> int:
     """Where the last whole event ends; 0 where none does."""
+    if wire.endswith(b"\n\n"):
+        return len(wire)
     ends = (wire.rfind(end) + len(end) for end in (b"\n\n", b"\r\n\r\n") if end in wire)
     return max(ends, default=0)

@@ -8,14 +8,13 @@ has no word for what is asked, the request is passed on to the cloud's /response
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import msgspec
 
 from proxy import sse
 from proxy.backends.base import Forward, Relaying
-from proxy.cascade import Answer, Streamed, Whole
+from proxy.cascade import Answer, Give, Streamed, Whole
 from proxy.errors import BackendUnavailable, BadRequest
 from proxy.gateway import Gateway, Inbound, parse
 from proxy.passage import Passage
@@ -36,40 +35,33 @@ class Responder:
         self._gateway = gateway
         self._passage = passage
 
-    @asynccontextmanager
-    async def answer(self, inbound: Inbound) -> AsyncIterator[Answer]:
-        """The answer to a request; raises ProxyError, be it on entering or inside the context."""
+    async def answer(self, inbound: Inbound, give: Give) -> None:
+        """Give the answer to a request; raises ProxyError, before it has begun or after."""
         beyond = _beyond_chat(inbound.body)
         if beyond is not None:
-            async with self._passage.named(inbound, PATH, beyond) as answer:
-                yield answer
+            await self._passage.named(inbound, give, path=PATH, lacking=beyond)
             return
         request, body = _read(inbound.body)
-        async with self._asked(replace(inbound, body=body), request, inbound) as answer:
-            yield answer
-
-    @asynccontextmanager
-    async def _asked(
-        self, chat: Inbound, request: ResponseRequest, inbound: Inbound
-    ) -> AsyncIterator[Answer]:
-        asked = _parsed(chat.body)
+        chat = replace(inbound, body=body)
+        asked = _parsed(body)
         route = self._gateway.match(inbound, asked)
         plan = self._gateway.plan(chat, route, asked)
         first = plan.candidates[0].backend
         if isinstance(first, Relaying):
             inbound.facts.fallback_reason = plan.passed_over
-            forward = Forward(
-                method="POST",
-                target=PATH,
-                headers={"content-type": "application/json"},
-                body=inbound.body,
-                model=request.model,
-            )
-            async with self._passage.through(inbound, forward, first, route) as answer:
-                yield answer
-            return
-        async with self._gateway.answer(chat) as answer:
-            yield _translated(answer, request)
+            await self._passage.through(inbound, _forward(inbound, request), first, route, give)
+        else:
+            await self._gateway.answer(chat, lambda answer: give(_translated(answer, request)))
+
+
+def _forward(inbound: Inbound, request: ResponseRequest) -> Forward:
+    return Forward(
+        method="POST",
+        target=PATH,
+        headers={"content-type": "application/json"},
+        body=inbound.body,
+        model=request.model,
+    )
 
 
 def _beyond_chat(body: bytes) -> str | None:

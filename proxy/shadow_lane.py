@@ -282,12 +282,11 @@ class Lane:
             return None
         tape = attempt.tape_apart()
         try:
-            async with asyncio.timeout(self.settings.deadline_s) as timer:
-                job = _job(answered, attempt, Deadline(self.settings.deadline_s, timer))
-                await _listen(attempt, job, tape)
+            async with Deadline(self.settings.deadline_s) as deadline:
+                await _listen(attempt, _job(answered, attempt, deadline), tape)
         except BackendLimited:
             self._rest(_LIMITED_S, "limited")
-        except (ProxyError, TimeoutError):
+        except ProxyError:
             # What went wrong is on the tape, and is what the shadow is for.
             pass
         return tape

@@ -5,7 +5,7 @@ Only what a local engine generates is checked; a cloud's bytes pass as they are.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 
 from proxy.backends.base import Call, Event, Finish, Text
 from proxy.errors import InvalidAnswer, LowConfidence
@@ -17,37 +17,44 @@ from proxy.recording import Tape
 from proxy.routing import Domain
 
 
-async def verified(
-    events: AsyncIterator[Event],
-    request: ChatRequest,
-    policy: Domain,
-    tape: Tape,
-    floor: float | None = None,
-) -> AsyncIterator[Event]:
-    """The same events, the calls held back until all of them are valid and sure enough.
+class Verification:
+    """One answer, checked event by event: its calls are held back until all of them are valid and
+    sure enough.
 
-    With `verify: observe` an invalid answer is only recorded; with `off` nothing is held. Raises
-    InvalidAnswer, and LowConfidence for calls of which the engine is less sure than `floor`.
+    With `verify: observe` an invalid answer is only recorded; with `off` nothing is held.
     """
-    if policy.verify == "off":
-        async for event in events:
-            yield event
-        return
-    texts: list[str] = []
-    calls: list[Call] = []
-    async for event in events:
+
+    def __init__(
+        self, request: ChatRequest, policy: Domain, tape: Tape, floor: float | None = None
+    ) -> None:
+        """`floor`: how sure the engine must be of its calls; None: that does not matter."""
+        self._request = request
+        self._policy = policy
+        self._tape = tape
+        self._floor = floor
+        self._texts: list[str] = []
+        self._calls: list[Call] = []
+
+    def feed(self, event: Event) -> Sequence[Event]:
+        """What may be given once this event is there.
+
+        Raises InvalidAnswer, and LowConfidence for calls of which the engine is less sure than the
+        floor.
+        """
+        if self._policy.verify == "off":
+            return (event,)
         match event:
             case Text(text):
-                texts.append(text)
-                yield event
+                self._texts.append(text)
+                return (event,)
             case Call():
-                calls.append(event)
+                self._calls.append(event)
+                return ()
             case Finish():
-                calls = _judged("".join(texts), calls, event, request, policy, tape)
-                _check_confidence(calls, event, floor)
-                for call in calls:
-                    yield call
-                yield event
+                text = "".join(self._texts)
+                calls = _judged(text, self._calls, event, self._request, self._policy, self._tape)
+                _check_confidence(calls, event, self._floor)
+                return (*calls, event)
 
 
 def check_late(late: Sequence[Event], request: ChatRequest) -> None:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -78,7 +80,8 @@ def _rows(options: argparse.Namespace, directory: Path, recipe: Path) -> tuple[i
         )
     found = sorted(rows.read(everything), key=lambda row: row.id)
     settings = yaml.safe_load(_source(options.recipe).read_text())
-    budget = options.minutes * 60 * options.tokens_per_second
+    passes = settings["training"].get("epochs", 1)
+    budget = options.minutes * 60 * options.tokens_per_second / passes
     kept = list(_within(budget, found, settings))
     rows.write(directory / "rows.jsonl", kept)
     rows.write(directory / "benchmark.jsonl", _benchmark())
@@ -100,16 +103,25 @@ def _source(recipe: str) -> Path:
 
 
 def _within(budget: float, found: list[Row], settings: dict) -> list[Row]:
-    """Rows, in the order of their ids, whose tokens fit the budget, each once."""
+    """Rows, of each library in turn, whose tokens fit the budget, each once."""
     base = BaseModel.find(settings.get("base_model", "smollm2-135m-instruct"))
     encode = Encoder(base, template(settings["template"]), settings["format"])
     most, kept, spent = settings["training"]["max_tokens"], [], 0
-    for row in found:
+    for row in _in_turn(found):
         tokens = len(encode(row).ids)
         if tokens <= most and spent + tokens <= budget:
             kept.append(row)
             spent += tokens
     return kept
+
+
+def _in_turn(found: list[Row]) -> Iterator[Row]:
+    """One of each library, then another one of each: the large ones do not crowd out the others."""
+    libraries: dict[str, list[Row]] = {}
+    for row in found:
+        libraries.setdefault(re.split(r"[ .:]", row.group)[0], []).append(row)
+    for number in range(max(map(len, libraries.values()), default=0)):
+        yield from (of[number] for of in libraries.values() if number < len(of))
 
 
 def _benchmark() -> list[Row]:
@@ -131,7 +143,7 @@ def _benchmark() -> list[Row]:
 
 
 def _asked(bundle: Path, directory: Path, questions: int) -> tuple[DocsReport, DocsReport]:
-    """The base's and the adapter's answers, through the proxy."""
+    """The base's and the adapter's answers, through the proxy; those that are there are kept."""
     champions.appoint(bundle.parent, "docs", bundle.name, "to be asked")
     answers = directory / "answers"
     changes = {
@@ -140,15 +152,13 @@ def _asked(bundle: Path, directory: Path, questions: int) -> tuple[DocsReport, D
         "chat: chat ": "chat: docs ",
         "preload: true ": "preload: false ",
     }
+    asked = {name: answers / f"{name}-python-docs.json" for name in (bundle.name, "base")}
     with server(directory, changes) as base_url:
-        subjects = ("--subject", "base", "--subject", bundle.name)
-        where = ("--base-url", base_url, "--concurrency", "6", "--out", str(answers))
-        where += ("--most", str(questions))
-        run(TRAINER, "evaluate", "--benchmark", "python-docs", *subjects, *where)
-    base, expert = (
-        docs_benchmark.read(answers / f"{name}-python-docs.json") for name in ("base", bundle.name)
-    )
-    return base, expert
+        for name in (name for name, report in asked.items() if not report.exists()):
+            where = ("--base-url", base_url, "--concurrency", "6", "--out", str(answers))
+            where += ("--most", str(questions), "--subject", name)
+            run(TRAINER, "evaluate", "--benchmark", "python-docs", *where)
+    return docs_benchmark.read(asked["base"]), docs_benchmark.read(asked[bundle.name])
 
 
 # ------------------------------------------------------------------ the page

@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from proxy.backends.base import Text
 from proxy.errors import BackendUnavailable
-from proxy.middleware import ErrorAnswers, RequestLog
+from proxy.middleware import Requests
 from tests.scripted import Pause
 from tests.serving import Engine, finish, listening, serving_with, settings
 from tests.wire import ask, send
@@ -112,7 +112,7 @@ async def test_exception_that_nobody_foresaw_is_logged_and_answered_without_deta
         raise ZeroDivisionError("secret")
 
     with capture_logs() as lines:
-        async with listening(RequestLog(ErrorAnswers(broken))) as url:
+        async with listening(Requests(broken)) as url:
             response = await send("GET", url)
 
     assert response.status == 500

@@ -77,7 +77,8 @@ async def relayed(
     recording = new_recording()
     with recording.attempt("fallback", "cloud") as tape:
         reply = Relayed(200, {"content-type": content_type}, content())
-        passed = [piece async for piece in tape.content(reply)]
+        tape.begin(reply)
+        passed = [tape.take(piece) async for piece in reply.content]
     recording.close(200)
 
     assert passed == list(pieces)
@@ -254,7 +255,8 @@ async def test_the_id_that_the_client_saw_is_the_exchange_s() -> None:
     recording = new_recording()
     with recording.attempt("primary", "cloud") as tape:
         reply = Relayed(200, {"content-type": "text/event-stream"}, content())
-        [_ async for _ in tape.content(reply)]
+        tape.begin(reply)
+        [tape.take(piece) async for piece in reply.content]
     recording.close(200)
 
     assert recording.exchange().id == "chatcmpl-cloud"

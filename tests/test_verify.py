@@ -8,7 +8,7 @@ from proxy.errors import InvalidAnswer, LowConfidence
 from proxy.protocol.openai import ChatRequest, Usage, parse_request
 from proxy.recording import Tape
 from proxy.routing import Domain, Repair
-from proxy.verify import verified
+from proxy.verify import Verification
 from tests.serving import call, finish
 from tests.wire import TOOLS
 
@@ -92,11 +92,17 @@ async def each(*events: Event):
         yield event
 
 
+async def verified(events, request, policy, tape: Tape, floor=None):
+    """What the client may get of these events, as soon as it may."""
+    verification = Verification(request, policy, tape, floor)
+    async for event in events:
+        for checked in verification.feed(tape.hear(event)):
+            yield checked
+
+
 async def test_call_that_is_wrong_in_form_only_is_put_right_and_recorded():
     mended = tape()
-    mended_events = [
-        e async for e in verified(mended.events(each(WRAPPED, finish())), REQUEST, ENFORCE, mended)
-    ]
+    mended_events = [e async for e in verified(each(WRAPPED, finish()), REQUEST, ENFORCE, mended)]
 
     mended.end("completed")
     attempt = mended.attempt(mended.heard())

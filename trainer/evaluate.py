@@ -19,7 +19,16 @@ from proxy.protocol.formats.base import Parsed, call, dumps
 from proxy.protocol.formats.structured import with_query
 from trainer.calibration import Judged
 from trainer.errors import TrainerError
-from trainer.figures import Answered, Figure, by_category, by_tool, category, figures, means
+from trainer.figures import (
+    Answered,
+    Figure,
+    by_answerer,
+    by_category,
+    by_tool,
+    category,
+    figures,
+    means,
+)
 from trainer.rows import Row
 from trainer.scorers.structured import Five, five
 from trainer.scorers.toolcall import refused, score
@@ -35,6 +44,7 @@ class Said(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     confidence: float | None = None
     model: str = ""
+    by: str = ""
     at: float = 0.0
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -66,6 +76,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     tools: dict[str, Figure] = {}
     """call_exact by the right tool; `` where nothing must be called."""
     categories: dict[str, Figure] = {}
+    answerers: dict[str, Figure] = {}
+    """Share of the answers that each adapter or backend gave, of a `routed` subject."""
     dataset: str = ""
     """Fingerprint of the dataset that the rows are of."""
 
@@ -134,6 +146,7 @@ def _report(
         means=means(answers),
         tools=by_tool(answers),
         categories=by_category(answers),
+        answerers=by_answerer(answers) if subject.is_routed else {},
         dataset=dataset,
     )
 
@@ -155,6 +168,7 @@ def _answered(row: Row, said: Said | None) -> Answered:
         seconds=said.seconds if said else 0,
         confidence=said.confidence if said else None,
         model=said.model if said else "",
+        by=said.by if said else "",
         at=said.at if said else 0.0,
         prompt_tokens=said.prompt_tokens if said else 0,
         completion_tokens=said.completion_tokens if said else 0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean
 
@@ -82,6 +83,8 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """That the engine had in its calls, where it told."""
     model: str = ""
     """Snapshot that says it answered."""
+    by: str = ""
+    """The adapter, else the backend, that a proxy says it asked."""
     at: float = 0.0
     """When, in seconds since the epoch."""
     prompt_tokens: int = 0
@@ -116,6 +119,12 @@ def by_tool(answers: Iterable[Answered]) -> dict[str, Figure]:
 def by_category(answers: Iterable[Answered]) -> dict[str, Figure]:
     """call_exact of each category of questions, by name."""
     return _by(answers, lambda answer: answer.category)
+
+
+def by_answerer(answers: Iterable[Answered]) -> dict[str, Figure]:
+    """Of all answers, those of each adapter or backend that answered, by name; `` is unknown."""
+    counts = Counter(answer.by for answer in answers)
+    return {name: Figure.of(count, counts.total()) for name, count in sorted(counts.items())}
 
 
 def category(row: Row) -> str:

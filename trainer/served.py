@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -62,8 +62,7 @@ class Served:
                 **(several if tools else {}),
             )
             completion = response.parse()
-            told = response.headers.get("x-headrace-confidence")
-            return _said(completion, time.monotonic() - began, told)
+            return _said(completion, time.monotonic() - began, response.headers)
         except (APIError, ValueError, IndexError):
             return None
 
@@ -73,13 +72,15 @@ class Served:
         return [Message(role="system", content=self._subject.prompt), *row.messages]
 
 
-def _said(completion: ChatCompletion, seconds: float, confidence: str | None) -> Said:
+def _said(completion: ChatCompletion, seconds: float, headers: Mapping[str, str]) -> Said:
     usage = completion.usage
+    confidence = headers.get("x-headrace-confidence")
     return Said(
         parsed=_parsed(completion),
         seconds=seconds,
         confidence=None if confidence is None else float(confidence),
         model=completion.model,
+        by=headers.get("x-headrace-adapter") or headers.get("x-headrace-backend") or "",
         at=time.time(),
         prompt_tokens=usage.prompt_tokens if usage else 0,
         completion_tokens=usage.completion_tokens if usage else 0,

@@ -8,6 +8,8 @@ import msgspec
 
 from trainer.errors import TrainerError
 
+ROUTED = "routed"
+"""Whom the proxy chooses itself: its routes, canaries and cascade, as for any client."""
 _OPTIONS = {"backend", "url", "model", "votes", "prompt"}
 
 
@@ -15,7 +17,8 @@ class Subject(msgspec.Struct, frozen=True, omit_defaults=True):
     """One candidate for answering a domain's requests."""
 
     adapter: str
-    """Id of an adapter, or `base`; a name of one's own where `backend` or `url` is given."""
+    """Id of an adapter, `base`, or `routed`: whom the proxy chooses; a name of one's own where
+    `backend` or `url` is given."""
     must_call: bool = False
     """Ask with `tool_choice: required`, and only what has to be answered by a call: the fair
     comparison for a base model that would rather talk."""
@@ -60,7 +63,14 @@ class Subject(msgspec.Struct, frozen=True, omit_defaults=True):
         kept_out = {"x-headrace-record": "off"}
         if self.backend:
             return kept_out | {"x-headrace-backend": self.backend}
+        if self.is_routed:
+            return kept_out
         return {} if self.url else kept_out | {"x-headrace-adapter": self.adapter}
+
+    @property
+    def is_routed(self) -> bool:
+        """Whether the proxy chooses who answers, so that its choice is measured, too."""
+        return self.adapter == ROUTED and not self.backend
 
     def __str__(self) -> str:
         parts = [self.adapter]

@@ -8,7 +8,7 @@ cascade verifies and `assemble` puts into OpenAI's form.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -163,24 +163,18 @@ _WORD = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
 def lacks_locally(request: ChatRequest) -> str | None:
     """What `Backend.lacks` says of any engine that generates one plain text at a time."""
-    for name, asked in _beyond_text(request):
-        if asked:
-            return name
-    return None
-
-
-def _beyond_text(request: ChatRequest) -> Iterator[tuple[str, bool]]:
-    yield "n", (request.n or 1) > 1
-    yield "logprobs", bool(request.logprobs)
-    yield "tools", any(tool.type != "function" for tool in request.tools or ())
-    choice = request.tool_choice
-    yield "tool_choice", isinstance(choice, NamedChoice) and choice.type != "function"
-    yield "messages", not all(message.is_plain_text for message in request.messages)
-    yield (
-        "response_format",
-        request.response_format is not None
-        and (request.response_format.type not in ("text", "json_object", "json_schema")),
-    )
+    choice, format = request.tool_choice, request.response_format
+    if (request.n or 1) > 1:
+        return "n"
+    if request.logprobs:
+        return "logprobs"
+    if any(tool.type != "function" for tool in request.tools or ()):
+        return "tools"
+    if isinstance(choice, NamedChoice) and choice.type != "function":
+        return "tool_choice"
+    if not all(message.is_plain_text for message in request.messages):
+        return "messages"
+    if format is not None and format.type not in ("text", "json_object", "json_schema"):
+        return "response_format"
     # A client makes these names up: what is no plain word must not get into headers and logs.
-    for name in request.unread:
-        yield name if _WORD.fullmatch(name) else "field", True
+    return next((n if _WORD.fullmatch(n) else "field" for n in request.unread), None)

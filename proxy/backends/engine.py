@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from typing import Literal, NamedTuple, Protocol
 
 import msgspec
@@ -23,7 +23,7 @@ import msgspec
 from proxy.backends.base import Ask, Call, Event, Finish, Generated, lacks_locally
 from proxy.backends.confidence import Trace
 from proxy.backends.http import Session
-from proxy.backends.pacing import paced
+from proxy.backends.pacing import Pace
 from proxy.backends.prompts import rendered
 from proxy.backends.reading import Reader
 from proxy.backends.settings import EngineSettings
@@ -251,15 +251,16 @@ class EngineBackend:
     async def ask(self, ask: Ask) -> AsyncIterator[Generated]:
         adapter = None if ask.bare or ask.adapter is None else ask.adapter.id
         work = self._work(ask, adapter)
-        async with AsyncExitStack() as stack:
-            tokens = work.prompt_tokens + work.max_tokens
-            lease = self._pool.lease(adapter=adapter, prefix=work.prefix, tokens=tokens)
-            began = time.perf_counter()
-            replica = await stack.enter_async_context(lease)
+        tokens = work.prompt_tokens + work.max_tokens
+        began = time.perf_counter()
+        async with self._pool.lease(adapter=adapter, prefix=work.prefix, tokens=tokens) as replica:
             queued_s = time.perf_counter() - began
-            outputs = await stack.enter_async_context(aclosing(work.start(replica.url)))
-            events = _events(paced(outputs, self._settings), work)
-            yield Generated(events, replica.name, queued_s)
+            pace = Pace(self._settings)
+            try:
+                async with aclosing(work.start(replica.url)) as outputs:
+                    yield Generated(_events(outputs, pace, work), replica.name, queued_s)
+            finally:
+                pace.stop()
 
     async def spare(self, adapter: Adapter | None) -> None:
         await self._pool.spare(None if adapter is None else adapter.id)
@@ -344,10 +345,12 @@ def _digest(text: str) -> str:
 # ---------------------------------------------------------------- out
 
 
-async def _events(outputs: AsyncIterator[Output], work: _Work) -> AsyncIterator[Event]:
+async def _events(
+    outputs: AsyncGenerator[Output, None], pace: Pace, work: _Work
+) -> AsyncIterator[Event]:
     tally = _Tally()
     calls: list[Call] = []
-    async for output in outputs:
+    while (output := await pace.next(outputs)) is not None:
         match output:
             case Piece(text):
                 tally.count(output)

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
-from typing import TypeAlias
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from functools import lru_cache
+from types import TracebackType
+from typing import Self, TypeAlias
 
 import aiohttp
 import msgspec
@@ -84,23 +86,20 @@ class OpenAIBackend:
         """Nothing, as far as we know: what a server cannot serve, it says itself."""
         return None
 
-    @asynccontextmanager
-    async def ask(self, ask: Ask) -> AsyncIterator[Relayed]:
+    def ask(self, ask: Ask) -> AbstractAsyncContextManager[Relayed]:
         """Send the request on. Leaving the context cuts an answer that is still coming."""
-        with _translated_errors():
-            response = await self._post(ask)
-        try:
-            if response.status != 200:
-                raise await _error(response)
-            if response.content_type not in _ANSWERS:
-                # A login page, or a balancer's apology.
-                raise BackendUnavailable(f"the backend answered in {response.content_type}")
-            renamed = ask.request.model in self._models
-            headers, content = _relayed_headers(response), _content(response)
-            yield Relayed(response.status, headers, content, renamed, self._counts(ask))
-        finally:
-            # Gives the connection back after a whole answer, and breaks it within any other.
-            response.close()
+        return _Asked(self, ask)
+
+    async def answered(self, response: _Response, ask: Ask) -> Relayed:
+        """The reply in a response whose head is there; raises ProxyError for one that is none."""
+        if response.status != 200:
+            raise await _error(response)
+        if response.content_type not in _ANSWERS:
+            # A login page, or a balancer's apology.
+            raise BackendUnavailable(f"the backend answered in {response.content_type}")
+        renamed = ask.request.model in self._models
+        headers, content = _relayed_headers(response), _Content(response)
+        return Relayed(response.status, headers, content, renamed, self._counts(ask))
 
     @asynccontextmanager
     async def relay(self, forward: Forward) -> AsyncIterator[Relayed]:
@@ -127,7 +126,8 @@ class OpenAIBackend:
         if self._session is not None:
             await self._session.close()
 
-    async def _post(self, ask: Ask) -> _Response:
+    async def post(self, ask: Ask) -> _Response:
+        """The response to a chat request, as soon as its head is there; close it in any case."""
         url, body = self._place("/chat/completions", ask.request.model), self._body(ask)
         headers = {"content-type": "application/json", **_PLAIN, **await self._credentials()}
         timeout = self._stream_timeout if ask.request.stream else self._whole_timeout
@@ -218,10 +218,15 @@ def _with_usage(body: bytes) -> bytes:
 
 def _relayed_headers(response: _Response) -> dict[str, str]:
     headers = _sane_headers(response)
-    relayed = {name: value for name, value in headers.items() if _RELAYED.fullmatch(name)}
+    relayed = {name: value for name, value in headers.items() if _is_relayed(name)}
     if "x-request-id" in headers:
         relayed["x-upstream-request-id"] = headers["x-request-id"]
     return relayed
+
+
+@lru_cache(maxsize=256)
+def _is_relayed(name: str) -> bool:
+    return _RELAYED.fullmatch(name) is not None
 
 
 def _sane_headers(response: _Response) -> dict[str, str]:
@@ -244,27 +249,77 @@ async def _untouched(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
             yield chunk
 
 
-async def _content(response: _Response) -> AsyncIterator[bytes]:
-    """The answer's bytes as they come; raises BackendError when it breaks off."""
-    tail = b""
-    with _translated_errors():
-        async for chunk in response.content.iter_any():
-            tail = (tail + chunk)[-_TAIL:]
-            yield chunk
-    if response.content_type == "text/event-stream" and not _ENDED.search(tail):
-        raise BackendUnavailable("the backend's stream ended before its answer did")
+class _Asked(AbstractAsyncContextManager[Relayed]):
+    """One request; a class, as a generator for each costs more than the connection does."""
+
+    def __init__(self, backend: OpenAIBackend, ask: Ask) -> None:
+        self._backend = backend
+        self._ask = ask
+        self._response: _Response
+
+    async def __aenter__(self) -> Relayed:
+        try:
+            self._response = await self._backend.post(self._ask)
+        except _FAILURES as error:
+            raise _translated(error) from error
+        try:
+            return await self._backend.answered(self._response, self._ask)
+        except BaseException:
+            self._response.close()
+            raise
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        # Gives the connection back after a whole answer, and breaks it within any other.
+        self._response.close()
+
+
+class _Content:
+    """An answer's bytes as they come; raises BackendError when it breaks off."""
+
+    def __init__(self, response: _Response) -> None:
+        self._pieces = response.content.iter_any()
+        self._is_stream = response.content_type == "text/event-stream"
+        self._tail = b""
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            piece = await anext(self._pieces)
+        except StopAsyncIteration:
+            if self._is_stream and not _ENDED.search(self._tail):
+                message = "the backend's stream ended before its answer did"
+                raise BackendUnavailable(message) from None
+            raise
+        except _FAILURES as error:
+            raise _translated(error) from error
+        if self._is_stream:
+            self._tail = (self._tail + piece)[-_TAIL:] if len(piece) < _TAIL else piece[-_TAIL:]
+        return piece
+
+
+_FAILURES = (TimeoutError, aiohttp.ClientError, ConnectionError)
 
 
 @contextmanager
 def _translated_errors() -> Iterator[None]:
     try:
         yield
-    except TimeoutError as error:
-        raise BackendTimeout("the backend went silent") from error
-    except (aiohttp.ClientError, ConnectionError) as error:
-        # Its text may hold the URL and header values; its type says enough.
-        message = f"the backend could not be used: {type(error).__name__}"
-        raise BackendUnavailable(message) from error
+    except _FAILURES as error:
+        raise _translated(error) from error
+
+
+def _translated(error: Exception) -> BackendError:
+    if isinstance(error, TimeoutError):
+        return BackendTimeout("the backend went silent")
+    # Its text may hold the URL and header values; its type says enough.
+    return BackendUnavailable(f"the backend could not be used: {type(error).__name__}")
 
 
 # ---------------------------------------------------------------- errors

@@ -50,11 +50,13 @@ class Places(Generic[Server]):
 
         Raises BackendOverloaded when none becomes free in time, BackendUnavailable when none can.
         """
+        place = self._chosen(able(), tokens, prefix)
+        if place is not None:
+            self._changed.set()
+            return place
         future: asyncio.Future[Place[Server]] = asyncio.get_running_loop().create_future()
         waiter = _Waiter(able, tokens, prefix, future)
-        self._serve(waiter)
-        if not future.done():
-            self._waiters.append(waiter)
+        self._waiters.append(waiter)
         try:
             async with asyncio.timeout(self._queue_s):
                 return await future
@@ -95,15 +97,25 @@ class Places(Generic[Server]):
 
     def _serve(self, waiter: _Waiter[Server]) -> None:
         """Give the waiter a place, or the error that keeps it from one, if there is either."""
-        able = waiter.able()
-        match self._balancer.choose(able, waiter.tokens, waiter.prefix):
+        try:
+            place = self._chosen(waiter.able(), waiter.tokens, waiter.prefix)
+        except BackendUnavailable as error:
+            waiter.place.set_exception(error)
+        else:
+            if place is not None:
+                waiter.place.set_result(place)
+
+    def _chosen(
+        self, able: Mapping[str, Server], tokens: int, prefix: tuple[str, str]
+    ) -> Place[Server] | None:
+        """A place that is free now; None where one may become so. Raises BackendUnavailable."""
+        match self._balancer.choose(able, tokens, prefix):
             case Picked() as picked:
-                waiter.place.set_result(Place(picked, able[picked.id]))
+                return Place(picked, able[picked.id])
             case Nobody():
-                message = f"no server of {self._name!r} can answer this now"
-                waiter.place.set_exception(BackendUnavailable(message))
+                raise BackendUnavailable(f"no server of {self._name!r} can answer this now")
             case Full():
-                pass
+                return None
 
     def _hand_on(self, future: asyncio.Future[Place[Server]]) -> None:
         """Who waited left just as a place was given to them."""

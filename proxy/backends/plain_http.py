@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import NamedTuple, cast
+from typing import NamedTuple, Self, cast
 
 import httptools
 from yarl import URL
@@ -74,14 +74,19 @@ class Answer:
         """The body: see `iter_any`."""
         return self
 
-    async def iter_any(self) -> AsyncIterator[bytes]:
+    def iter_any(self) -> Answer:
         """The body in pieces, as they come; raises TimeoutError after silence, and Broken."""
-        while True:
-            while self._pieces:
-                yield self._taken()
+        return self
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while not self._pieces:
             if self._is_over:
-                return
+                raise StopAsyncIteration
             await self.heard()
+        return self._taken()
 
     async def heard(self) -> None:
         """Wait for the head or, after it, for more of the body or its end."""

@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from types import TracebackType
 
 import msgspec
 import structlog
@@ -26,7 +27,7 @@ from proxy.backends.addresses import Addresses, Found
 from proxy.backends.canary import Decode
 from proxy.backends.engine import Dialect, Replica
 from proxy.backends.http import Session
-from proxy.backends.places import Places
+from proxy.backends.places import Place, Places
 from proxy.backends.pool_settings import PoolSettings
 from proxy.balance import Balancer, Outcome, State
 from proxy.errors import (
@@ -83,6 +84,43 @@ class Server:
         self.proven.clear()
         self.refused.clear()
         self.tried_at.clear()
+
+
+class _Lease(AbstractAsyncContextManager[Replica]):
+    """A place on a server; how it is left says how the server did."""
+
+    def __init__(
+        self,
+        places: Places[Server],
+        able: Callable[[], Mapping[str, Server]],
+        tokens: int,
+        prefix: tuple[str, str],
+    ) -> None:
+        self._places = places
+        self._wanted = (able, tokens, prefix)
+        self._place: Place[Server]
+
+    async def __aenter__(self) -> Replica:
+        self._place = await self._places.take(*self._wanted)
+        return self._place.server.replica
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        server = self._place.server
+        outcome: Outcome = "served" if error is None else "neutral"
+        match error:
+            case BackendUnavailable() | BackendTimeout():
+                outcome = "failed"
+                server.suspect.set()
+            case AdapterMissing():
+                server.forget()
+                server.suspect.set()
+        self._places.give_back(self._place, outcome)
+        server.freed.set()
 
 
 class Replicas:
@@ -152,28 +190,11 @@ class Replicas:
 
     # ------------------------------------------------------------ a place
 
-    @asynccontextmanager
-    async def lease(
+    def lease(
         self, *, adapter: str | None, prefix: str, tokens: int
-    ) -> AsyncIterator[Replica]:
+    ) -> AbstractAsyncContextManager[Replica]:
         prefixed = (adapter or "", prefix)
-        place = await self._places.take(lambda: self._able(adapter), tokens, prefixed)
-        server = place.server
-        outcome: Outcome = "neutral"
-        try:
-            yield server.replica
-            outcome = "served"
-        except (BackendUnavailable, BackendTimeout):
-            outcome = "failed"
-            server.suspect.set()
-            raise
-        except AdapterMissing:
-            server.forget()
-            server.suspect.set()
-            raise
-        finally:
-            self._places.give_back(place, outcome)
-            server.freed.set()
+        return _Lease(self._places, lambda: self._able(adapter), tokens, prefixed)
 
     async def spare(self, adapter: str | None) -> None:
         await self._places.spare(lambda: self._able(adapter))

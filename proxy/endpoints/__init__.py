@@ -28,7 +28,7 @@ class ClientGone(Exception):
 
 def caller_of(scope: Scope, auth: Authenticator) -> Caller:
     """Who sent a request, noted for its log line; raises Unauthenticated."""
-    caller = auth.authenticate(dict(scope["headers"]))
+    caller = auth.authenticate(scope["state"]["headers"])
     facts = scope["state"]["facts"]
     facts.tenant, facts.caller = caller.tenant, caller.name
     return caller

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from urllib.parse import unquote
 
 from starlette.types import Receive, Scope, Send
@@ -46,7 +47,7 @@ class PassThrough:
         self._silence_s = limits.deadline_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = dict(scope["headers"])
+        headers = scope["state"]["headers"]
         caller = caller_of(scope, self._auth)
         inbound = Inbound(caller, headers, b"", scope["state"]["facts"])
         _check(scope["method"], headers)
@@ -90,8 +91,7 @@ class PassThrough:
             raise upload.failure or error from None
 
     async def _answer(self, inbound: Inbound, forward: Forward, send: Send) -> None:
-        async with self._passage.anything(inbound, forward) as answer:
-            await send_answer(send, answer)
+        await self._passage.anything(inbound, forward, partial(send_answer, send))
 
 
 def _check(method: str, headers: Mapping[bytes, bytes]) -> None:

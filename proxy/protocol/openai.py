@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import Annotated, Literal, NamedTuple, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
-from proxy.protocol import strict_json
+from proxy.protocol import strict_json, tools_in
 
 MAX_COUNT = 2**31 - 1
 """What every engine's integers can hold."""
@@ -230,10 +230,10 @@ may answer without them."""
 
 _AT = re.compile(r"^(?P<what>.*) - at `(?P<path>[^`]+)`$", re.DOTALL)
 _decoder = msgspec.json.Decoder(ChatRequest)
+_SHORT_TOOLS = 64 * 1024
+"""Bytes of tools of which 256 lists are remembered, 16 of longer ones: 16 MiB of each."""
+_MADE_HERE = frozenset((" unread", " tools_json"))
 _known = WITHOUT_EFFECT | set(ChatRequest.__struct_encode_fields__)
-_raw_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_SHORT_TOOLS, _LONG_TOOLS = 64 * 1024, 1024 * 1024
-"""Bytes of tools of which 256 lists, and 16, are remembered: 16 MiB of each."""
 
 
 def parse_request(body: bytes) -> ChatRequest:
@@ -241,44 +241,29 @@ def parse_request(body: bytes) -> ChatRequest:
 
     Clients send the same tools again and again: those are read once, and remembered.
     """
-    try:
-        at, tools = _tools_of(body)
-        # Cut out, there is little left to read. What is wrong there is told of the whole body.
-        request = _parsed(body[:at] + b"null" + body[at + len(tools.json) :])
-    except (_NotRemembered, MalformedRequest):
+    tools = tools_in.find(body)
+    if tools is None:
         return _parsed(body)
-    remembered = tools.json if len(tools.json) <= _SHORT_TOOLS else b""
-    return msgspec.structs.replace(request, tools=tools.tools, tools_json=remembered)
-
-
-class _NotRemembered(Exception):
-    """There are no tools, or too many, or they cannot be told from the rest."""
-
-
-class _Tools(NamedTuple):
-    json: bytes
-    tools: list[Tool]
-
-
-def _tools_of(body: bytes) -> tuple[int, _Tools]:
-    """Where the tools are in the body, and what they say; raises _NotRemembered."""
+    is_short = len(tools.json) <= _SHORT_TOOLS
+    known = _read_short(tools.json) if is_short else _read_long(tools.json)
+    if known is None:
+        return _parsed(body)
     try:
-        tools = bytes(_raw_decoder.decode(body)["tools"])
-    except (KeyError, ValueError, RecursionError):
-        raise _NotRemembered from None
-    # With a quote in them they are in no string: there, it would have a backslash before it.
-    if len(tools) > _LONG_TOOLS or b'"' not in tools or body.count(tools) != 1:
-        raise _NotRemembered
-    read = _read_short if len(tools) <= _SHORT_TOOLS else _read_long
-    return body.index(tools), read(tools)
+        # Cut out, there is little left to read. What is wrong there is told of the whole body.
+        request = _parsed(tools.cut(body))
+    except MalformedRequest:
+        return _parsed(body)
+    remembered = tools.json if is_short else b""
+    return msgspec.structs.replace(request, tools=known, tools_json=remembered)
 
 
-def _read_tools(tools: bytes) -> _Tools:
+def _read_tools(tools: bytes) -> list[Tool] | None:
+    """What tools say, which is remembered; None for what is wrong in some way."""
     try:
         strict_json.loads(tools)
-        return _Tools(tools, msgspec.json.decode(tools, type=list[Tool]))
+        return msgspec.json.decode(tools, type=list[Tool])
     except (ValueError, RecursionError):
-        raise _NotRemembered from None
+        return None
 
 
 _read_short, _read_long = lru_cache(maxsize=256)(_read_tools), lru_cache(maxsize=16)(_read_tools)
@@ -295,7 +280,9 @@ def _parsed(body: bytes) -> ChatRequest:
     unread = [name for name, value in fields.items() if name not in _known and value]
     if fields.get("modalities") == ["text"]:
         unread.remove("modalities")
-    return msgspec.structs.replace(request, unread=tuple(unread), tools_json=b"")
+    if unread or _MADE_HERE & fields.keys():
+        return msgspec.structs.replace(request, unread=tuple(unread), tools_json=b"")
+    return request
 
 
 def parse_object(body: bytes) -> dict[str, strict_json.Json]:

@@ -24,6 +24,7 @@ from typing import NamedTuple, Protocol
 import msgspec
 from cachetools import LRUCache
 
+from proxy.protocol import tools_in
 from proxy.protocol.recognise import HINTS, PERSONAL, SECRETS, Finder, has_one, known
 
 MAX_DEPTH = 8
@@ -32,12 +33,20 @@ MAX_DEPTH = 8
 _PSEUDONYM = re.compile(r"<[a-z_]+:[0-9a-f]{8}>")
 _DIGITS = re.compile(r"\d(?:\D{0,3}\d){5}")
 """Every personal datum that we know has an @, or six digits that stand near each other."""
-_SHORT = 256
-"""Characters of a text that is remembered when it is clean: most are names and schemas, which come
-again with every request."""
-_MAX_TOOLS = 1024 * 1024
+_PERSONAL_HINT_IN_JSON = re.compile(r"\\\\\\\\|\\u|@|\d(?:\D{0,12}\d){5}")
+"""The same for JSON as it is written, where an escape may stand for a character or hide one."""
+_FIELD_WORDS = ("pass", "secret", "key", "token", "auth", "cookie")
+"""One of these is in the name of every field that _SECRET_FIELDS knows."""
+_HIDING = (b"@", b"\\u", b"\\\\\\\\")
+_NO_DIGITS = bytes(set(range(256)) - set(b"0123456789"))
+_PLAIN = re.compile(r"[A-Za-z0-9_.-]+")
+_SHORT = 2048
+"""Characters of a text that is remembered when it is clean: names, schemas, system prompts and a
+conversation's earlier messages come again with every request."""
+_REMEMBERED = 2048
+"""Such texts: 4 MiB in all."""
 _REMEMBERED_TOOLS = 8 * 1024 * 1024
-"""Bytes of lists of tools, of at most _MAX_TOOLS bytes each."""
+"""Bytes of lists of tools, of at most 1 MiB each (tools_in)."""
 _SECRET_FIELDS = re.compile(
     r"pass(word|wd|phrase)|(client_)?secret|(x_)?api_?key|(access|refresh|id|auth)_token"
     r"|(proxy_)?authorization|(private|secret|access)_key|(set_)?cookie"
@@ -67,6 +76,10 @@ class Pseudonyms(NamedTuple):
         return f"<{kind}:{digest[:8]}>"
 
 
+_NOBODY = Pseudonyms(b"", "")
+"""For whom a text is only looked through."""
+
+
 class Redactor:
     """Takes out of JSON values what must not be kept. Pure, but for its key."""
 
@@ -85,9 +98,10 @@ class Redactor:
         self._secrets = {**SECRETS, **({"secret": known(known_secrets)} if known_secrets else {})}
         self._personal: Mapping[str, Finder] = {name: PERSONAL[name] for name in personal}
         self._known = tuple(known_secrets)
-        self.clean_tools: LRUCache[tuple[bytes, int], int] = LRUCache(_REMEMBERED_TOOLS, int)
+        self._hints_in_json = (*HINTS, *_FIELD_WORDS, *map(_plainest, known_secrets))
+        self._is_clean = functools.lru_cache(_REMEMBERED)(self._finds_nothing)
+        self._clean_tools: LRUCache[bytes, int] = LRUCache(_REMEMBERED_TOOLS, int)
         """Lists of tools, as JSON, in which nothing was found, and how long they are."""
-        self._is_clean = functools.lru_cache(maxsize=4096)(self._has_no_hint)
 
     @functools.cached_property
     def _key(self) -> bytes:
@@ -99,42 +113,76 @@ class Redactor:
 
     def renamed(self, value: object, names: Names) -> object:
         """The same, with names of the caller's."""
-        return _Walk(self, names).value(value, 0)
+        return Redaction(self, names).value(value)
 
     def redact_json(self, content: bytes, conversation: str) -> bytes:
-        """The same for a JSON document. Written anew: a field that occurs twice occurs once."""
-        return msgspec.json.encode(self.redact(msgspec.json.decode(content), conversation))
+        """The same for a JSON document; itself where nothing need be taken out.
+
+        Else it is written anew: a field that occurs twice occurs once.
+        """
+        tools = tools_in.find(content)
+        if tools is not None and not self._has_clean(tools.json):
+            tools = None
+        rest = content if tools is None else tools.cut(content)
+        if self._is_clean_json(rest):
+            return content
+        cleaned = self.redact(msgspec.json.decode(rest), conversation)
+        if tools is not None and isinstance(cleaned, dict):
+            cleaned["tools"] = msgspec.Raw(tools.json)
+        return msgspec.json.encode(cleaned)
+
+    def within(self, conversation: str) -> Redaction:
+        """For the values of one conversation."""
+        return Redaction(self, Pseudonyms(self._key, conversation))
 
     def text(self, text: str, names: Names) -> str:
         """A text without what must not be kept."""
-        if self._is_clean(text) if len(text) < _SHORT else self._has_no_hint(text):
+        if len(text) < _SHORT and self._is_clean(text):
             return text
-        text = _replaced(text, self._secrets, names)
-        if _has_personal_hint(text):
+        return self._replaced(text, names)
+
+    def _is_clean_json(self, content: bytes) -> bool:
+        """Whether a document is clean, as far as its bytes tell without being read."""
+        if content.isascii() and len(content.translate(None, _NO_DIGITS)) < 6:
+            hides = any(sign in content for sign in _HIDING)
+        else:
+            hides = _PERSONAL_HINT_IN_JSON.search(content.decode()) is not None
+        return not (hides or has_one(content.decode(), self._hints_in_json))
+
+    def _finds_nothing(self, text: str) -> bool:
+        return self._replaced(text, _NOBODY) == text
+
+    def _has_clean(self, tools: bytes) -> bool:
+        """Whether nothing need be taken out of tools: looked through once, as they come again with
+        every request."""
+        if tools in self._clean_tools:
+            return True
+        value = msgspec.json.decode(tools)
+        is_clean = bool(Redaction(self, _NOBODY).value(value) == value)
+        if is_clean:
+            self._clean_tools[tools] = len(tools)
+        return is_clean
+
+    def _replaced(self, text: str, names: Names) -> str:
+        if has_one(text, HINTS) or any(secret in text for secret in self._known):
+            text = _replaced(text, self._secrets, names)
+        if "@" in text or _DIGITS.search(text):
             text = _replaced(text, self._personal, names)
         return text
 
-    def _has_no_hint(self, text: str) -> bool:
-        return not (
-            has_one(text, HINTS)
-            or any(secret in text for secret in self._known)
-            or _has_personal_hint(text)
-        )
 
+class Redaction:
+    """Takes out of values, however they are nested, what must not be kept."""
 
-def _has_personal_hint(text: str) -> bool:
-    return "@" in text or _DIGITS.search(text) is not None
-
-
-class _Walk:
     def __init__(self, redactor: Redactor, names: Names) -> None:
         self._redactor = redactor
         self._names = names
 
-    def value(self, value: object, depth: int) -> object:
+    def value(self, value: object, depth: int = 0) -> object:
+        """The same plain value without it; `depth`: so many texts of JSON are around it."""
         match value:
             case str():
-                return self._text(value, depth)
+                return self.text(value, depth)
             case dict():
                 return {self._key(key): self._field(key, one, depth) for key, one in value.items()}
             case list():
@@ -150,26 +198,15 @@ class _Walk:
     def _field(self, key: str, value: object, depth: int) -> object:
         if isinstance(value, str) and value and _is_secret(key) and not _is_pseudonym(value):
             return self._names.name("secret", value)
-        if key == "tools" and isinstance(value, list):
-            return self._tools(value, depth)
         return self.value(value, depth)
-
-    def _tools(self, tools: list[object], depth: int) -> object:
-        """Clean ones are looked through once: they come again with every request."""
-        written = msgspec.json.encode(tools)
-        if (written, depth) in self._redactor.clean_tools:
-            return tools
-        cleaned = self.value(tools, depth)
-        if cleaned == tools and len(written) <= _MAX_TOOLS:
-            self._redactor.clean_tools[written, depth] = len(written)
-        return cleaned
 
     def _number(self, value: int) -> object:
         """A number that is a card's, for instance, becomes a text."""
         text = self._redactor.text(str(value), self._names)
         return value if text == str(value) else text
 
-    def _text(self, text: str, depth: int) -> str:
+    def text(self, text: str, depth: int = 0) -> str:
+        """The same text without it; JSON is read and written as JSON."""
         if text.startswith("data:") and ";base64," in text[:128]:
             return text
         if depth < MAX_DEPTH and text.lstrip()[:1] in ("{", "["):
@@ -179,6 +216,11 @@ class _Walk:
                 is_clean = cleaned == inner and not _hides(text, inner)
                 return text if is_clean else msgspec.json.encode(cleaned).decode()
         return self._redactor.text(text, self._names)
+
+
+def _plainest(secret: str) -> str:
+    """The longest part of a secret that looks the same in every text that holds it."""
+    return max(_PLAIN.findall(secret), key=len, default="").casefold()
 
 
 def _is_pseudonym(text: str) -> bool:

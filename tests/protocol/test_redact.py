@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -78,6 +80,45 @@ def test_a_field_that_occurs_twice_hides_nothing(twice: str):
 
     assert b"example" not in REDACTOR.redact_json(twice.encode(), "c")
     assert b"example" not in REDACTOR.redact_json(inside, "c")
+
+
+@given(said=values, tools=values, is_ascii=st.booleans())
+def test_a_document_is_redacted_as_what_it_says(said: object, tools: object, is_ascii: bool):
+    document = {"messages": said, "tools": [tools], "nested": json.dumps(said)}
+    content = json.dumps(document, ensure_ascii=is_ascii).encode("utf-8", "backslashreplace")
+
+    found = REDACTOR.redact_json(content, "c")
+
+    assert msgspec.json.decode(found) == REDACTOR.redact(msgspec.json.decode(content), "c")
+
+
+@given(spaces=st.lists(st.sampled_from(["\n", '"', " ", "\\"]), min_size=5, max_size=5))
+def test_no_escape_hides_a_number_in_a_document(spaces: list[str]):
+    number = "+4930" + "".join(map("".join, zip("12345", spaces, strict=True)))
+    nested = json.dumps({"call": json.dumps({"inner": json.dumps({"number": number})})})
+
+    found = REDACTOR.redact_json(nested.encode(), "c")
+
+    assert msgspec.json.decode(found) == REDACTOR.redact(msgspec.json.decode(nested), "c")
+
+
+@pytest.mark.parametrize("secret", ['quoted "key" 99', "slash/back\\slash", "päßword-of-ours"])
+def test_our_own_keys_are_taken_out_of_documents_however_they_are_escaped(secret: str):
+    redactor = Redactor(KEY, personal=[], known_secrets=[secret])
+
+    found = redactor.redact_json(json.dumps({"a": f"it is {secret}!"}).encode(), "c")
+
+    assert msgspec.json.decode(found)["a"].startswith("it is <secret:")
+
+
+def test_clean_tools_stay_as_they_came_beside_what_is_taken_out():
+    tools = b'[{"type":  "function", "function": {"name": "mail"}}]'
+    content = b'{"tools": ' + tools + b', "to": "alice@example.com"}'
+
+    found = REDACTOR.redact_json(content, "c")
+
+    assert tools in found
+    assert b"alice" not in found
 
 
 @pytest.mark.parametrize("field", ["password", "Api-Key", "x-api-key", "authorization"])

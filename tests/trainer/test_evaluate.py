@@ -17,7 +17,8 @@ pytest.importorskip("openai", reason="needs the dev extra")
 pytest.importorskip("scipy", reason="needs the train extra")
 
 from proxy.protocol.openai import FunctionCall
-from tests.serving import listening
+from proxy.sinks.memory import MemorySink
+from tests.serving import Engine, call, finish, listening, serving_with, settings
 from tests.trainer.examples import WEATHER, function, row, weather
 from trainer import evaluate as evaluation
 from trainer.errors import TrainerError
@@ -26,6 +27,8 @@ from trainer.figures import Figure, by_category
 from trainer.rows import Row
 from trainer.served import Served
 from trainer.subject import Subject
+
+OSLO = '{"city": "Oslo"}'
 
 
 @dataclass
@@ -40,6 +43,9 @@ class Server:
     bodies: list[dict] = field(default_factory=list)
     subjects: set[str | None] = field(default_factory=set)
     backends: set[str | None] = field(default_factory=set)
+    recorded: set[str | None] = field(default_factory=set)
+    by: dict[str, str] = field(default_factory=dict)
+    """What it tells of who answered."""
     turns: dict[str, list[list[FunctionCall]]] = field(default_factory=dict)
     """Question → the calls of its first answer, of its second, and so on."""
 
@@ -48,12 +54,13 @@ class Server:
         self.bodies.append(body)
         self.subjects.add(request.headers.get("x-headrace-adapter"))
         self.backends.add(request.headers.get("x-headrace-backend"))
+        self.recorded.add(request.headers.get("x-headrace-record"))
         question = body["messages"][-1]["content"]
         if question in self.refuses:
             return JSONResponse({"error": {"message": "no"}}, status_code=500)
         if self.turns.get(question):
             return JSONResponse(completion(self.turns[question].pop(0)))
-        return JSONResponse(completion(self.calls.get(question, [])))
+        return JSONResponse(completion(self.calls.get(question, [])), headers=self.by)
 
 
 def completion(calls: list[FunctionCall]) -> dict[str, object]:
@@ -283,6 +290,40 @@ async def test_an_answer_says_who_gave_it_when_and_what_it_took(server):
 
     assert (answer.model, answer.prompt_tokens, answer.completion_tokens) == ("m", 1, 1)
     assert answer.at > 1.7e9
+
+
+async def test_routed_pins_nobody_is_not_recorded_and_says_who_answered(server):
+    server.by = {"x-headrace-adapter": "api-v2", "x-headrace-backend": "embedded"}
+    local = await asked(server, ASKED[0], who="routed")
+    server.by = {"x-headrace-backend": "azure"}
+    cloud = await asked(server, ASKED[0], ASKED[6], who="routed")
+
+    assert (server.subjects, server.backends, server.recorded) == ({None}, {None}, {"off"})
+    assert local.answerers == {"api-v2": Figure.of(1, 1)}
+    assert cloud.answerers == {"azure": Figure.of(2, 2)}
+
+
+async def test_a_proxy_says_whom_its_cascade_came_to_and_records_nothing():
+    broken, right = ([call("weather", given), finish()] for given in ('{"city": 1}', OSLO))
+    sink, subject = MemorySink(), Subject.parse("routed")
+
+    async with serving_with(
+        settings("first", "second"), Engine("first", broken), Engine("second", right), sink=sink
+    ) as url:
+        asker = Served(url, subject)
+        report = await evaluate([row(weather())], asker=asker, subject=subject, side="seen")
+
+    assert report.answerers == {"second": Figure.of(1, 1)}
+    assert report.figures["call exact"].hits == 1
+    assert not sink.exchanges
+
+
+async def test_who_was_pinned_has_no_choice_to_report(server):
+    server.by = {"x-headrace-adapter": "api-v1"}
+
+    report = await asked(server, ASKED[0])
+
+    assert (report.answers[0].by, report.answerers) == ("api-v1", {})
 
 
 async def test_figures_are_split_by_tool_and_category(server):

@@ -22,6 +22,7 @@ from trainer.errors import GateError, TrainerError
 from trainer.evaluate import Asker, Report, balanced, disagreeing, evaluate, judged, write
 from trainer.figures import Figure
 from trainer.in_process import of_bundle
+from trainer.pairs import pair
 from trainer.registry import bundles
 from trainer.rows import Row
 from trainer.sandbox import Limits, Sandbox
@@ -43,7 +44,8 @@ def add(commands: Commands) -> None:
     judge.add_argument(
         "--subject",
         action="append",
-        help="adapter id or `base`, with `!` for tool_choice required; `cloud,backend=NAME`,"
+        help="adapter id or `base`, with `!` for tool_choice required; `routed`: whom the proxy"
+        " chooses; `cloud,backend=NAME`,"
         " `cloud,url=URL,model=NAME`; `,votes=5` and `,prompt=FILE` after any; may be repeated",
     )
     judge.add_argument("--key-env", default="", help="environment variable with the endpoint's key")
@@ -83,6 +85,7 @@ def _evaluate(options: argparse.Namespace) -> None:
             reports.append(_in_process(rows, side, held_out, options))
             _compare(reports)
     console.print(_table(reports))
+    _tell_routing(reports)
     if options.out:
         for report in reports:
             write(report, options.out / f"{_file_name(report)}.json")
@@ -183,6 +186,24 @@ def _compare(reports: Sequence[Report]) -> None:
         if served.subject.adapter == inside.subject.adapter and served.side == inside.side:
             apart, of = len(disagreeing(served, inside)), len(inside.answers)
             console.print(f"{inside.side}: served and in-process answers differ on {apart} of {of}")
+
+
+def _tell_routing(reports: Sequence[Report]) -> None:
+    """Whom the proxy chose, and what its choice costs beside each adapter that was pinned."""
+    for routed in (report for report in reports if report.subject.is_routed):
+        for name, share in routed.answerers.items():
+            console.print(f"routed, {routed.side}: answered by {name or '?'} {share}")
+        for pinned in reports:
+            if pinned.side == routed.side and not pinned.subject.is_routed:
+                console.print(_beside(routed, pinned), highlight=False)
+
+
+def _beside(routed: Report, pinned: Report) -> str:
+    found = pair(routed.answers, pinned.answers, lambda answer: answer.score.call_exact)
+    return (
+        f"{routed.side}: routed less {pinned.subject}: {found.gain:+.0%}, right alone"
+        f" {found.only_first} and {found.only_second} of {found.n}, p={found.p_value():.2g}"
+    )
 
 
 def _table(reports: Sequence[Report]) -> Table:

@@ -13,7 +13,6 @@ import json
 import re
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 from typing import ClassVar
 
@@ -29,6 +28,7 @@ from trainer.recipe.curation import (
 )
 from trainer.rows import Row
 from trainer.sandbox import Limits, Sandbox
+from trainer.syntax import parsed
 
 _BLOCK = re.compile(r"^[ \t]*```(?:python|py|python3|pycon)[^\n]*\n(.*?)^[ \t]*```", re.M | re.S)
 _RUFF_S = 30.0
@@ -66,26 +66,35 @@ def imported(code: str) -> list[str]:
     return names
 
 
-def parsed(code: str) -> ast.Module | None:
-    """The code's tree; None where it is no Python."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return ast.parse(code)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
-
-
 class CodeBlock:
-    """There is a block of Python."""
+    """There is a block of Python, and it does something."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     def __init__(self, settings: CodeBlockSettings, recipe: Recipe) -> None:
-        pass
+        self._signatures = settings.signatures
 
     def __call__(self, row: Row) -> Row | Drop:
-        return row if program(row).strip() else Drop("no_python_block")
+        code = program(row)
+        if not code.strip():
+            return Drop("no_python_block")
+        if not self._signatures and _only_declares(parsed(code)):
+            return Drop("only_signatures")
+        return row
+
+
+def _only_declares(tree: ast.Module | None) -> bool:
+    """Whether all that it does is to define functions that do nothing, `def f(a): ...`."""
+    return tree is not None and bool(tree.body) and all(map(_is_empty, tree.body))
+
+
+def _is_empty(line: ast.stmt) -> bool:
+    match line:
+        case ast.FunctionDef(body=body) | ast.AsyncFunctionDef(body=body) | ast.ClassDef(body=body):
+            return all(map(_is_empty, body))
+        case ast.Expr(value=ast.Constant()) | ast.Pass():
+            return True
+    return False
 
 
 class CodeSyntax:

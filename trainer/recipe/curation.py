@@ -133,7 +133,11 @@ class CompleteSettings(_Settings, frozen=True, kw_only=True):
 
 
 class CodeBlockSettings(_Settings, frozen=True, kw_only=True):
-    """Drops answers without a ```python block."""
+    """Drops answers without a ```python block, or with nothing but signatures in it."""
+
+    signatures: bool = False
+    """Whether functions that do nothing, `def f(a): ...`, are code enough. Off: an adapter that
+    learnt from them answered with them (docs/LOG.md, 2026-11-22)."""
 
 
 class CodeSyntaxSettings(_Settings, frozen=True, kw_only=True):

@@ -64,6 +64,9 @@ class JsonlSettings(_Settings, frozen=True, kw_only=True, tag="jsonl"):
     """Rows of one conversation, evenly spread."""
 
 
+Lesson: TypeAlias = Literal["meaning", "parameters", "examples", "chapters", "tasks"]
+
+
 class PythonDocsSettings(_Settings, frozen=True, kw_only=True, tag="python_docs"):
     """Documentation of Python libraries. Needs the extra `docs`."""
 
@@ -74,6 +77,19 @@ class PythonDocsSettings(_Settings, frozen=True, kw_only=True, tag="python_docs"
     """Installed packages whose docstrings are read. Compiled modules have to be imported for it."""
     license: str
     """Of the documentation."""
+    lessons: Annotated[tuple[Lesson, ...], msgspec.Meta(min_length=1)] = (
+        "meaning",
+        "parameters",
+        "examples",
+        "chapters",
+    )
+    """What becomes a row: what a thing is, with its signature; its parameters; each example; each
+    chapter; `tasks`, questions that code answers which stands alone. The default leaves tasks out:
+    they say nothing that the others do not, and an adapter should learn the one or the other."""
+    leave_out: tuple[str, ...] = ()
+    """Globs of names, such as `pandas.core.*`: what is documented there again, or is internal."""
+    phrasings: Annotated[int, msgspec.Meta(ge=1, le=4)] = 1
+    """Ways in which each task is asked, 1 to 4, a row each."""
 
 
 class StackExchangeSettings(_Settings, frozen=True, kw_only=True, tag="stackexchange"):

@@ -19,8 +19,9 @@ from typing import Protocol
 import msgspec
 
 from trainer.benchmarks import Question
-from trainer.curate.code import blocks, imported, is_installed, outdated, parsed
+from trainer.curate.code import blocks, imported, is_installed, outdated
 from trainer.recipe.curation import CodeDeprecatedSettings
+from trainer.syntax import parsed
 
 MARKS = ("has_code", "syntax", "imports", "runs", "correct", "current", "complete")
 RULES = CodeDeprecatedSettings()

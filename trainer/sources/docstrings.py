@@ -20,9 +20,12 @@ from typing import Any, TypeAlias
 import griffe
 
 from trainer.errors import SourceError
+from trainer.recipe.sources import PythonDocsSettings
 from trainer.rows import Row
 from trainer.sources.html import unprompted
-from trainer.sources.lessons import Thing, lessons
+from trainer.sources.lessons import lessons
+from trainer.sources.standalone import standing_alone
+from trainer.sources.thing import Thing
 
 Object: TypeAlias = Any
 """Anything that a module holds."""
@@ -36,9 +39,9 @@ _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 class Package:
     """One installed package."""
 
-    def __init__(self, name: str, license: str) -> None:
+    def __init__(self, name: str, settings: PythonDocsSettings) -> None:
         self._name = name
-        self._license = license
+        self._settings = settings
 
     def rows(self) -> Iterator[Row]:
         """Lessons of each thing, by name; one that has several names by the shortest."""
@@ -47,7 +50,7 @@ class Package:
         with _quiet():
             for name, thing in sorted(_public(module).items()):
                 described = self._described(name, thing, library)
-                yield from lessons(described)
+                yield from lessons(described, self._settings)
 
     def _described(self, name: str, thing: Object, library: str) -> Thing:
         # Packages write objects into docstrings when they are imported, with their addresses.
@@ -65,7 +68,8 @@ class Package:
             parameters="\n".join(_parameters(sections)),
             examples=tuple(_examples(sections)),
             source=f"python_docs:{library}/{name}",
-            license=self._license,
+            code=standing_alone(thing),
+            license=self._settings.license,
         )
 
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from typing import TypeAlias
 
 import msgspec
 
+from proxy.protocol.openai import Message
 from trainer.formats.alpaca import question_of
 from trainer.formats.base import row
+from trainer.recipe.sources import PythonDocsSettings
 from trainer.rows import Row
 from trainer.sources.html import fenced
+from trainer.sources.tasks import tasks
+from trainer.sources.thing import Thing
+from trainer.syntax import parsed
 
 _SIGNATURE = re.compile(
     r"(?:\w+ )*?(?:[\w.]+\.)?(?P<name>\w+)\((?P<parameters>.*)\)(?P<returned> *(?:->|→).*)?"
@@ -19,35 +25,54 @@ _SIGNATURE = re.compile(
 _LEFT_OUT = re.compile(r"\[,? ?(\w+)(?:=[^,\[\]]*)?")
 
 
-class Thing(msgspec.Struct, frozen=True, kw_only=True):
-    """A function, class or method, as its documentation has it."""
-
-    name: str
-    """`json.dumps`"""
-    library: str
-    signature: str
-    """`json.dumps(obj, *, indent=None)`; empty where it is not told."""
-    about: str = ""
-    """What it does, in a paragraph or two."""
-    parameters: str = ""
-    """What is told of its parameters, one a line."""
-    examples: tuple[tuple[str, str], ...] = ()
-    """(What is said before it, code without prompts)."""
-    source: str
-    license: str
+Lesson: TypeAlias = tuple[Message, str]
+"""A question and its answer."""
 
 
-def lessons(thing: Thing) -> Iterator[Row]:
-    """A row for what it is, one for its parameters, one for each example."""
+def lessons(thing: Thing, settings: PythonDocsSettings) -> Iterator[Row]:
+    """The rows of one thing, of the kinds that are wanted; none where its name is left out."""
+    if any(fnmatchcase(thing.name, pattern) for pattern in settings.leave_out):
+        return
+    for kind, made in _KINDS.items():
+        if kind in settings.lessons:
+            for question, answer in made(thing, settings):
+                yield _row(thing, question, answer)
+
+
+def _meaning(thing: Thing, settings: PythonDocsSettings) -> Iterator[Lesson]:
     if thing.about and thing.signature:
         said = f"{_shown(thing.signature)}\n\n{thing.about}"
-        yield _row(thing, f"What does `{thing.name}` do, and how is it called?", said)
+        yield _asked(thing, f"What does `{thing.name}` do, and how is it called?"), said
+
+
+def _parameters(thing: Thing, settings: PythonDocsSettings) -> Iterator[Lesson]:
     if thing.parameters:
         asked = f"Which parameters does `{thing.name}` take?"
-        yield _row(thing, asked, f"{_shown(thing.signature)}\n\n{thing.parameters}".strip())
+        yield _asked(thing, asked), f"{_shown(thing.signature)}\n\n{thing.parameters}".strip()
+
+
+def _examples(thing: Thing, settings: PythonDocsSettings) -> Iterator[Lesson]:
     for number, (before, code) in enumerate(thing.examples, start=1):
         which = f"Show an example of `{thing.name}`" + (f" (number {number})" if number > 1 else "")
-        yield _row(thing, f"{which}.", f"{before}\n\n{fenced(code)}".strip())
+        yield _asked(thing, f"{which}."), f"{before}\n\n{fenced(code)}".strip()
+
+
+def _tasks(thing: Thing, settings: PythonDocsSettings) -> Iterator[Lesson]:
+    for task in tasks(thing):
+        for question in task.questions[: settings.phrasings]:
+            yield Message(role="user", content=question), task.answer
+
+
+_KINDS = {
+    "meaning": _meaning,
+    "parameters": _parameters,
+    "examples": _examples,
+    "tasks": _tasks,
+}
+
+
+def _asked(thing: Thing, instruction: str) -> Message:
+    return question_of(instruction, f"Library: {thing.library}")
 
 
 def _shown(signature: str) -> str:
@@ -64,7 +89,7 @@ def _stub(signature: str) -> str:
     parameters, returned = parted["parameters"], (parted["returned"] or "").replace("→", "->")
     for written in (parameters, _with_defaults(parameters)):
         stub = f"def {parted['name']}({written}){returned}: ..."
-        if _is_python(stub):
+        if parsed(stub) is not None:
             return stub
     return ""
 
@@ -74,17 +99,8 @@ def _with_defaults(parameters: str) -> str:
     return _LEFT_OUT.sub(r", \1=...", parameters).replace("]", "").removeprefix(", ")
 
 
-def _is_python(code: str) -> bool:
-    try:
-        ast.parse(code)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
-    return True
-
-
-def _row(thing: Thing, instruction: str, output: str) -> Row:
+def _row(thing: Thing, question: Message, output: str) -> Row:
     """All lessons of one thing stay on one side of a split."""
-    question = question_of(instruction, f"Library: {thing.library}")
     return msgspec.structs.replace(
         row([question], (), text=output),
         source=thing.source,

@@ -28,7 +28,6 @@ class PythonDocsSource:
                 " run: pip install 'headrace[docs]'"
             ) from error
         for folder in self._settings.sites:
-            site = Site(Path(folder).expanduser(), self._settings.license, self._skips)
-            yield from site.rows()
+            yield from Site(Path(folder).expanduser(), self._settings, self._skips).rows()
         for name in self._settings.packages:
-            yield from Package(name, self._settings.license).rows()
+            yield from Package(name, self._settings).rows()

@@ -16,10 +16,12 @@ import msgspec
 from trainer.errors import SourceError
 from trainer.formats.alpaca import question_of
 from trainer.formats.base import BadRow, row
+from trainer.recipe.sources import PythonDocsSettings
 from trainer.rows import Row
 from trainer.sources.base import Skips
 from trainer.sources.html import Element, first_code, parse, python_in, text
-from trainer.sources.lessons import Thing, lessons
+from trainer.sources.lessons import lessons
+from trainer.sources.thing import Thing
 
 _MAX_PAGE = 32 * 1024 * 1024
 _HEADINGS = ("h1", "h2", "h3", "h4")
@@ -29,9 +31,9 @@ _SPACES = re.compile(r"\s+")
 class Site:
     """One folder of pages."""
 
-    def __init__(self, folder: Path, license: str, skips: Skips) -> None:
+    def __init__(self, folder: Path, settings: PythonDocsSettings, skips: Skips) -> None:
         self._folder = folder
-        self._license = license
+        self._settings = settings
         self._skips = skips
         self._library = _library(folder)
 
@@ -41,7 +43,8 @@ class Site:
             page = self._page(path)
             if page is not None:
                 yield from self._things(page, path)
-                yield from self._chapters(page, path)
+                if "chapters" in self._settings.lessons:
+                    yield from self._chapters(page, path)
 
     def _page(self, path: Path) -> Element | None:
         if path.stat().st_size > _MAX_PAGE:
@@ -60,7 +63,7 @@ class Site:
         for entry in page.iter("dl"):
             if "py" in entry.get("class", "").split():
                 for thing in self._entry(entry, path):
-                    yield from lessons(thing)
+                    yield from lessons(thing, self._settings)
 
     def _entry(self, entry: Element, path: Path) -> Iterator[Thing]:
         heads = [dt for dt in entry.findall("dt") if dt.get("id")]
@@ -76,7 +79,7 @@ class Site:
             parameters=_parameters(body),
             examples=tuple(_examples(body)),
             source=self._named(path, name),
-            license=self._license,
+            license=self._settings.license,
         )
 
     def _chapters(self, page: Element, path: Path) -> Iterator[Row]:
@@ -95,7 +98,7 @@ class Site:
         yield msgspec.structs.replace(
             row([question_of(about, f"Library: {self._library}")], (), text=_joined(own)),
             source=self._named(path, anchor),
-            license=self._license,
+            license=self._settings.license,
             group=f"{self._library}:{path.stem}#{anchor}",
         )
 

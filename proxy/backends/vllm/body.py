@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
+from functools import lru_cache
 from typing import TypeAlias
 
 import msgspec
@@ -10,7 +12,7 @@ import msgspec
 from proxy.backends.embedded.grammar import SEPARATOR, Grammar, plan
 from proxy.backends.engine import Conversation, Sampling
 from proxy.protocol.formats.constraint import Constraint
-from proxy.protocol.openai import ChatRequest, NamedChoice
+from proxy.protocol.openai import ChatRequest, Function, NamedChoice, Tool
 
 Object: TypeAlias = dict[str, object]
 
@@ -78,7 +80,12 @@ def apart(tenant: str) -> Object:
     Hashed, as vLLM takes neither long salts nor all characters. No secret is needed: nobody but the
     proxy says whose a prompt is.
     """
-    return {"cache_salt": hashlib.sha256(tenant.encode()).hexdigest()} if tenant else {}
+    return {"cache_salt": _salt(tenant)} if tenant else {}
+
+
+@lru_cache(maxsize=256)
+def _salt(tenant: str) -> str:
+    return hashlib.sha256(tenant.encode()).hexdigest()
 
 
 def streamed(sampling: Sampling) -> Object:
@@ -96,18 +103,10 @@ def streamed(sampling: Sampling) -> Object:
 
 def _tools(request: ChatRequest, strict: bool) -> Object:
     """The tools, `strict` where calls shall be held to their schemas: else vLLM only parses."""
-    tools = [
-        {
-            "type": "function",
-            "function": {
-                "name": function.name,
-                "description": function.description or "",
-                "parameters": function.schema,
-                **({"strict": True} if strict else {}),
-            },
-        }
-        for function in request.offered
-    ]
+    if request.tools_json:
+        tools = _remembered(request.tools_json, strict)
+    else:
+        tools = _written(request.offered, strict)
     choice = request.tool_choice
     if isinstance(choice, NamedChoice) and choice.function is not None:
         named = {"type": "function", "function": {"name": choice.function.name}}
@@ -118,3 +117,26 @@ def _tools(request: ChatRequest, strict: bool) -> Object:
         "tool_choice": choice or "auto",
         **({} if parallel is None else {"parallel_tool_calls": parallel}),
     }
+
+
+@lru_cache(maxsize=256)
+def _remembered(tools: bytes, strict: bool) -> msgspec.Raw:
+    """Tools that come again with every request; `parse_request` bounds their size."""
+    offered = [tool.function for tool in msgspec.json.decode(tools, type=list[Tool])]
+    return _written([function for function in offered if function is not None], strict)
+
+
+def _written(functions: Iterable[Function], strict: bool) -> msgspec.Raw:
+    tools = [
+        {
+            "type": "function",
+            "function": {
+                "name": function.name,
+                "description": function.description or "",
+                "parameters": function.schema,
+                **({"strict": True} if strict else {}),
+            },
+        }
+        for function in functions
+    ]
+    return msgspec.Raw(msgspec.json.encode(tools))

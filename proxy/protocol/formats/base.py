@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import json
 import re
-import uuid
 from collections.abc import Sequence
 from importlib import resources
 from typing import Protocol
@@ -18,6 +17,7 @@ from typing import Protocol
 import msgspec
 from jinja2 import Template
 
+from proxy.ids import new_id
 from proxy.protocol.formats import sandbox
 from proxy.protocol.formats.constraint import Calls
 from proxy.protocol.openai import Function, FunctionCall, Message, ToolCall
@@ -115,7 +115,7 @@ def render(template: str, messages: Sequence[Message], functions: Sequence[Funct
 
 def call(name: str, arguments: str) -> ToolCall:
     """A tool call with an id of its own."""
-    return ToolCall(id=f"call_{uuid.uuid4().hex[:24]}", function=FunctionCall(name, arguments))
+    return ToolCall(id=f"call_{new_id()[:24]}", function=FunctionCall(name, arguments))
 
 
 _CONTROLS = re.compile(
