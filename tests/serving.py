@@ -7,7 +7,7 @@ async with serving_with(config, engine, …) as base_url: …    these backends 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 
 from proxy.app import assemble, running, shadowing
 from proxy.backends.base import Ask, Backend, Call, Event, Finish, Generated, Text, lacks_locally
-from proxy.catalog import Catalog
+from proxy.catalog import Catalog, Champions
 from proxy.config import Config, parse
 from proxy.errors import BackendError
 from proxy.protocol.openai import ChatRequest, FinishReason, FunctionCall, ToolCall, Usage
@@ -35,13 +35,16 @@ async def serving(config: Config) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def serving_with(
-    config: Config, *backends: Backend, sink: MemorySink | None = None
+    config: Config,
+    *backends: Backend,
+    sink: MemorySink | None = None,
+    champions: Mapping[str, Champions] | None = None,
 ) -> AsyncIterator[str]:
     """The base URL of a proxy with these backends in the place of those that the settings name.
 
-    On leaving, all that was recorded is in `sink`.
+    `champions`: of backends with adapters. On leaving, all that was recorded is in `sink`.
     """
-    catalog = Catalog({backend.name: backend for backend in backends}, {})
+    catalog = Catalog({backend.name: backend for backend in backends}, champions or {})
     recorder = Recorder(sink or MemorySink(), sync_s=0.01)
     async with asyncio.TaskGroup() as tasks:
         beside = [tasks.create_task(recorder.run())]

@@ -3,10 +3,13 @@ from __future__ import annotations
 import asyncio
 import time
 
+import msgspec
 import pytest
 
 from proxy.backends.base import Finish, Text
 from proxy.backends.confidence import Confidence
+from proxy.backends.openai import OpenAIBackend
+from proxy.catalog import Champions
 from proxy.errors import (
     BackendOverloaded,
     BackendTimeout,
@@ -14,10 +17,12 @@ from proxy.errors import (
     ContextTooLong,
     InvalidAnswer,
 )
+from proxy.protocol.calibration import Calibration, Step
 from proxy.protocol.openai import Usage, parse_request
 from proxy.sinks.memory import MemorySink
 from tests import scripted
-from tests.scripted import Cut, Pause, ScriptedCloud, chunk, completion, stream
+from tests.engines.fronting import shipped
+from tests.scripted import Cut, Pause, ScriptedCloud, chunk, completion, stream, usage_chunk
 from tests.serving import Engine, call, finish, serving_with, settings, text
 from tests.wire import TOOLS, ask, cloud_backend, events_of
 
@@ -493,6 +498,10 @@ async def test_first_backend_still_wins_when_it_answers_first(stream):
 
     (exchange,) = sink.exchanges
     assert (exchange.outcome, exchange.attempts[-1].backend) == ("completed", "first")
+    assert [(a.kind, a.outcome, a.reason) for a in exchange.attempts] == [
+        ("hedge", "failed", "hedge_lost"),
+        ("primary", "completed", None),
+    ]
     assert response.headers["x-headrace-backend"] == "first"
     assert "x-headrace-fallback-reason" not in response.headers
     assert second.abandoned.is_set()
@@ -539,9 +548,11 @@ async def test_client_that_leaves_ends_both():
 # ---------------------------------------------------------------- several samples
 
 
-async def test_call_that_most_samples_make_is_given():
+@pytest.mark.parametrize("calls", [(ODD, GOOD, GOOD), (GOOD, ODD, GOOD), (GOOD, GOOD, ODD)])
+async def test_call_that_most_samples_make_is_given(calls):
     sink = MemorySink()
-    local = Engine("local", [ODD, finish()], then=[[GOOD, finish()]])
+    first, *then = ([one, finish()] for one in calls)
+    local = Engine("local", first, then=then)
 
     async with serving_with(settings("local", policy="samples: 3"), local, sink=sink) as url:
         response = await ask(url)
@@ -759,6 +770,28 @@ async def test_floor_of_an_adapter_that_was_never_measured_is_none():
     assert response.headers["x-headrace-backend"] == "local"
 
 
+@pytest.mark.parametrize(
+    ("target", "sure", "backend"),
+    [(0.05, True, "local"), (0.05, False, "spare"), (0.2, False, "local")],
+)
+async def test_floor_is_where_the_adapter_s_calibration_puts_it(target, sure, backend):
+    steps = [
+        Step(floor=0.7, served=1000, wrong=10, upper=0.02),
+        Step(floor=0.05, served=2000, wrong=300, upper=0.17),
+    ]
+    measured = Calibration(reference="labels", dataset_fingerprint="", steps=steps)
+    adapter = msgspec.structs.replace(shipped().by_domain["api"], calibration=measured)
+    champions = {"local": Champions({"all": adapter}, {adapter.id: adapter})}
+    local = Engine("local", [GOOD, SURE if sure else UNSURE])
+    spare = Engine("spare", [ODD, finish()])
+    auto = settings("local", "spare", policy=f"floor: auto, target_disagreement: {target}")
+
+    async with serving_with(auto, local, spare, champions=champions) as url:
+        response = await ask(url)
+
+    assert response.headers["x-headrace-backend"] == backend
+
+
 async def test_nobody_races_the_last_backend_or_a_second_try():
     local = Engine("local", [Pause(0.2), BAD, finish()], then=[[Pause(0.2), GOOD, finish()]])
     spare, sink = Engine("spare", [GOOD, finish()]), MemorySink()
@@ -807,10 +840,38 @@ async def test_answer_without_an_end_ends_the_stream_with_an_error():
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_time_of_our_own_is_a_part_of_the_whole(stream):
-    async with serving_with(settings("local"), Engine("local", [GOOD, finish()])) as url:
+async def test_time_of_our_own_is_what_is_left_without_the_backend_s(stream):
+    engine = Engine("local", [Pause(0.2), GOOD, finish()])
+
+    async with serving_with(settings("local"), engine) as url:
         began = time.perf_counter()
         response = await ask(url, stream=stream)
         took_ms = 1000 * (time.perf_counter() - began)
 
-    assert 0 < float(response.headers["x-headrace-overhead-ms"]) <= took_ms
+    assert 0 < float(response.headers["x-headrace-overhead-ms"]) <= took_ms - 190
+
+
+async def test_error_names_the_backend_that_was_asked_last():
+    engines = [Engine(name, [BackendUnavailable("down")]) for name in ("first", "second")]
+
+    async with serving_with(settings("first", "second"), *engines) as url:
+        response = await ask(url)
+
+    assert (response.status, response.headers["x-headrace-backend"]) == (502, "second")
+    assert response.headers["x-headrace-fallback-reason"] == "backend_unavailable"
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+async def test_usage_that_only_we_asked_a_cloud_for_is_not_the_client_s(
+    cloud: ScriptedCloud, wanted: bool
+):
+    cloud.plays(*stream(chunk({"content": "x"}), chunk({}, "stop"), usage_chunk(3, 2)))
+    options = {"stream_options": {"include_usage": True}} if wanted else {}
+    counting, sink = OpenAIBackend("cloud", base_url=cloud.base_url, count_usage=True), MemorySink()
+
+    async with serving_with(settings("cloud"), counting, sink=sink) as url:
+        response = await ask(url, stream=True, **options)
+
+    (exchange,) = sink.exchanges
+    assert (b'"usage"' in response.content) == wanted
+    assert exchange.attempts[0].usage == Usage.of(3, 2)
