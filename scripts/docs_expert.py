@@ -194,6 +194,7 @@ def _page(
         f" documentation: {spent.steps} steps, {spent.tokens:,} tokens in {spent.seconds / 60:.0f}"
         f" minutes. {options.note} Served by the embedded engine, and asked"
         f" {len(base.answers)} questions of `trainer/benchmarks/python_docs_100.yaml`, greedily."
+        f" No answer came to {base.unanswered} of the base's and {expert.unanswered} of {name}'s."
         " Judged by"
         " execution alone ([evaluation](../evaluation.md)). 95 % intervals: Wilson for shares,"
         " Tango for differences; exact paired p.\n"

@@ -56,6 +56,11 @@ class DocsReport(msgspec.Struct, frozen=True, kw_only=True):
     """Hash of the questions."""
     answers: list[DocsAnswer]
 
+    @property
+    def unanswered(self) -> int:
+        """Questions that got an error, such as a time limit; they count as wrong."""
+        return sum(not answer.text for answer in self.answers)
+
     def figures(self, category: str = "") -> dict[str, Figure]:
         """Share of each mark, and of `good`; of one category, or of all."""
         chosen = [a.marks for a in self.answers if category in ("", a.category)]

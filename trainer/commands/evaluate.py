@@ -118,6 +118,7 @@ def _ask_about_docs(options: argparse.Namespace) -> None:
     table = Table("", *(str(report.subject) for report in reports))
     for name in (*MARKS, "good"):
         table.add_row(name, *(str(report.figures()[name]) for report in reports))
+    table.add_row("no answer", *(str(report.unanswered) for report in reports))
     console.print(table)
     for report in reports if options.out else ():
         docs_benchmark.write(report, options.out / f"{report.subject}-python-docs.json")
