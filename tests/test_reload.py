@@ -129,7 +129,7 @@ async def test_others_may_not(cloud: ScriptedCloud, routes: Path):
     ("content", "why"),
     [
         ("version: 1\nmodls: [x]\n", "routes.yaml:2:1: $: "),
-        ("{", "line 1, column"),
+        ("{", "line 2, column 1"),
         (None, "No such file"),
         (
             "version: 1\nmodels: [x]\nbackends: {a: {kind: embedded, base_model: none}}\n"
