@@ -116,16 +116,18 @@ def _plot(figures: Sequence[Figures], gateways: Sequence[Gateway], path: Path) -
 
     shown = [one for one in gateways if _medians(figures, one.name)]
     panels = {
-        "c64_rps": "requests/s, 64 connections",
-        "text_events_per_s": "streamed events/s",
-        "whole_added_p50_ms": "ms added at 100 requests/s, p50",
+        "c64_rps": ("requests/s, 64 connections (log)", "log", ",.0f"),
+        "text_events_per_s": ("streamed events/s (log)", "log", ",.0f"),
+        "whole_added_p50_ms": ("ms added at 100 requests/s, p50", "linear", ".2f"),
     }
     plot, axes = pyplot.subplots(1, len(panels), figsize=(12, 3), sharey=True)
-    for axis, (key, title) in zip(axes, panels.items(), strict=True):
-        values = [_medians(figures, one.name).get(key, 0.0) for one in shown]
+    for axis, (key, (title, scale, form)) in zip(axes, panels.items(), strict=True):
+        values = [_medians(figures, one.name).get(key) for one in shown]
         colours = ["#3b6fb6" if one.name.startswith("headrace") else "#b0b0b0" for one in shown]
-        bars = axis.barh([one.about for one in shown], values, color=colours)
-        axis.bar_label(bars, fmt="{:,.3g}", padding=2, fontsize=8)
+        bars = axis.barh([one.about for one in shown], [v or 0 for v in values], color=colours)
+        labels = ["not measured" if value is None else f"{value:{form}}" for value in values]
+        axis.set_xscale(scale)
+        axis.bar_label(bars, labels=labels, padding=2, fontsize=8)
         axis.set_title(title, fontsize=10)
         axis.margins(x=0.25)
         axis.spines[["top", "right"]].set_visible(False)
