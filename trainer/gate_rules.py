@@ -124,49 +124,29 @@ def worth_the_change(evidence: Evidence, settings: GateSettings) -> Rule | None:
     shown = pairs.within(margin, settings.alpha)
     cost, before = (usd_per_answer(r, settings) for r in (evidence.candidate, evidence.champion))
     numbers = _numbers(pairs) | {"p": p, "low": shown.low, "cost": cost, "champion_cost": before}
-    money = f"{cost:.2g} instead of {before:.2g} US dollars an answer"
+    gain = _points(pairs.gain)
+    told = f"({gain}, p = {p:.2g}, {pairs.n} items)."
     if p <= settings.alpha and pairs.gain > 0:
-        return _change(
-            "holds",
-            numbers,
-            f"it is right more often than the champion"
-            f" ({_points(pairs.gain)}, p = {p:.2g}, {pairs.n} items).",
-        )
+        return _change("holds", numbers, f"it is right more often than the champion {told}")
     if p <= settings.alpha or shown.high < -margin:
-        return _change(
-            "fails",
-            numbers,
-            f"it is right less often than the champion"
-            f" ({_points(pairs.gain)}, p = {p:.2g}, {pairs.n} items).",
-        )
+        return _change("fails", numbers, f"it is right less often than the champion {told}")
     if not shown:
         more = _more(pairs, margin, settings.alpha)
-        return _change(
-            "open",
-            numbers,
-            f"{pairs.n} items do not tell it from the champion"
-            f" ({_points(pairs.gain)}); {_that_many(more)}.",
-            more,
-        )
-    if evidence.must_go:
-        return _change(
-            "holds",
-            numbers,
-            f"it is not worse than the champion ({_points(pairs.gain)}), which learnt from what"
-            " was erased since.",
-        )
+        sentence = f"{pairs.n} items do not tell it from the champion ({gain}); {_that_many(more)}."
+        return _change("open", numbers, sentence, more)
+    state, sentence = _for_as_good(gain, cost, before, must_go=evidence.must_go)
+    return _change(state, numbers, sentence)
+
+
+def _for_as_good(gain: str, cost: float, before: float, *, must_go: bool) -> tuple[State, str]:
+    """Whether a candidate that is not worse is worth the change, and why."""
+    same = f"it is not worse than the champion ({gain})"
+    money = f"{cost:.2g} instead of {before:.2g} US dollars an answer"
+    if must_go:
+        return "holds", f"{same}, which learnt from what was erased since."
     if cost < before:
-        return _change(
-            "holds",
-            numbers,
-            f"it is not worse than the champion ({_points(pairs.gain)}) and cheaper, {money}.",
-        )
-    return _change(
-        "no reason",
-        numbers,
-        f"it is not worse than the champion"
-        f" ({_points(pairs.gain)}), but neither better nor cheaper, {money}.",
-    )
+        return "holds", f"{same} and cheaper, {money}."
+    return "no reason", f"{same}, but neither better nor cheaper, {money}."
 
 
 def no_slice_worse(evidence: Evidence, settings: GateSettings) -> Rule | None:
