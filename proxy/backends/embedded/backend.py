@@ -194,7 +194,9 @@ class EmbeddedBackend:
         async with aclosing(pipeline.generate(canary.prompt, sampling)) as steps:
             async for step in steps:
                 ids += step.ids
-        return ids[:_AGREES] == canary.expected[:_AGREES]
+        # A short answer was recorded with the token that ends it, which the engine keeps to itself.
+        expected = [id for id in canary.expected if id != self._end]
+        return ids[:_AGREES] == expected[:_AGREES]
 
 
 class _Tally:
