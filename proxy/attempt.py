@@ -107,8 +107,9 @@ async def whole(attempt: Attempt, job: Job, tape: Tape) -> list[Item]:
         async with _asked(attempt, job) as reply:
             tape.begin(reply)
             if isinstance(reply, Relayed):
-                pieces = [tape.take(piece) async for piece in reply.content]
-                return [Piece(reply, pieces[0] if len(pieces) == 1 else b"".join(pieces))]
+                if reply.whole is not None:
+                    return [Piece(reply, tape.take(reply.whole))]
+                return [Piece(reply, b"".join([tape.take(p) async for p in reply.content]))]
             verification = _verification(attempt, job, tape)
             given: list[Item] = []
             async for event in reply.events:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import msgspec
 from cachetools import TTLCache
@@ -160,7 +160,7 @@ class _Place:
                 self._keep([content])
                 return answer
             case Streamed(content=pieces):
-                return replace(answer, content=self._teed(pieces))
+                return msgspec.structs.replace(answer, content=self._teed(pieces))
 
     async def _teed(self, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         passed: list[bytes] = []

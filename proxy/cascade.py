@@ -8,7 +8,6 @@ client has seen decides who may still answer (commit); one deadline holds for al
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import (
     AsyncGenerator,
@@ -20,7 +19,6 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import msgspec
@@ -41,6 +39,7 @@ from proxy.protocol.exchange import Kind
 from proxy.protocol.openai import ChatRequest
 from proxy.recording import Tape
 from proxy.rename import rename, rename_events, without_usage
+from proxy.timer import Timer
 from proxy.verify import check_late
 from proxy.vote import vote
 
@@ -48,8 +47,7 @@ _STREAM = {"content-type": "text/event-stream; charset=utf-8"}
 _JSON = {"content-type": "application/json"}
 
 
-@dataclass(frozen=True, slots=True)
-class Whole:
+class Whole(msgspec.Struct, frozen=True):
     """An answer that is complete."""
 
     status: int
@@ -57,8 +55,7 @@ class Whole:
     content: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Streamed:
+class Streamed(msgspec.Struct, frozen=True):
     """An answer of which the first piece worth sending is there."""
 
     status: int
@@ -110,7 +107,7 @@ class _Cascade:
         """The answer in one piece; nothing is committed before it is there."""
         for attempt in self._attempts():
             try:
-                async with self._begun(attempt):
+                with self._begun(attempt):
                     given = await self._all(attempt)
                 self._tell()
                 return self._joined(given)
@@ -122,10 +119,11 @@ class _Cascade:
         """The answer in pieces of whole events; the first one sets `status` and `headers`."""
         for attempt in self._attempts():
             try:
-                async with self._begun(attempt), aclosing(self._given(attempt)) as given:
-                    async for item in given:
-                        if wire := self._wire(item):
-                            yield wire
+                with self._begun(attempt):
+                    async with aclosing(self._given(attempt)) as given:
+                        async for item in given:
+                            if wire := self._wire(item):
+                                yield wire
                 self._check_end()
             except (BackendError, TimeoutError) as error:
                 self._keep_back(error)
@@ -205,7 +203,7 @@ class _Cascade:
             return None
         return adapter.calibration.floor(policy.target_disagreement)
 
-    def _begun(self, attempt: Attempt) -> asyncio.Timeout:
+    def _begun(self, attempt: Attempt) -> Timer:
         """Begin an attempt; within what is returned it has its share of the time."""
         self._answering = attempt
         self._is_late = self._commitment.state == "text"

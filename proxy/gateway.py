@@ -20,6 +20,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import TracebackType
 
+import msgspec
+
 from proxy.assemble import new_head
 from proxy.attempt import Job
 from proxy.auth import Authenticator, Caller
@@ -59,8 +61,7 @@ CONVERSATION = b"x-headrace-conversation"
 """Request header that names the conversation, where `metadata` does not."""
 
 
-@dataclass(frozen=True, slots=True)
-class Inbound:
+class Inbound(msgspec.Struct, frozen=True):
     """A request as it came in."""
 
     caller: Caller
@@ -103,21 +104,23 @@ class Gateway:
             head = new_head(request)
             recording = self._recording(head.id, inbound, request, route)
             slot.recording = recording
-            with self.recorded(recording, facts):
-                async with self._deadline(inbound, route) as deadline:
-                    job = Job(
-                        request=request,
-                        body=inbound.body,
-                        route=route,
-                        plan=plan,
-                        head=head,
-                        recording=recording,
-                        facts=facts,
-                        deadline=deadline,
-                    )
-                    tenant, wish = inbound.caller.tenant, _cache_wish(inbound.headers)
-                    lasting = self._lasting(give, recording)
-                    await self.cache.answer(job, self.hedges, lasting, tenant=tenant, wish=wish)
+            with (
+                self.recorded(recording, facts),
+                self._deadline(inbound, route) as deadline,
+            ):
+                job = Job(
+                    request=request,
+                    body=inbound.body,
+                    route=route,
+                    plan=plan,
+                    head=head,
+                    recording=recording,
+                    facts=facts,
+                    deadline=deadline,
+                )
+                tenant, wish = inbound.caller.tenant, _cache_wish(inbound.headers)
+                lasting = self._lasting(give, recording)
+                await self.cache.answer(job, self.hedges, lasting, tenant=tenant, wish=wish)
         self._shadow(inbound, route, request, recording)
 
     def match(self, inbound: Inbound, request: ChatRequest) -> Route:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import msgspec
@@ -46,8 +45,7 @@ class Finish(msgspec.Struct, frozen=True, kw_only=True):
 Event = Text | Call | Finish
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(msgspec.Struct, frozen=True):
     """One request as a backend sees it."""
 
     request: ChatRequest
@@ -66,8 +64,7 @@ class Ask:
     answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Generated:
+class Generated(msgspec.Struct, frozen=True):
     """A local answer, still coming."""
 
     events: AsyncIterator[Event]
@@ -77,8 +74,7 @@ class Generated:
     """Seconds that the request waited for a place there; None where there is no queue of ours."""
 
 
-@dataclass(frozen=True, slots=True)
-class Relayed:
+class Relayed(msgspec.Struct, frozen=True):
     """A remote answer in OpenAI's form, still coming; error statuses have been raised already."""
 
     status: int
@@ -88,6 +84,8 @@ class Relayed:
     renamed: bool = False
     """Whether the backend was asked under another model name than the client used; the client's
     name is then put back into the answer."""
+    whole: bytes | None = None
+    """All that `content` will give, where it is there already."""
     has_own_usage: bool = False
     """Whether it was us who asked for the chunk that reports usage; it is kept from the client."""
 
@@ -95,8 +93,7 @@ class Relayed:
 Reply = Generated | Relayed
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Forward:
+class Forward(msgspec.Struct, frozen=True, kw_only=True):
     """A request that is passed on for what it is: of its meaning nothing is known here."""
 
     method: str

@@ -97,9 +97,14 @@ class OpenAIBackend:
         if response.content_type not in _ANSWERS:
             # A login page, or a balancer's apology.
             raise BackendUnavailable(f"the backend answered in {response.content_type}")
-        renamed = ask.request.model in self._models
-        headers, content = _relayed_headers(response), _Content(response)
-        return Relayed(response.status, headers, content, renamed, self._counts(ask))
+        return Relayed(
+            response.status,
+            _relayed_headers(response),
+            _Content(response),
+            renamed=ask.request.model in self._models,
+            whole=_whole(response),
+            has_own_usage=self._counts(ask),
+        )
 
     @asynccontextmanager
     async def relay(self, forward: Forward) -> AsyncIterator[Relayed]:
@@ -302,6 +307,13 @@ class _Content:
         if self._is_stream:
             self._tail = (self._tail + piece)[-_TAIL:] if len(piece) < _TAIL else piece[-_TAIL:]
         return piece
+
+
+def _whole(response: _Response) -> bytes | None:
+    """The body, where it came together with its head; not a stream's, whose end tells something."""
+    if isinstance(response, plain_http.Answer) and response.content_type != "text/event-stream":
+        return response.waiting
+    return None
 
 
 _FAILURES = (TimeoutError, aiohttp.ClientError, ConnectionError)
