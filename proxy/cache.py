@@ -250,7 +250,7 @@ class Replay:
     @asynccontextmanager
     async def ask(self, ask: Ask) -> AsyncIterator[Generated]:
         """The answer, at once."""
-        yield Generated(_each(self._events))
+        yield Generated(_at_once(self._events))
 
     async def ready(self) -> bool:
         """Always."""
@@ -260,6 +260,5 @@ class Replay:
         """Nothing is to be given back."""
 
 
-async def _each(events: Iterable[Event]) -> AsyncIterator[Event]:
-    for event in events:
-        yield event
+async def _at_once(events: Sequence[Event]) -> AsyncIterator[Sequence[Event]]:
+    yield events

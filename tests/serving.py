@@ -135,7 +135,7 @@ class Engine:
             self.abandoned.set()
             raise
 
-    async def _play(self, steps: Sequence[Step]) -> AsyncIterator[Event]:
+    async def _play(self, steps: Sequence[Step]) -> AsyncIterator[Sequence[Event]]:
         for step in steps:
             match step:
                 case Pause(seconds):
@@ -143,7 +143,7 @@ class Engine:
                 case BackendError():
                     raise step
                 case _:
-                    yield step
+                    yield [step]
 
     async def ready(self) -> bool:
         return self.is_ready

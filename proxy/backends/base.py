@@ -8,7 +8,7 @@ cascade verifies and `assemble` puts into OpenAI's form.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol, runtime_checkable
 
@@ -67,7 +67,8 @@ class Ask(msgspec.Struct, frozen=True):
 class Generated(msgspec.Struct, frozen=True):
     """A local answer, still coming."""
 
-    events: AsyncIterator[Event]
+    events: AsyncIterator[Sequence[Event]]
+    """What came together, together: it goes on at the cost of one."""
     replica: str | None = None
     """Which of the backend's servers answers; None where there is one."""
     queued_s: float | None = None

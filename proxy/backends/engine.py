@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 import msgspec
 
@@ -142,6 +142,8 @@ class End(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Output = Piece | Call | End
+Outputs: TypeAlias = AsyncGenerator[list[Output], None]
+"""What came together, together."""
 
 
 class Dialect(Protocol):
@@ -159,14 +161,10 @@ class Dialect(Protocol):
     def lacks(self, request: ChatRequest, mode: Literal["native", "chat"]) -> str | None:
         """The first field of the request that this engine must not be given; None for none."""
 
-    def generate(
-        self, session: Session, url: str, generation: Generation
-    ) -> AsyncGenerator[Output, None]:
+    def generate(self, session: Session, url: str, generation: Generation) -> Outputs:
         """The answer to a rendered prompt. Stop strings are ours to apply, not the engine's."""
 
-    def chat(
-        self, session: Session, url: str, conversation: Conversation
-    ) -> AsyncGenerator[Output, None]:
+    def chat(self, session: Session, url: str, conversation: Conversation) -> Outputs:
         """The answer to a conversation, its tool calls parsed."""
 
     async def healthy(self, session: Session, url: str) -> bool:
@@ -212,7 +210,7 @@ class Encoder(Protocol):
 class _Work(NamedTuple):
     """One request, ready to be sent."""
 
-    start: Callable[[str], AsyncGenerator[Output, None]]
+    start: Callable[[str], Outputs]
     """Asks the server with this URL."""
     reader: Reader
     prompt_tokens: int
@@ -346,28 +344,34 @@ def _digest(text: str) -> str:
 
 
 async def _events(
-    outputs: AsyncGenerator[Output, None], pace: Pace, work: _Work
-) -> AsyncIterator[Event]:
-    tally = _Tally()
+    outputs: Outputs, pace: Pace, work: _Work
+) -> AsyncGenerator[Sequence[Event], None]:
+    tally, reader = _Tally(), work.reader
     calls: list[Call] = []
-    while (output := await pace.next(outputs)) is not None:
+    while not reader.stopped and (heard := await pace.next(outputs)) is not None:
+        if given := list(_read(heard, reader, tally, calls)):
+            yield given
+    if tally.end is None and not reader.stopped:
+        raise BackendUnavailable("the engine's answer ended before its end")
+    last = [*reader.end(), *calls]
+    yield [*last, tally.finish(work, [event.call for event in last if isinstance(event, Call)])]
+
+
+def _read(
+    outputs: Sequence[Output], reader: Reader, tally: _Tally, calls: list[Call]
+) -> Iterator[Event]:
+    """The events of outputs, up to a stop string; the engine's own calls are kept for the end."""
+    for output in outputs:
         match output:
             case Piece(text):
                 tally.count(output)
-                for event in work.reader.feed(text):
-                    yield event
-                if work.reader.stopped:
-                    break
+                yield from reader.feed(text)
+                if reader.stopped:
+                    return
             case Call():
                 calls.append(output)
             case End():
                 tally.end = output
-    if tally.end is None and not work.reader.stopped:
-        raise BackendUnavailable("the engine's answer ended before its end")
-    last = [*work.reader.end(), *calls]
-    for event in last:
-        yield event
-    yield tally.finish(work, [event.call for event in last if isinstance(event, Call)])
 
 
 class _Tally:

@@ -46,8 +46,8 @@ def generation(text: str = "Hi", **fields: object) -> Generation:
     )
 
 
-async def outputs(answer: AsyncIterator[object]) -> list[object]:
-    return [output async for output in answer]
+async def outputs(answer: AsyncIterator[Sequence[object]]) -> list[object]:
+    return [output async for some in answer for output in some]
 
 
 def token(text: str, special: bool = False) -> dict[str, object]:

@@ -64,8 +64,8 @@ def generation(**fields: object) -> Generation:
     )
 
 
-async def outputs(answer: AsyncIterator[object]) -> list[object]:
-    return [output async for output in answer]
+async def outputs(answer: AsyncIterator[Sequence[object]]) -> list[object]:
+    return [output async for some in answer for output in some]
 
 
 # ---------------------------------------------------------------- adapters
