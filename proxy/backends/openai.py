@@ -222,16 +222,20 @@ def _with_usage(body: bytes) -> bytes:
 
 
 def _relayed_headers(response: _Response) -> dict[str, str]:
-    headers = _sane_headers(response)
-    relayed = {name: value for name, value in headers.items() if _is_relayed(name)}
-    if "x-request-id" in headers:
-        relayed["x-upstream-request-id"] = headers["x-request-id"]
-    return relayed
+    return {
+        known: value
+        for name, value in response.headers.items()
+        if (known := _relayed_as(name)) is not None and _SANE.fullmatch(value)
+    }
 
 
 @lru_cache(maxsize=256)
-def _is_relayed(name: str) -> bool:
-    return _RELAYED.fullmatch(name) is not None
+def _relayed_as(name: str) -> str | None:
+    """The name under which clients get a header; None where they do not."""
+    name = name.lower()
+    if name == "x-request-id":
+        return "x-upstream-request-id"
+    return name if _RELAYED.fullmatch(name) else None
 
 
 def _sane_headers(response: _Response) -> dict[str, str]:
