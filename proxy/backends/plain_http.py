@@ -66,8 +66,7 @@ class Answer:
     @property
     def content_type(self) -> str:
         """Without its parameters; what the standard assumes where it is missing."""
-        said = self.headers.get("content-type", "application/octet-stream")
-        return said.partition(";")[0].strip().lower()
+        return _without_parameters(self.headers.get("content-type", "application/octet-stream"))
 
     @property
     def content(self) -> Answer:
@@ -354,6 +353,11 @@ def _timed_out() -> Iterator[None]:
         raise ConnectTimedOut("no connection stood in time") from error
     except OSError as error:
         raise Broken(f"no connection: {type(error).__name__}") from error
+
+
+@lru_cache(maxsize=64)
+def _without_parameters(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()
 
 
 @lru_cache(maxsize=1024)
