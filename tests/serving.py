@@ -101,7 +101,8 @@ def settings(*backends: str, extra: str = "", verify: str = "enforce", policy: s
 # ---------------------------------------------------------------- a local engine
 
 
-Step = Event | Pause | BackendError
+Step = Event | list[Event] | Pause | BackendError
+"""A list is what comes together."""
 
 
 @dataclass
@@ -142,6 +143,8 @@ class Engine:
                     await asyncio.sleep(seconds)
                 case BackendError():
                     raise step
+                case list():
+                    yield step
                 case _:
                     yield [step]
 

@@ -80,7 +80,7 @@ def _found_anew(body: bytes) -> Tools | None:
     at = body.find(opening)
     if not body.startswith(tools, at) or body.find(opening, at + 1) >= 0:
         return None
-    if len(tools) <= _MAX_REMEMBERED:
+    if _OPENING <= len(tools) <= _MAX_REMEMBERED:
         _remember(tools, opening)
     return Tools(tools, at)
 
