@@ -13,7 +13,7 @@ import msgspec
 
 from proxy.backends import http
 from proxy.backends.chat_answers import ChatAnswer, Completion, completion
-from proxy.backends.engine import Conversation, End, Generation, Output, Outputs, Piece, Sampling
+from proxy.backends.dialect import Conversation, End, Generation, Output, Outputs, Piece, Sampling
 from proxy.backends.tgi import chat, errors
 from proxy.errors import BackendUnavailable
 from proxy.protocol.adapter import Adapter

@@ -15,7 +15,7 @@ import msgspec
 
 from proxy.backends import http
 from proxy.backends.chat_answers import ChatAnswer, Completion, completion
-from proxy.backends.engine import Conversation, End, Generation, Output, Outputs, Piece
+from proxy.backends.dialect import Conversation, End, Generation, Output, Outputs, Piece
 from proxy.backends.vllm import body as bodies
 from proxy.backends.vllm import errors
 from proxy.errors import BackendUnavailable

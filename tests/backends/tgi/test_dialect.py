@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("gguf", reason="needs the embedded or the train extra")
 
 from proxy.backends import http
-from proxy.backends.engine import End, Generation, Piece, Prompt, Sampling
+from proxy.backends.dialect import End, Generation, Piece, Prompt, Sampling
 from proxy.backends.tgi.dialect import Tgi
 from proxy.backends.vocabulary import Vocabulary
 from proxy.errors import BackendError, BackendOverloaded, BackendUnavailable

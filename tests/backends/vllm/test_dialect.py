@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("gguf", reason="needs the embedded or the train extra")
 
 from proxy.backends import http
-from proxy.backends.engine import Conversation, Generation, Prompt, Sampling
+from proxy.backends.dialect import Conversation, Generation, Prompt, Sampling
 from proxy.backends.vllm import errors
 from proxy.backends.vllm.dialect import Vllm
 from proxy.errors import (
