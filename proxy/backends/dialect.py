@@ -85,7 +85,7 @@ class End(msgspec.Struct, frozen=True, kw_only=True):
 
 Output = Piece | Call | End
 Outputs: TypeAlias = AsyncGenerator[list[Output], None]
-"""What came together, together."""
+"""What came together, together; never nothing, as each ends a wait."""
 
 
 class Dialect(Protocol):

@@ -86,10 +86,10 @@ class Tgi:
             session, f"{url}/generate_stream", body, errors.of_response
         ) as response:
             async for events in http.events(response):
-                outputs = list(self._up_to_the_end(events))
-                yield outputs
-                if outputs and isinstance(outputs[-1], End):
-                    return
+                if outputs := list(self._up_to_the_end(events)):
+                    yield outputs
+                    if isinstance(outputs[-1], End):
+                        return
 
     def chat(self, session: http.Session, url: str, conversation: Conversation) -> Outputs:
         return _chatted(session, f"{url}/v1/chat/completions", chat.body(conversation))
@@ -164,7 +164,9 @@ async def _chatted(session: http.Session, url: str, body: object) -> Outputs:
     answer = ChatAnswer()
     async with http.post(session, url, body, errors.of_response) as response:
         async for contents in http.contents(response):
-            yield [output for content in contents for output in answer.feed(_said(content))]
+            said = [one for content in contents for one in answer.feed(_said(content))]
+            if said:
+                yield said
         yield list(answer.end())
 
 

@@ -101,7 +101,8 @@ class Vllm:
                         finish = _reason(choice.finish_reason) or finish
                         if choice.text or choice.logprobs:
                             pieces.append(_piece(choice))
-                yield pieces
+                if pieces:
+                    yield pieces
         if finish is not None:
             yield [_ended(finish, usage)]
 
@@ -115,7 +116,9 @@ class Vllm:
             session, f"{url}/v1/chat/completions", body, errors.of_response
         ) as response:
             async for contents in http.contents(response):
-                yield [output for content in contents for output in answer.feed(_said(content))]
+                said = [one for content in contents for one in answer.feed(_said(content))]
+                if said:
+                    yield said
         yield list(answer.end())
 
     async def healthy(self, session: http.Session, url: str) -> bool:
