@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -92,17 +94,23 @@ def require_verdict(id: str, path: Path | None) -> None:
         raise PromotionError(f"{path}: {verdict.sentence} (--force with a --reason overrules it)")
 
 
+def _allowed(verdict: Path | None) -> float | None:
+    return gate.read(verdict).may_differ if verdict else None
+
+
 def _promotion(registry: Registry, options: argparse.Namespace) -> Promotion:
     if not options.record:
         raise PromotionError(
             "whose traffic shall decide? --record DIR, `record.directory` of each proxy's"
             " routes.yaml; or --at-once"
         )
+    settings = _settings(options).allowing(_allowed(options.verdict))
+    _tell_of_missing(options.record)
     return Promotion(
         registry,
         options.domain or registry.manifest(options.id).domain,
         options.id,
-        _settings(options),
+        settings,
         Record([ExchangesSettings(directory=directory) for directory in options.record]),
         run=f"by-hand-{os.getpid()}-{time.time_ns()}",
         proxies=Proxies(options.proxy, os.environ.get(options.key_env, "")),
@@ -114,6 +122,14 @@ def _settings(options: argparse.Namespace) -> PromotionSettings:
     if options.settings is None:
         return PromotionSettings()
     return promotion_settings.read(options.settings)
+
+
+def _tell_of_missing(records: Sequence[str]) -> None:
+    """A proxy makes its record with the first exchange; a slip of the pen never comes to be."""
+    for directory in records:
+        if not Path(directory).expanduser().is_dir():
+            said = f"{directory} is not there: no traffic is known until a proxy records into it"
+            print(f"headrace-trainer: {said}", file=sys.stderr)
 
 
 def _follow(promotion: Promotion, options: argparse.Namespace) -> int:
