@@ -18,7 +18,7 @@ from trainer.commands.shared import Commands, console
 from trainer.errors import PromotionError
 from trainer.promotion import settings as promotion_settings
 from trainer.promotion.evidence import Record
-from trainer.promotion.promote import Outcome, Promotion, rollback
+from trainer.promotion.promote import Outcome, Promotion, rollback, vacate
 from trainer.promotion.proxies import Proxies
 from trainer.promotion.settings import PromotionSettings
 from trainer.promotion.steps import Word, told
@@ -51,6 +51,7 @@ def add(commands: Commands) -> None:
     promote.set_defaults(run=_promote)
     back = commands.add_parser("rollback", help="back to the domain's former champion, at once")
     back.add_argument("domain")
+    back.add_argument("--vacate", action="store_true", help="to no champion at all")
     back.set_defaults(run=_rollback)
     for one in (promote, back):
         one.add_argument("--adapters", default="adapters", help="a directory, or a bucket's URL")
@@ -152,7 +153,8 @@ def _rollback(options: argparse.Namespace) -> int:
     reason = options.reason or "by hand"
     registry = Registry(options.adapters)
     before = registry.champions().serving.get(options.domain, "none")
-    outcome = rollback(registry, options.domain, reason, _settings(options))
+    go_back = vacate if options.vacate else rollback
+    outcome = go_back(registry, options.domain, reason, _settings(options))
     _tell(outcome, options)
     if not options.json:
         after = registry.champions().serving.get(options.domain, "none")

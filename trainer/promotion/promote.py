@@ -206,9 +206,21 @@ def rollback(registry: Registry, domain: str, reason: str, settings: PromotionSe
         if alias.candidate is None and alias.previous is None:
             raise PromotionError(
                 f"{domain}: no former champion is known; name one:"
-                f" headrace-trainer promote ID --at-once"
+                f" headrace-trainer promote ID --at-once, or do without: rollback {domain} --vacate"
             )
         return steps.back(alias, reason, settings.cooldown_s, time.time())
+
+    return _changed(registry, domain, step)
+
+
+def vacate(registry: Registry, domain: str, reason: str, settings: PromotionSettings) -> Outcome:
+    """No champion any more, in one change: the base model answers, or the next backend of the plan,
+    as the domain's `without_champion` says. Raises PromotionError where there is none."""
+
+    def step(alias: Alias) -> Step:
+        if alias.champion is None and alias.candidate is None:
+            raise PromotionError(f"{domain} has no champion to take out")
+        return steps.vacant(reason, settings.cooldown_s, time.time())
 
     return _changed(registry, domain, step)
 

@@ -121,6 +121,14 @@ def back(alias: Alias, reason: str, cooldown_s: float, now: float) -> Step:
     return Step(word="rolled back", reason=reason, alias=changed)
 
 
+def vacant(reason: str, cooldown_s: float, now: float) -> Step:
+    """No champion, and no candidate; the next one has to wait so many seconds."""
+    until = iso(now + cooldown_s) if cooldown_s else None
+    return Step(
+        word="rolled back", reason=reason, alias=Alias(since=iso(now), cooldown_until=until)
+    )
+
+
 def told(finding: Finding) -> str:
     """In words: `invalid in 4 of 4 conversations, the champion in 0 of 71`."""
     ours, theirs = finding.candidate, finding.champion

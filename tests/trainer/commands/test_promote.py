@@ -216,6 +216,21 @@ def test_rollback_goes_back_and_says_where_to(capsys, adapters):
     assert "api: api-v2 → api-v1" in capsys.readouterr().out
 
 
+def test_a_first_champion_is_taken_out_by_name_of_the_act_alone(capsys, adapters):
+    promote(adapters, "--at-once", *FORCED)
+
+    refused = main(["rollback", "api", "--adapters", str(adapters)])
+    told = capsys.readouterr().err
+    code = main(["rollback", "api", "--adapters", str(adapters), "--vacate"])
+    again = main(["rollback", "api", "--adapters", str(adapters), "--vacate"])
+
+    assert (refused, code, again) == (1, 0, 1)
+    assert "rollback api --vacate" in told
+    assert champions.read(adapters).serving == {}
+    assert champions.read(adapters).domains["api"].cooldown_until is not None
+    assert "api: api-v1 → none" in capsys.readouterr().out
+
+
 def test_rollback_to_nothing_is_told(capsys, adapters):
     assert main(["rollback", "api", "--adapters", str(adapters)]) == 1
     assert "no former champion is known" in capsys.readouterr().err
