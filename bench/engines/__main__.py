@@ -26,7 +26,6 @@ from bench.engines import asking, report, servers
 from bench.engines.asking import Round, together
 from bench.engines.servers import ROOT, Server
 
-_OURS = "Headrace, embedded"
 _CLIENTS = {1: 3, 4: 8, 16: 16}
 """Clients → requests of a round."""
 _OVER_ADAPTERS = 16
@@ -41,15 +40,13 @@ def main() -> None:
     options = _options()
     rounds = 1 if options.quick else options.rounds
     told = []
-    with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
+    with tempfile.TemporaryDirectory() as directory:
         scratch = Path(directory)
-        ours = stack.enter_context(servers.headrace(scratch))
         if options.only != "beside":
-            told.append(report.over_adapters(_over_adapters(ours, rounds)))
+            told.append(report.over_adapters(_over_adapters(scratch / "three", rounds)))
             print(told[-1], end="\n\n", flush=True)
         if options.only != "adapters":
-            others = _others(stack, options, scratch)
-            told.insert(0, report.beside(_beside({_OURS: ours} | others, rounds)))
+            told.insert(0, report.beside(_beside(options, scratch / "none", rounds)))
             print(told[0], flush=True)
     if options.out is not None:
         command = "make bench-engines-quick" if options.quick else "make bench-engines"
@@ -68,7 +65,19 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _others(stack: ExitStack, options: argparse.Namespace, scratch: Path) -> Mapping[str, Server]:
+def _beside(
+    options: argparse.Namespace, scratch: Path, rounds: int
+) -> dict[tuple[str, int], list[Round]]:
+    """Rounds by engine and number of clients; all engines in turn, with the same texts."""
+    scratch.mkdir()
+    with ExitStack() as stack:
+        bare = servers.no_adapters(scratch / "adapters")
+        ours = stack.enter_context(servers.headrace(scratch, bare))
+        engines = {"Headrace, embedded": ours} | _others(stack, options, scratch)
+        return _in_turn(engines, rounds)
+
+
+def _others(stack: ExitStack, options: argparse.Namespace, scratch: Path) -> dict[str, Server]:
     """The other engines, as far as they are installed."""
     started = {}
     for name, start, python in (
@@ -82,8 +91,7 @@ def _others(stack: ExitStack, options: argparse.Namespace, scratch: Path) -> Map
     return started
 
 
-def _beside(engines: Mapping[str, Server], rounds: int) -> dict[tuple[str, int], list[Round]]:
-    """Rounds by engine and number of clients; all engines in turn, with the same texts."""
+def _in_turn(engines: Mapping[str, Server], rounds: int) -> dict[tuple[str, int], list[Round]]:
     texts = asking.texts()
     done: dict[tuple[str, int], list[Round]] = {
         (name, clients): [] for name in engines for clients in _CLIENTS
@@ -98,16 +106,18 @@ def _beside(engines: Mapping[str, Server], rounds: int) -> dict[tuple[str, int],
     return done
 
 
-def _over_adapters(ours: Server, rounds: int) -> dict[str, list[Round]]:
+def _over_adapters(scratch: Path, rounds: int) -> dict[str, list[Round]]:
     """Rounds by kind of traffic."""
-    agents, strangers = asking.Agents(), asking.strangers()
-    together(ours, agents.warming(), 3)
+    scratch.mkdir()
+    traffic = asking.Traffic()
     done: dict[str, list[Round]] = defaultdict(list)
-    for number in range(rounds):
-        chosen = agents.round(number, _QUESTIONS[_AGENTS])
-        done[_AGENTS].append(together(ours, chosen, _OVER_ADAPTERS))
-        chosen = [next(strangers) for _ in range(_QUESTIONS[_STRANGERS])]
-        done[_STRANGERS].append(together(ours, chosen, _OVER_ADAPTERS))
+    with servers.headrace(scratch, servers.three_adapters(scratch / "adapters")) as ours:
+        together(ours, traffic.warming(), 3)
+        for number in range(rounds):
+            chosen = traffic.of_agents(number, _QUESTIONS[_AGENTS])
+            done[_AGENTS].append(together(ours, chosen, _OVER_ADAPTERS))
+            chosen = traffic.of_strangers(_QUESTIONS[_STRANGERS])
+            done[_STRANGERS].append(together(ours, chosen, _OVER_ADAPTERS))
     return done
 
 

@@ -23,7 +23,7 @@ _LONGEST = 256
 """Tokens of an answer to a question with tools."""
 _PATIENCE_S = 300.0
 _WORDS = 220
-_EVERY = 4
+_STRAYS = 4
 """Of the questions to agents, one in so many fits none of the tools."""
 
 
@@ -131,17 +131,12 @@ def texts() -> Iterator[str]:
         yield f"Question {number}. Go on with this text: {' '.join(words[at : at + _WORDS])}"
 
 
-def strangers() -> Iterator[Question]:
-    """Held-out questions that need a call, each with tools of its own, the adapters in turn."""
-    rows = [row for row in questions() if row.calls]
-    for number, row in enumerate(itertools.cycle(rows)):
-        yield Question(row, ADAPTERS[number % len(ADAPTERS)])
+class Traffic:
+    """Held-out questions for three adapters.
 
-
-class Agents:
-    """Three agents, each with its tools and an adapter: those with most held-out questions.
-
-    With every round the agents change adapters, so that what is asked again was never asked there.
+    Agents: the three lists of tools with most questions, an adapter each. With every round they
+    change adapters, so that three rounds ask no adapter anything twice. Strangers: a question with
+    each of the other lists, the adapters in turn.
     """
 
     def __init__(self) -> None:
@@ -150,26 +145,32 @@ class Agents:
         for row in rows:
             if row.calls:
                 alike[msgspec.json.encode(row.functions)].append(row)
-        self._agents = sorted(alike.values(), key=len, reverse=True)[: len(ADAPTERS)]
-        self._stray = [row for row in rows if not row.calls]
+        by_count = sorted(alike.values(), key=len, reverse=True)
+        self._agents, rest = by_count[: len(ADAPTERS)], by_count[len(ADAPTERS) :]
+        self._strangers = itertools.cycle(rows[0] for rows in rest)
+        self._strays = [row for row in rows if not row.calls]
 
     def warming(self) -> list[Question]:
-        """A question with each agent's tools to each adapter."""
-        return [
-            Question(self._strayed(rows[0], 0), name) for rows in self._agents for name in ADAPTERS
-        ]
+        """Each agent's tools to each adapter, once."""
+        pairs = itertools.product(self._agents, ADAPTERS)
+        return [Question(self._stray(rows[0], 0), adapter) for rows, adapter in pairs]
 
-    def round(self, number: int, count: int) -> list[Question]:
-        """The agents in turn; one question in four fits none of its agent's tools."""
-        return [self._question(number, at) for at in range(count)]
+    def of_agents(self, number: int, count: int) -> list[Question]:
+        """A round: the agents in turn; one question in four fits none of its agent's tools."""
+        return [self._of_agent(number, at) for at in range(count)]
 
-    def _question(self, number: int, at: int) -> Question:
+    def of_strangers(self, count: int) -> list[Question]:
+        """The next ones."""
+        rows = itertools.islice(self._strangers, count)
+        return [Question(row, ADAPTERS[at % len(ADAPTERS)]) for at, row in enumerate(rows)]
+
+    def _of_agent(self, number: int, at: int) -> Question:
         agent = at % len(self._agents)
         rows = self._agents[agent]
-        row = rows[(at // len(self._agents)) % len(rows)]
-        if at % _EVERY == _EVERY - 1:
-            row = self._strayed(row, 1 + at // _EVERY)
+        row = rows[at // len(self._agents) % len(rows)]
+        if at % _STRAYS == _STRAYS - 1:
+            row = self._stray(row, 1 + at // _STRAYS)
         return Question(row, ADAPTERS[(agent + number) % len(ADAPTERS)])
 
-    def _strayed(self, row: Row, at: int) -> Row:
-        return msgspec.structs.replace(row, messages=self._stray[at % len(self._stray)].messages)
+    def _stray(self, row: Row, at: int) -> Row:
+        return msgspec.structs.replace(row, messages=self._strays[at % len(self._strays)].messages)

@@ -43,11 +43,10 @@ class Server(NamedTuple):
 
 
 @contextmanager
-def headrace(scratch: Path) -> Iterator[Server]:
-    """`headrace serve` with the base and three adapters, each a model in memory."""
-    _copy_adapters(scratch / "adapters")
+def headrace(scratch: Path, adapters: Path) -> Iterator[Server]:
+    """`headrace serve` with the base and these adapters, each a model in memory."""
     changes = {
-        "adapters: adapters ": f"adapters: {scratch / 'adapters'} ",
+        "adapters: adapters ": f"adapters: {adapters} ",
         "~/.local/state/headrace/record": str(scratch / "record"),
         "memory_limit_mib: 3072": "memory_limit_mib: 6144",
     }
@@ -63,13 +62,21 @@ def headrace(scratch: Path) -> Iterator[Server]:
         yield Server(f"http://127.0.0.1:{port}/v1", "headrace", group)
 
 
-def _copy_adapters(directory: Path) -> None:
+def three_adapters(directory: Path) -> Path:
+    """The directory, made, with all that `ADAPTERS` names."""
     shutil.copytree(ROOT / "adapters", directory)
     third = directory / ADAPTERS[2]
     shutil.copytree(directory / ADAPTERS[1], third)
     manifest = msgspec.json.decode((third / adapter.MANIFEST).read_bytes())
     named = manifest | {"id": ADAPTERS[2], "domain": "third"}
     (third / adapter.MANIFEST).write_bytes(msgspec.json.encode(named))
+    return directory
+
+
+def no_adapters(directory: Path) -> Path:
+    """The directory, made and empty: the base answers, and has the processor to itself."""
+    directory.mkdir()
+    return directory
 
 
 @contextmanager

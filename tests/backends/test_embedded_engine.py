@@ -24,7 +24,9 @@ import numpy as np
 from gguf import GGUFReader
 from gguf.quants import dequantize
 
+from proxy.backends.base import Ask
 from proxy.backends.embedded import ebnf, weights
+from proxy.backends.embedded.backend import EmbeddedBackend
 from proxy.backends.embedded.grammar import UnusableConstraint, plan
 from proxy.backends.embedded.header import HeaderError, ModelShape
 from proxy.backends.embedded.pipeline import (
@@ -37,11 +39,16 @@ from proxy.backends.embedded.pipeline import (
 )
 from proxy.backends.embedded.pool import MergedFiles, Pipelines, Workers, estimate
 from proxy.backends.embedded.weights import WeightsError, merge, read_adapter
+from proxy.backends.settings import EmbeddedSettings
+from proxy.protocol.adapter import read as read_bundle
 from proxy.protocol.base_model import BaseModel, BaseModelError
 from proxy.protocol.formats.constraint import Calls, CallShape, JsonObject
+from proxy.protocol.openai import parse_request
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+ROOT = Path(__file__).parents[2]
+GREETING = b'{"model": "m", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}'
 SMALL = Workers(kv_mib=64)
 END = 2
 """<|im_end|>"""
@@ -718,3 +725,29 @@ async def test_pipeline_is_spared_only_while_nobody_uses_one(model, merged, cach
     await pool.aclose()
 
     assert (before, is_spared) == (False, False)
+
+
+# ---------------------------------------------------------------- as a backend
+
+
+@pytest.mark.parametrize(("threads", "adapters"), [(3, 1), (None, 64)])
+async def test_models_that_are_busy_at_once_share_the_cores(model, threads, adapters):
+    settings = EmbeddedSettings(base_model="smollm2-135m-instruct", threads=threads)
+    shipped = read_bundle(ROOT / "adapters" / "api-v1")
+    backend = EmbeddedBackend("local", settings, model, [shipped] * adapters)
+    others = workers()
+
+    async with backend.ask(Ask(parse_request(GREETING), GREETING)):
+        (command,) = workers().keys() - others.keys()
+        told = json.loads(workers()[command])["threads"]
+    await backend.aclose()
+
+    cores = len(os.sched_getaffinity(0))
+    assert told == (threads or max(1, cores // adapters))
+
+
+def workers() -> dict[str, str]:
+    """This process's workers: process id → their settings."""
+    children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
+    commands = {pid: Path(f"/proc/{pid}/cmdline").read_text().split("\0") for pid in children}
+    return {pid: words[3] for pid, words in commands.items() if "embedded.worker" in words[2]}
