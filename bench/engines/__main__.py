@@ -1,6 +1,6 @@
 """The embedded engine beside vLLM on the processor and llama.cpp: one model, one machine, one run.
 
-    python -m bench.engines [--quick] [--rounds 3] [--only beside|adapters] [--out docs]
+    python -m bench.engines [--quick] [--rounds 3] [--only PART] [--threads N] [--out docs]
 
 SmolLM2-135M-Instruct without an adapter. All three run at once and are asked in turn, round by
 round, so that other work on the machine hits each of them; who is not asked is idle. A request is
@@ -43,7 +43,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         scratch = Path(directory)
         if options.only != "beside":
-            told.append(report.over_adapters(_over_adapters(scratch / "three", rounds)))
+            told.append(report.over_adapters(_over_adapters(options, scratch / "three", rounds)))
             print(told[-1], end="\n\n", flush=True)
         if options.only != "adapters":
             told.insert(0, report.beside(_beside(options, scratch / "none", rounds)))
@@ -59,6 +59,7 @@ def _options() -> argparse.Namespace:
     add("--quick", action="store_true", help="one round")
     add("--rounds", type=int, default=3, help="(%(default)s)")
     add("--only", choices=["beside", "adapters"], help="one of the two parts")
+    add("--threads", type=int, help="of each of Headrace's models (what it chooses)")
     add("--vllm", type=Path, default=ROOT / ".venv-vllm" / "bin" / "python")
     add("--llamacpp", type=Path, default=ROOT / ".venv-llamacpp" / "bin" / "python")
     add("--out", type=Path, help="directory of performance.md")
@@ -72,7 +73,7 @@ def _beside(
     scratch.mkdir()
     with ExitStack() as stack:
         bare = servers.no_adapters(scratch / "adapters")
-        ours = stack.enter_context(servers.headrace(scratch, bare))
+        ours = stack.enter_context(servers.headrace(scratch, bare, options.threads))
         engines = {"Headrace, embedded": ours} | _others(stack, options, scratch)
         return _in_turn(engines, rounds)
 
@@ -106,12 +107,15 @@ def _in_turn(engines: Mapping[str, Server], rounds: int) -> dict[tuple[str, int]
     return done
 
 
-def _over_adapters(scratch: Path, rounds: int) -> dict[str, list[Round]]:
+def _over_adapters(
+    options: argparse.Namespace, scratch: Path, rounds: int
+) -> dict[str, list[Round]]:
     """Rounds by kind of traffic."""
     scratch.mkdir()
     traffic = asking.Traffic()
     done: dict[str, list[Round]] = defaultdict(list)
-    with servers.headrace(scratch, servers.three_adapters(scratch / "adapters")) as ours:
+    three = servers.three_adapters(scratch / "adapters")
+    with servers.headrace(scratch, three, options.threads) as ours:
         together(ours, traffic.warming(), 3)
         for number in range(rounds):
             chosen = traffic.of_agents(number, _QUESTIONS[_AGENTS])

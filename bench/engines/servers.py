@@ -43,13 +43,18 @@ class Server(NamedTuple):
 
 
 @contextmanager
-def headrace(scratch: Path, adapters: Path) -> Iterator[Server]:
-    """`headrace serve` with the base and these adapters, each a model in memory."""
+def headrace(scratch: Path, adapters: Path, threads: int | None) -> Iterator[Server]:
+    """`headrace serve` with the base and these adapters, each a model in memory.
+
+    `threads`: of each model; None: as many as Headrace chooses.
+    """
     changes = {
         "adapters: adapters ": f"adapters: {adapters} ",
         "~/.local/state/headrace/record": str(scratch / "record"),
         "memory_limit_mib: 3072": "memory_limit_mib: 6144",
     }
+    if threads is not None:
+        changes["preload: true "] = f"threads: {threads}\n    preload: true "
     settings = (ROOT / "routes.yaml").read_text()
     for before, after in changes.items():
         settings = settings.replace(before, after)
