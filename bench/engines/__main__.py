@@ -59,7 +59,7 @@ def _options() -> argparse.Namespace:
     add("--quick", action="store_true", help="one round")
     add("--rounds", type=int, default=3, help="(%(default)s)")
     add("--only", choices=["beside", "adapters"], help="one of the two parts")
-    add("--threads", type=int, help="of each of Headrace's models (what it chooses)")
+    add("--threads", type=int, help="of each adapter's model (all cores)")
     add("--vllm", type=Path, default=ROOT / ".venv-vllm" / "bin" / "python")
     add("--llamacpp", type=Path, default=ROOT / ".venv-llamacpp" / "bin" / "python")
     add("--out", type=Path, help="directory of performance.md")
@@ -73,7 +73,7 @@ def _beside(
     scratch.mkdir()
     with ExitStack() as stack:
         bare = servers.no_adapters(scratch / "adapters")
-        ours = stack.enter_context(servers.headrace(scratch, bare, options.threads))
+        ours = stack.enter_context(servers.headrace(scratch, bare, None))
         engines = {"Headrace, embedded": ours} | _others(stack, options, scratch)
         return _in_turn(engines, rounds)
 
@@ -122,7 +122,9 @@ def _over_adapters(
             done[_AGENTS].append(together(ours, chosen, _OVER_ADAPTERS))
             chosen = traffic.of_strangers(_QUESTIONS[_STRANGERS])
             done[_STRANGERS].append(together(ours, chosen, _OVER_ADAPTERS))
-    return done
+    if options.threads is None:
+        return done
+    return {f"{name}; `threads: {options.threads}`": rounds for name, rounds in done.items()}
 
 
 if __name__ == "__main__":

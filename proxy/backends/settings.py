@@ -156,9 +156,9 @@ class EmbeddedSettings(LocalSettings, frozen=True, kw_only=True, tag="embedded",
     preload: bool = True
     """Load the champions at start. Default true: else the first request of each waits seconds."""
     threads: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    """Threads with which each loaded model computes. Default: the cores, divided among the adapters
-    that serve at the start. Adapters that are busy at once and have more threads than cores wait
-    for each other: on two cores, three of them gave 63 tokens/s instead of 80 (docs/LOG.md)."""
+    """Threads with which each loaded model computes. Default: all cores, quickest where one adapter
+    is busy at a time. Several that are busy at once then wait for each other: on two cores, one
+    thread each gave three of them 80 tokens/s instead of 63 (docs/LOG.md)."""
 
 
 class EngineSettings(Discreet, LocalSettings, frozen=True, kw_only=True):

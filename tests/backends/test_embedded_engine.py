@@ -40,14 +40,12 @@ from proxy.backends.embedded.pipeline import (
 from proxy.backends.embedded.pool import MergedFiles, Pipelines, Workers, estimate
 from proxy.backends.embedded.weights import WeightsError, merge, read_adapter
 from proxy.backends.settings import EmbeddedSettings
-from proxy.protocol.adapter import read as read_bundle
 from proxy.protocol.base_model import BaseModel, BaseModelError
 from proxy.protocol.formats.constraint import Calls, CallShape, JsonObject
 from proxy.protocol.openai import parse_request
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-ROOT = Path(__file__).parents[2]
 GREETING = b'{"model": "m", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}'
 SMALL = Workers(kv_mib=64)
 END = 2
@@ -730,20 +728,17 @@ async def test_pipeline_is_spared_only_while_nobody_uses_one(model, merged, cach
 # ---------------------------------------------------------------- as a backend
 
 
-@pytest.mark.parametrize(("threads", "adapters"), [(3, 1), (None, 64)])
-async def test_models_that_are_busy_at_once_share_the_cores(model, threads, adapters):
-    settings = EmbeddedSettings(base_model="smollm2-135m-instruct", threads=threads)
-    shipped = read_bundle(ROOT / "adapters" / "api-v1")
-    backend = EmbeddedBackend("local", settings, model, [shipped] * adapters)
+async def test_a_model_computes_with_the_threads_that_are_set(model):
+    settings = EmbeddedSettings(base_model="smollm2-135m-instruct", threads=1)
+    backend = EmbeddedBackend("local", settings, model, [])
     others = workers()
 
     async with backend.ask(Ask(parse_request(GREETING), GREETING)):
-        (command,) = workers().keys() - others.keys()
-        told = json.loads(workers()[command])["threads"]
+        (started,) = workers().keys() - others.keys()
+        told = json.loads(workers()[started])["threads"]
     await backend.aclose()
 
-    cores = len(os.sched_getaffinity(0))
-    assert told == (threads or max(1, cores // adapters))
+    assert told == 1
 
 
 def workers() -> dict[str, str]:

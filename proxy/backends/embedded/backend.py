@@ -7,7 +7,6 @@ code that the trainer uses; the engine only ever sees ids.
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
@@ -86,10 +85,7 @@ class EmbeddedBackend:
             model.gguf,
             cache_directory() / "merged",
             settings.memory_limit_mib * 2**20,
-            workers=Workers(
-                max_waiting=settings.max_waiting,
-                threads=settings.threads or _share_of_cores(len(adapters)),
-            ),
+            workers=Workers(max_waiting=settings.max_waiting, threads=settings.threads),
         )
 
     async def start(self) -> None:
@@ -229,11 +225,6 @@ class _Tally:
             mean_logprob=self._logprob / self._tokens if self._tokens else None,
             confidence=trace.confidence(calls),
         )
-
-
-def _share_of_cores(adapters: int) -> int:
-    """Threads for each of so many, so that together they have no more than there are cores."""
-    return max(1, len(os.sched_getaffinity(0)) // max(1, adapters))
 
 
 def _weights(adapter: Adapter | None) -> tuple[Path | None, str]:
