@@ -24,6 +24,7 @@ import numpy as np
 from gguf import GGUFReader
 from gguf.quants import dequantize
 
+from proxy.backends.base import Ask
 from proxy.backends.embedded import ebnf, weights
 from proxy.backends.embedded.backend import EmbeddedBackend
 from proxy.backends.embedded.grammar import UnusableConstraint, plan
@@ -42,9 +43,11 @@ from proxy.backends.settings import EmbeddedSettings
 from proxy.protocol.adapter import Adapter, Canary, Manifest
 from proxy.protocol.base_model import BaseModel, BaseModelError
 from proxy.protocol.formats.constraint import Calls, CallShape, JsonObject
+from proxy.protocol.openai import parse_request
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+GREETING = b'{"model": "m", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}'
 SMALL = Workers(kv_mib=64)
 END = 2
 """<|im_end|>"""
@@ -751,3 +754,26 @@ async def test_pipeline_is_spared_only_while_nobody_uses_one(model, merged, cach
     await pool.aclose()
 
     assert (before, is_spared) == (False, False)
+
+
+# ---------------------------------------------------------------- as a backend
+
+
+async def test_a_model_computes_with_the_threads_that_are_set(model):
+    settings = EmbeddedSettings(base_model="smollm2-135m-instruct", threads=1)
+    backend = EmbeddedBackend("local", settings, model, [])
+    others = workers()
+
+    async with backend.ask(Ask(parse_request(GREETING), GREETING)):
+        (started,) = workers().keys() - others.keys()
+        told = json.loads(workers()[started])["threads"]
+    await backend.aclose()
+
+    assert told == 1
+
+
+def workers() -> dict[str, str]:
+    """This process's workers: process id → their settings."""
+    children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
+    commands = {pid: Path(f"/proc/{pid}/cmdline").read_text().split("\0") for pid in children}
+    return {pid: words[3] for pid, words in commands.items() if "embedded.worker" in words[2]}
