@@ -160,7 +160,7 @@ coverage: test-setup
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m coverage run --branch --source=proxy,trainer -m pytest
 	@$(BIN)/python -m coverage report --skip-covered --sort=cover
 
-# Small mistakes made in what decides, some 700: does a test see each? Some twenty minutes on two cores;
+# Small mistakes made in what decides, some 750: does a test see each? Some twenty minutes on two cores;
 # a sample of each module: `make mutants MUTANTS="--sample 60"`
 mutants: test-setup
 	$(HARDEN) -m tests.harden.mutants --seed $(SEED) $(MUTANTS)
