@@ -124,7 +124,7 @@ test-deploy: test-setup
 # ---------------------------------------------------------------- hard to break
 
 # Attempts to break it, each with a seed and a printed figure (docs/hardening.md). Some two hours:
-# fuzz alone takes MINUTES for each of 27 parsers. The short forms are in `make test`.
+# fuzz alone takes MINUTES for each of 36 parsers. The short forms are in `make test`.
 SEED ?= 1
 HARDEN = @PYTHONPATH="$(CURDIR)" PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python
 
@@ -132,8 +132,10 @@ harden: chaos interleavings overload
 	@$(MAKE) soak MINUTES=5
 	@$(MAKE) fuzz MINUTES=2
 
-# Every parser, for MINUTES each; what fails is printed with the input.
+# Every parser, for MINUTES each; what fails is printed with the input, and what is worth trying again
+# is kept in tests/harden/corpus.
 fuzz: test-setup
+	@$(PIP) 'atheris>=3'
 	$(HARDEN) -m tests.harden.fuzz --minutes $(MINUTES) --seed $(SEED)
 
 # A network that fails between client and proxy, and between proxy and cloud.
@@ -158,7 +160,7 @@ coverage: test-setup
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m coverage run --branch --source=proxy,trainer -m pytest
 	@$(BIN)/python -m coverage report --skip-covered --sort=cover
 
-# Small mistakes made in what decides, some 700: does a test see each? Some twenty minutes on two cores;
+# Small mistakes made in what decides, some 750: does a test see each? Some twenty minutes on two cores;
 # a sample of each module: `make mutants MUTANTS="--sample 60"`
 mutants: test-setup
 	$(HARDEN) -m tests.harden.mutants --seed $(SEED) $(MUTANTS)

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import statistics
+import struct
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
@@ -685,6 +686,14 @@ async def test_cut_file_is_no_model(model, tmp_path, length):
 
     with pytest.raises(HeaderError, match=r"cut\.gguf"):
         ModelShape.read(tmp_path / "cut.gguf")
+
+
+async def test_model_whose_head_claims_more_than_there_is_of_anything_is_refused(tmp_path):
+    path = tmp_path / "claims.gguf"
+    path.write_bytes(b"GGUF" + struct.pack("<IQQQ", 3, 0, 2, 2**63) + bytes(64))
+
+    with pytest.raises(HeaderError, match=r"claims\.gguf"):
+        ModelShape.read(path)
 
 
 # ---------------------------------------------------------------- memory and files
