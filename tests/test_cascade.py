@@ -470,8 +470,9 @@ HEDGED = "hedge: {after_s: 0.1, share: 1}"
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_second_backend_answers_where_the_first_is_slow(stream):
-    slow, spare = Engine("slow", [Pause(60)]), Engine("spare", [GOOD, finish()])
-    sink = MemorySink()
+    slow, sink = Engine("slow", [Pause(60)]), MemorySink()
+    # It has won by its first words, and goes on after that.
+    spare = Engine("spare", [Text("So"), Pause(0.1), finish()])
 
     async with serving_with(
         settings("slow", "spare", policy=HEDGED), slow, spare, sink=sink

@@ -241,7 +241,7 @@ def _said(answer: Answered) -> tuple[object, ...]:
 def _value(arguments: str) -> str:
     try:
         return dumps(msgspec.json.decode(arguments))
-    except msgspec.DecodeError:
+    except (ValueError, RecursionError):
         return arguments
 
 

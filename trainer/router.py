@@ -144,7 +144,7 @@ def _question(exchange: Exchange) -> str:
         return ""
     try:
         messages = _asked.decode(exchange.request).messages
-    except msgspec.MsgspecError:
+    except (ValueError, RecursionError):
         # An old form of a message; one question less.
         return ""
     return " ".join(router.words(router.question(messages)))

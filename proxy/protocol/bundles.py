@@ -192,14 +192,14 @@ class BucketBundles:
             raise AdapterError(f"{self._bucket} has no bundle {id!r}")
         try:
             return msgspec.json.decode(held.content, type=Index)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise AdapterError(f"{self._bucket}/{path}: {error}") from error
 
     def manifest(self, id: str) -> Manifest:
         """See Bundles."""
         try:
             return msgspec.json.decode(self.file(id, MANIFEST) or b"", type=Manifest)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise AdapterError(f"{self._bucket}: the manifest of {id}: {error}") from error
 
     def file(self, id: str, name: str) -> bytes | None:

@@ -210,7 +210,7 @@ def decode(content: bytes, name: str = CHAMPIONS) -> Champions:
                 f" up to {VERSION}); upgrade this one"
             )
         return msgspec.json.decode(content, type=Champions)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise AdapterError(f"{name}: {error}") from error
 
 
@@ -270,7 +270,7 @@ def _change(store: Store, path: str) -> Change:
     held = store.read(path, LIMIT)
     try:
         return msgspec.json.decode(held.content if held else b"", type=Change)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise AdapterError(f"{store}/{path}: {error}") from error
 
 

@@ -37,7 +37,7 @@ def read(store: Store, id: str) -> Taint | None:
         return None
     try:
         return msgspec.json.decode(held.content, type=Taint)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise AdapterError(f"{store}/{TAINTS}/{id}.json: {error}") from error
 
 

@@ -228,7 +228,7 @@ def _name(tool: Tool) -> str:
         return tool.function.name
     try:
         return msgspec.json.decode(tool.custom, type=_Custom).name
-    except msgspec.MsgspecError:
+    except (ValueError, RecursionError):
         return ""
 
 

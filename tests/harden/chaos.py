@@ -1,10 +1,10 @@
-"""A network that fails between client and proxy, and between proxy and cloud; what must hold.
+"""A network that fails: between client and proxy, proxy and cloud, proxy and engine.
 
-    python -m tests.harden.chaos [--requests 40] [--seed 1]
+    python -m tests.harden.chaos [--requests 40] [--place engine] [--seed 1]
 
-prints a table. Whatever fails: nothing is worked on past its deadline, no whole answer is another's
-or half of one, all that reached the proxy whole is in the record, and soon after the fault's end
-all is well again.
+prints a table. Behind the engine there is a cloud that is well. Whatever fails: nothing is worked
+on past its deadline, no whole answer is another's or half of one, all that reached the proxy whole
+is in the record, and soon after the fault's end all is well again.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import re
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, NamedTuple
 
@@ -24,9 +24,13 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from proxy import logs, sse
+from proxy.backends.base import Backend
 from proxy.backends.openai import OpenAIBackend
+from proxy.backends.settings import VllmSettings
 from proxy.endpoints import send_bytes, send_head
 from proxy.sinks.memory import MemorySink
+from tests.engines.alone import alone
+from tests.engines.fronting import MODEL, vocabulary
 from tests.harden.network import Fault, Relay, relay
 from tests.scraping import scraped, total
 from tests.scripted import chunk, completion
@@ -65,9 +69,11 @@ FAULTS = (
     Fault("refused connections", refuses=True),
     Fault("reset at once", after=0, then="reset"),
     Fault("reset in the answer", after=300, then="reset"),
+    Fault("reset late in the answer", after=3000, then="reset"),
     Fault("reset in the request", after=80, then="reset", of="request"),
     Fault("half open before the answer", after=0, then="hang"),
     Fault("half open in the answer", after=300, then="hang"),
+    Fault("half open late in the answer", after=3000, then="hang"),
     Fault("half open in the request", after=80, then="hang", of="request"),
     Fault("slow reads", piece=200, delay_s=0.02),
     Fault("slow writes", piece=40, delay_s=0.02, of="request"),
@@ -79,7 +85,7 @@ FAULTS = (
     Fault("chunk sizes that are none", change=_bad_chunks),
     Fault("chunk sizes beyond the body", change=_huge_chunks),
 )
-PLACES = ("cloud", "client")
+PLACES = ("cloud", "engine", "client")
 
 
 class Seen(NamedTuple):
@@ -100,7 +106,7 @@ class Seen(NamedTuple):
     def holds(self) -> bool:
         bad = self.ends["wrong"] + self.unrecorded + self.at_work
         # Where the client's own network is dead, nothing that the proxy says can reach it.
-        hung = self.ends["unheard"] if self.place == "cloud" else 0
+        hung = self.ends["unheard"] if self.place != "client" else 0
         return not bad and not hung and self.recovery_s <= 10
 
     @property
@@ -211,18 +217,37 @@ async def standing(
     async with AsyncExitStack() as stack:
         upstream = await stack.enter_async_context(listening(cloud))
         net = await stack.enter_async_context(relay(_port(upstream), seed))
-        base = f"http://127.0.0.1:{net.port}/v1" if place == "cloud" else upstream
-        backend = OpenAIBackend(
-            "cloud", base_url=base, connect_s=1, silence_s=SILENCE_S, answer_s=SILENCE_S
-        )
-        url = await stack.enter_async_context(
-            serving_with(settings("cloud", extra=limits), backend, sink=sink)
-        )
-        if place == "cloud":
-            yield url, url, net
-        else:
+        there = f"http://127.0.0.1:{net.port}"
+        base = f"{there}/v1" if place == "cloud" else upstream
+        plan: list[Backend] = [
+            OpenAIBackend(
+                "cloud", base_url=base, connect_s=1, silence_s=SILENCE_S, answer_s=SILENCE_S
+            )
+        ]
+        if place == "engine":
+            plan.insert(0, engine(there))
+        named = settings(*(backend.name for backend in plan), extra=limits)
+        url = await stack.enter_async_context(serving_with(named, *plan, sink=sink))
+        if place == "client":
             outer = await stack.enter_async_context(relay(_port(url), seed))
             yield f"http://127.0.0.1:{outer.port}/v1", url, outer
+        else:
+            yield url, url, net
+
+
+def engine(url: str) -> Backend:
+    """One vLLM server, which speaks as the cloud does."""
+    given = VllmSettings(
+        replicas=[url],
+        base_model=MODEL,
+        plain="hermes",
+        mode="chat",
+        connect_s=1,
+        first_token_s=SILENCE_S,
+        stall_s=SILENCE_S,
+        total_s=LONGEST_S,
+    )
+    return alone(given, vocabulary())
 
 
 def _port(url: str) -> int:
@@ -233,7 +258,7 @@ async def seen(place: str, fault: Fault, requests: int, seed: int) -> Seen:
     """So many requests while the network fails, eight at a time; then until all is well again."""
     sink = MemorySink()
     ends: dict[str, str] = {}
-    patience_s = PATIENCE_S if place == "cloud" else LONGEST_S
+    patience_s = LONGEST_S if place == "client" else PATIENCE_S
     async with standing(place, sink, seed) as (url, own, net), aiohttp.ClientSession() as session:
         await asked(session, url, "warm", False)
         net.fault = fault
@@ -251,7 +276,7 @@ async def seen(place: str, fault: Fault, requests: int, seed: int) -> Seen:
         recovery_s = await _recovered(url)
     # The record is written when the proxy has gone.
     known = {exchange.request_id for exchange in sink.exchanges}
-    due = [id for id, end in ends.items() if place == "cloud" or end == "whole"]
+    due = [id for id, end in ends.items() if place != "client" or end == "whole"]
     missing = sum(id not in known for id in due)
     return Seen(place, fault.name, Counter(ends.values()), missing, at_work, recovery_s)
 
@@ -277,18 +302,19 @@ async def _recovered(url: str) -> float:
     return time.monotonic() - began if good == 3 else float("inf")
 
 
-async def table(requests: int, seed: int) -> list[Seen]:
-    """Every fault in both places."""
-    return [await seen(place, fault, requests, seed) for place in PLACES for fault in FAULTS]
+async def table(places: Sequence[str], requests: int, seed: int) -> list[Seen]:
+    """Every fault in these places."""
+    return [await seen(place, fault, requests, seed) for place in places for fault in FAULTS]
 
 
 def main() -> None:
     given = argparse.ArgumentParser(description=__doc__)
     given.add_argument("--requests", type=int, default=40, help="during each fault")
+    given.add_argument("--place", action="append", choices=PLACES, help="these places alone")
     given.add_argument("--seed", type=int, default=1)
     asked_for = given.parse_args()
     logs.configure("critical")
-    lines = asyncio.run(table(asked_for.requests, asked_for.seed))
+    lines = asyncio.run(table(asked_for.place or PLACES, asked_for.requests, asked_for.seed))
     print("\n".join([HEAD, *(one.line for one in lines)]))
     sys.exit(not all(one.holds for one in lines))
 

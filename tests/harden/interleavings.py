@@ -1,21 +1,27 @@
 """What several requests share, under any order of events: a seed is one order.
 
-    python -m tests.harden.interleavings [--seeds 10000]
+    python -m tests.harden.interleavings [--seeds 10000] [--only limiter]
 
-Balancer and breaker, limiter and ledger, recorder, catalog: after each step, and at the end, the
-laws hold. A failure names its seed, which fails again.
+Balancer and breaker, limiter and ledger, recorder, catalog, and the registry's names, which several
+processes change: after each step, and at the end, the laws hold. A failure names its seed, which
+fails again.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import random
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import structlog
@@ -25,8 +31,11 @@ from proxy.catalog import Catalog, Champions
 from proxy.errors import RecordUnavailable, TooManyRequests
 from proxy.limits import Limits
 from proxy.logs import Facts
+from proxy.protocol import champions
+from proxy.protocol.champions import Alias, Change, Conflict
 from proxy.protocol.openai import ChatRequest
 from proxy.protocol.segments import Record
+from proxy.protocol.store import DirectoryStore, Held
 from proxy.quotas.base import Who
 from proxy.quotas.memory import MemoryLedger
 from proxy.quotas.settings import Quota
@@ -217,22 +226,138 @@ def catalog(seed: int) -> None:
             assert one.candidates[0].adapter is champion and len(one.candidates) == 2
 
 
+# ---------------------------------------------------------------- registry
+
+WRITERS = 3
+CHANGES = 3
+IN_MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
+"""Where a sync costs nothing: what is tried is the order, and not the disk."""
+
+
+class Turns:
+    """Threads that go on one at a time, in the order that a seed says."""
+
+    def __init__(self, chance: random.Random, alive: int) -> None:
+        self._chance = chance
+        self._alive = set(range(alive))
+        self._waiting: set[int] = set()
+        self._now: int | None = None
+        self._changed = threading.Condition()
+
+    def wait(self, me: int) -> None:
+        with self._changed:
+            self._waiting.add(me)
+            self._choose()
+            self._changed.wait_for(lambda: self._now == me)
+            self._waiting.discard(me)
+
+    def end(self, me: int) -> None:
+        with self._changed:
+            self._alive.discard(me)
+            self._choose()
+
+    def _choose(self) -> None:
+        if self._alive and self._waiting == self._alive:
+            self._now = self._chance.choice(sorted(self._alive))
+            self._changed.notify_all()
+
+
+class Died(BaseException):
+    """The process of a writer was killed."""
+
+
+class Stepwise(DirectoryStore):
+    """A directory whose reader or writer waits for its turn before each look and each change."""
+
+    def __init__(self, directory: Path, step: Callable[[], None]) -> None:
+        super().__init__(directory)
+        self._step = step
+
+    def read(self, path: str, limit: int) -> Held | None:
+        self._step()
+        return super().read(path, limit)
+
+    def paths(self, folder: str) -> list[str]:
+        self._step()
+        return super().paths(folder)
+
+    def create(self, path: str, content: bytes) -> None:
+        self._step()
+        super().create(path, content)
+
+    def swap(self, path: str, content: bytes, tag: str | None) -> None:
+        self._step()
+        super().swap(path, content, tag)
+
+
+def registry(seed: int) -> None:
+    """Of two who change a name at once one wins; none that won is lost, whoever dies when."""
+    chance = random.Random(seed)
+    turns, made = Turns(chance, WRITERS), list[Change]()
+    risk = chance.choice([0.0, 0.03])
+
+    def writer(me: int, directory: Path) -> bool:
+        def step() -> None:
+            turns.wait(me)
+            if chance.random() < risk:
+                raise Died
+
+        store = Stepwise(directory, step)
+        try:
+            for _ in range(CHANGES):
+                there = champions.read(store)
+                domain, id = chance.choice("ab"), f"v{chance.randrange(9)}"
+                with suppress(Conflict):
+                    changed = champions.change(
+                        store, domain, Alias(champion=id), there.revision, "", who=str(me)
+                    )
+                    assert changed.last is not None
+                    made.append(changed.last)
+        except Died:
+            return False
+        finally:
+            turns.end(me)
+        return True
+
+    with TemporaryDirectory(dir=IN_MEMORY) as name, ThreadPoolExecutor(WRITERS) as threads:
+        there = Path(name)
+        all_lived = all(list(threads.map(writer, range(WRITERS), [there] * WRITERS)))
+        _check_history(champions.read(there), champions.history(there), made, all_lived)
+
+
+def _check_history(
+    last: champions.Champions, history: Sequence[Change], made: Sequence[Change], is_all: bool
+) -> None:
+    """Each revision is one change, of what the one before it left."""
+    assert [one.revision for one in history] == list(range(1, len(history) + 1))
+    assert sorted(made, key=lambda one: one.revision) == [one for one in history if one in made]
+    assert len(made) == len(history) or (len(made) < len(history) and not is_all)
+    state: dict[str, Alias | None] = {}
+    for one in history:
+        assert one.before == state.get(one.domain)
+        state[one.domain] = one.after
+    assert last.domains == state
+
+
 KINDS: dict[str, Callable[[int], None]] = {
     "balancer and breaker": balancer,
     "limiter": limiter,
     "recorder": recorder,
     "catalog": catalog,
+    "registry's names": registry,
 }
 
 
 def main() -> None:
     given = argparse.ArgumentParser(description=__doc__)
     given.add_argument("--seeds", type=int, default=10_000)
+    given.add_argument("--only", action="append", choices=KINDS)
     asked = given.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
     print("| shared by requests | orders tried | failed | took |\n|---|---|---|---|")
     failures = 0
-    for name, run in KINDS.items():
+    for name in asked.only or KINDS:
+        run = KINDS[name]
         began, failed = time.monotonic(), list[int]()
         for seed in range(asked.seeds):
             try:

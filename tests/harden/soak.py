@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import math
 import random
 import sys
 import tempfile
@@ -39,11 +38,15 @@ from tests.serving import listening
 
 KINDS = {"whole": 30, "stream": 30, "tool": 15, "leave": 10, "malformed": 5, "unknown": 5, "big": 5}
 """Kinds of requests, and how many of a hundred."""
+ENDS = (" 200", " 400", " 404", " 429", " 504")
+"""How a request may end: 504 where the machine, and the cloud on it, stands still for too long."""
 RECORDED = frozenset({"whole", "stream", "tool", "leave", "big"})
 TOOL = {"type": "function", "function": {"name": "ping", "parameters": {"type": "object"}}}
 CHANGE_S = 5.0
 """Seconds between two changes of settings or champion."""
 CAPACITY_S = 5.0
+SETTLED_MINUTES = 30
+"""A run so long has half of it when caches are full: its memory must not grow then."""
 REST_S = 40.0
 """Seconds in which all that traffic needed must be given back."""
 
@@ -130,14 +133,18 @@ class Traffic:
             body["user"] = "u" * 200_000
         content = b"{" if kind == "malformed" else json.dumps(body).encode()
         headers = {"content-type": "application/json", "x-request-id": number}
-        async with session.post(self._url, data=content, headers=headers) as answer:
-            if kind == "leave":
-                # Not read to its end, the connection is closed.
-                await answer.content.readany()
-                answer.close()
-            else:
-                await answer.read()
-            self.ends[f"{kind} {answer.status}"] += 1
+        try:
+            async with session.post(self._url, data=content, headers=headers) as answer:
+                if kind == "leave":
+                    # Not read to its end, the connection is closed.
+                    await answer.content.readany()
+                    answer.close()
+                else:
+                    await answer.read()
+                end = str(answer.status)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            end = type(error).__name__
+        self.ends[f"{kind} {end}"] += 1
 
     async def for_seconds(self, seconds: float, rate: float) -> None:
         """So many a second, whether or not they are answered in time."""
@@ -207,6 +214,11 @@ class Slope(NamedTuple):
     high: float
 
 
+def sixths(values: list[float]) -> list[float]:
+    """The median of each sixth of a run: what goes up and stays up is seen in them."""
+    return [float(np.median(part)) for part in np.array_split(values, 6)]
+
+
 def slope(samples: list[Sample]) -> Slope:
     """Of the second half: by then caches are full. Theil and Sen's, which outliers do not move."""
     later = samples[len(samples) // 2 :]
@@ -224,8 +236,7 @@ class Seen(NamedTuple):
     due: int
     """Requests that are to be in the record."""
     recorded: int
-    slope: Slope
-    rss: tuple[float, float]
+    samples: list[Sample]
     descriptors: tuple[int, int]
     tasks: tuple[int, int]
     """At rest, before and after."""
@@ -236,7 +247,8 @@ class Seen(NamedTuple):
     def holds(self) -> bool:
         is_counted = self.sent == self.counted and self.due == self.recorded
         is_at_rest = _is_at_rest(*(Sample(0, 0, *pair) for pair in self._pairs))
-        return is_counted and is_at_rest and not any(end.endswith(" 500") for end in self.ends)
+        expected = all(end.endswith(ENDS) for end in self.ends)
+        return is_counted and is_at_rest and expected
 
     @property
     def _pairs(self) -> list[tuple[int, int]]:
@@ -244,13 +256,17 @@ class Seen(NamedTuple):
         return [(self.descriptors[at], self.tasks[at]) for at in (1, 0)]
 
     def __str__(self) -> str:
-        low, middle, high = self.slope
+        low, middle, high = slope(self.samples)
+        _, rss, descriptors, tasks = map(list, zip(*self.samples, strict=True))
         return "\n".join([
             f"{self.seconds:.0f} s at {self.rate:.0f} requests a second",
             f"requests: {self.sent} sent, {self.counted:.0f} in /metrics",
             f"recorded: {self.due} due, {self.recorded} in the record",
-            f"memory: {self.rss[0]:.1f} MiB at the beginning, {self.rss[1]:.1f} at the end; second"
+            f"memory: {rss[0]:.1f} MiB at the beginning, {rss[-1]:.1f} at the end; second"
             f" half {middle:+.1f} MiB an hour (95 %: {low:+.1f} to {high:+.1f})",
+            f"memory by sixths, MiB: {', '.join(f'{one:.1f}' for one in sixths(rss))}",
+            f"descriptors by sixths: {', '.join(f'{one:.0f}' for one in sixths(descriptors))};"
+            f" tasks: {', '.join(f'{one:.0f}' for one in sixths(tasks))}",
             f"descriptors at rest: {self.descriptors[0]} → {self.descriptors[1]};"
             f" tasks: {self.tasks[0]} → {self.tasks[1]}",
             f"changes: {dict(self.made)}",
@@ -277,16 +293,17 @@ async def soak(directory: Path, seconds: float, rate: float, seed: int) -> Seen:
         await traffic.for_seconds(seconds, rate)
         for task in beside:
             task.cancel()
-        await asyncio.wait(beside)
+        for ended in await asyncio.gather(*beside, return_exceptions=True):
+            if not isinstance(ended, asyncio.CancelledError):
+                made[f"gave up: {ended!r}"] += 1
         after = await _resting(at, before)
         told = total(await scraped(at.url), "headrace_requests_total") - counted
     names = Counter(exchange.request_id for exchange in read(at.record))
     kept = sum(count for name, count in names.items() if name.startswith(f"s{seed}-"))
     sent = sum(traffic.sent.values())
-    refused = sum(count for end, count in traffic.ends.items() if end.endswith(" 429"))
-    due = sum(traffic.sent[kind] for kind in RECORDED) - refused
+    due = sum(traffic.sent[kind] - traffic.ends[f"{kind} 429"] for kind in RECORDED)
     return Seen(
-        seconds, rate, sent, told, due, kept, slope(samples), (samples[0].rss, samples[-1].rss),
+        seconds, rate, sent, told, due, kept, samples,
         (before.descriptors, after.descriptors), (before.tasks, after.tasks), made, traffic.ends,
     )  # fmt: skip
 
@@ -318,7 +335,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         found = asyncio.run(soak(Path(directory), 60 * asked.minutes, asked.rate, asked.seed))
     print(found)
-    sys.exit(not found.holds or math.isnan(found.slope.middle))
+    grows = asked.minutes >= SETTLED_MINUTES and slope(found.samples).low > 0
+    sys.exit(not found.holds or grows)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ from tests.harden.chaos import FAULTS, PLACES, seen
 SHORT = {
     "cloud": ("none", "refused", "reset in the answer", "half open in the answer", "truncated",
               "content-length", "chunk sizes"),
+    "engine": ("none", "reset in the answer", "reset late", "half open in the answer", "truncated",
+               "content-length", "chunk sizes"),
     "client": ("reset in the answer", "reset in the request", "truncated", "slow writes"),
 }  # fmt: skip
 """Beginnings of the names of faults, by place."""

@@ -95,6 +95,7 @@ def test_a_file_of_a_newer_release_is_refused_with_the_remedy(tmp_path: Path):
         *(b"", b'{"api":', b"[]", b'{"api": 1}', b'{"api": "\xff"}', b'{"version": true}'),
         b'{"version": 2, "domains": {"geo": {"candidate": {"adapter": "geo-v1", "share": 2}}}}',
         b'{"version": 2, "domains": {"geo": {"candidate": {"adapter": "g", "stage": "next"}}}}',
+        pytest.param(b'{"api":' * 5000, id="without a bottom"),
     ],
 )
 def test_a_broken_file_is_named(tmp_path: Path, content: bytes):
@@ -256,10 +257,11 @@ def test_a_file_written_by_hand_loses_no_history(tmp_path: Path):
     assert champions.read(tmp_path).domains["geo"].previous == "geo-v7"
 
 
-def test_a_broken_page_of_the_history_is_named(tmp_path: Path):
+@pytest.mark.parametrize("content", ["{", pytest.param('{"x":' * 5000, id="without a bottom")])
+def test_a_broken_page_of_the_history_is_named(tmp_path: Path, content: str):
     appoint(tmp_path, "geo", "geo-v1", "first")
     appoint(tmp_path, "geo", "geo-v2", "second")
-    (tmp_path / ".history" / "00000001.json").write_text("{")
+    (tmp_path / ".history" / "00000001.json").write_text(content)
 
     with pytest.raises(AdapterError, match=r"00000001\.json"):
         champions.history(tmp_path)

@@ -85,7 +85,7 @@ def _arguments(text: str, rule: Rename) -> str:
     """Arguments that are no JSON object stay as they are: the schema filter names them."""
     try:
         given = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
-    except (msgspec.MsgspecError, ValueError):
+    except (ValueError, RecursionError):
         return text
     if not given.keys() & rule.parameters.keys():
         return text

@@ -162,7 +162,7 @@ class Registry:
     def _decoded(self, content: bytes, kind: type[_T], path: str) -> _T:
         try:
             return msgspec.json.decode(content, type=kind)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise AdapterError(f"{self}/{path}: {error}") from error
 
 

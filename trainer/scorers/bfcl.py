@@ -124,7 +124,7 @@ def _call_fault(schema: Json, call: FunctionCall, right: Right) -> Fault | None:
         return "wrong_tool"
     try:
         given = msgspec.json.decode(call.arguments)
-    except msgspec.DecodeError:
+    except (ValueError, RecursionError):
         return "not_an_object"
     return arguments_fault(schema, given, right.accepted)
 

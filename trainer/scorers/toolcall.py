@@ -107,7 +107,7 @@ def is_valid(functions: Sequence[Function], call: FunctionCall) -> bool:
         return jsonschema_rs.is_valid(
             msgspec.json.decode(schema), msgspec.json.decode(call.arguments)
         )
-    except (msgspec.DecodeError, jsonschema_rs.ValidationError):
+    except (ValueError, RecursionError):
         return False
 
 
@@ -139,7 +139,7 @@ def _decoded(call: FunctionCall) -> Any:
     """The call's arguments; None where they are no JSON."""
     try:
         return msgspec.json.decode(call.arguments)
-    except msgspec.DecodeError:
+    except (ValueError, RecursionError):
         return None
 
 

@@ -33,7 +33,9 @@ def parse(content: bytes | str) -> Element:
     if isinstance(content, str):
         content = content.encode(errors="replace")
     try:
-        return parser.fromstring(content, parser=parser.HTMLParser(encoding="utf-8"))
+        # Comments and processing instructions would stand in the tree as elements without a tag.
+        reads = parser.HTMLParser(encoding="utf-8", remove_comments=True, remove_pis=True)
+        return parser.fromstring(content, parser=reads)
     except (etree.LxmlError, ValueError) as error:
         raise BadRow("no_html", str(error)) from None
 

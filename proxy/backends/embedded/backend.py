@@ -85,7 +85,7 @@ class EmbeddedBackend:
             model.gguf,
             cache_directory() / "merged",
             settings.memory_limit_mib * 2**20,
-            workers=Workers(max_waiting=settings.max_waiting),
+            workers=Workers(max_waiting=settings.max_waiting, threads=settings.threads),
         )
 
     async def start(self) -> None:

@@ -65,7 +65,7 @@ def read_header(path: Path) -> dict[str, Scalar]:
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
             return _Cursor(view).header()
-    except (OSError, ValueError, struct.error, KeyError) as error:
+    except (OSError, ValueError, OverflowError, struct.error, KeyError) as error:
         raise HeaderError(f"{path}: not a readable GGUF file ({error})") from error
 
 

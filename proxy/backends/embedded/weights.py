@@ -135,7 +135,7 @@ def read_config(path: Path) -> LoraConfig:
     try:
         keys = msgspec.json.decode(raw, type=dict[str, Any])
         config = msgspec.json.decode(raw, type=LoraConfig)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise WeightsError(f"{path}: {error}") from error
     _check_config(path, config, keys)
     return config

@@ -52,7 +52,7 @@ class Structured:
             return Parsed(stripped)
         try:
             written = msgspec.json.decode(stripped, type=_Written)
-        except msgspec.MsgspecError:
+        except (ValueError, RecursionError):
             return Parsed("", broken=stripped)
         return Parsed("", (call(written.tool_name, bytes(written.arguments).decode()),))
 

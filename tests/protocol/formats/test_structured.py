@@ -65,6 +65,7 @@ def test_space_around_the_object_is_no_part_of_it():
         '{"arguments": {}}',
         '{"tool_name": 7, "arguments": {}}',
         '{"tool_name": "weather", "arguments": {}} and more',
+        pytest.param('{"tool_name": "weather", "arguments": ' + "[" * 5000, id="without a bottom"),
     ],
 )
 def test_an_object_that_is_no_call_is_broken_and_is_kept_as_it_was_written(written):

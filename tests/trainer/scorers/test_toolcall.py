@@ -135,7 +135,7 @@ def test_a_broken_call_where_nothing_must_be_called_is_a_false_call():
     assert (judged.called, judged.json_valid, judged.call_exact) == (True, False, False)
 
 
-@pytest.mark.parametrize("arguments", ["", "{", "Oslo", '{"city": }'])
+@pytest.mark.parametrize("arguments", ["", "{", "Oslo", '{"city": }', "[" * 5000], ids=len)
 def test_arguments_that_are_no_json_are_not_valid_and_match_nothing(arguments):
     judged = score(row(weather()), answer(FunctionCall("weather", arguments)))
 

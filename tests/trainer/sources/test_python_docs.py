@@ -113,6 +113,16 @@ def test_a_broken_page_breaks_nothing(site, content):
     assert len(rows(sites=[str(site)])[0]) == 4
 
 
+def test_comments_in_a_page_say_nothing(site):
+    before = rows(sites=[str(site)])[0]
+    commented = PAGE.replace("Basics<a", "Bas<!-- a -->ics<a").replace(
+        "<em>obj</em>,", "<em>obj</em>,<!-- b --><?c?>"
+    )
+    (site / "json.html").write_text(commented)
+
+    assert rows(sites=[str(site)])[0] == before
+
+
 def test_a_signature_that_is_no_python_is_shown_as_text(site):
     (site / "json.html").write_text(PAGE.replace("<em>*</em>", "<em>&lt;no value&gt;</em>"))
 
