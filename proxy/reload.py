@@ -145,6 +145,8 @@ class Live:
     async def reload(self) -> Reloaded:
         """Read the settings anew; what that came to."""
         async with self._changing:
+            # Before it is read: what is written meanwhile is seen as another change.
+            self._seen = await asyncio.to_thread(_stamp, self._path) or self._seen
             try:
                 following = await self._begun()
             except CannotStart as error:
@@ -187,15 +189,16 @@ class Live:
                     proxy.begin_draining()
                 generation.started.set_result(proxy)
                 await generation.over(self._patience)
-            del proxy
-            # What it held hangs together in circles, tokenizers among it: some 20 MiB that the
-            # collector would come to after many requests.
-            gc.collect()
         except Exception as error:
             # Before it is up, that is the caller's to know; afterwards the whole process's.
             if generation.started.done():
                 raise
             generation.started.set_exception(_cause(error))
+            return
+        # What it held hangs together in circles, tokenizers among it: some 20 MiB that the
+        # collector would come to after many requests.
+        del proxy, generation
+        gc.collect()
 
     async def follow(self) -> None:
         """Reload when somebody wants it, or the file has changed, until cancelled."""
@@ -207,7 +210,6 @@ class Live:
             # A file that is gone is no change of settings: one that is being replaced, perhaps.
             if self._wanted.is_set() or found not in (None, self._seen):
                 self._wanted.clear()
-                self._seen = found or self._seen
                 await self.reload()
 
     def _note(self, problem: str | None) -> None:
