@@ -6,7 +6,7 @@ the client has seen, nor of other attempts: that is the cascade's.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from typing import NamedTuple, TypeAlias
 
@@ -75,8 +75,10 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
         return self.kind, backend.name, self.candidate.answers_as, format
 
 
-async def items(attempt: Attempt, job: Job, tape: Tape) -> AsyncGenerator[Item, None]:
+async def items(attempt: Attempt, job: Job, tape: Tape) -> AsyncGenerator[Sequence[Item], None]:
     """What the client may get of an attempt, as it comes; close it to drop the backend's work.
+
+    What came together is given together.
 
     Raises BackendError for what another attempt may do better, BadRequest for what none would.
     """
@@ -88,14 +90,21 @@ async def items(attempt: Attempt, job: Job, tape: Tape) -> AsyncGenerator[Item, 
                 async for piece in reply.content:
                     tape.take(piece)
                     if wire := cut.feed(piece) if job.request.stream else piece:
-                        yield Piece(reply, wire)
+                        yield [Piece(reply, wire)]
                 if cut.rest:
-                    yield Piece(reply, cut.rest)
+                    yield [Piece(reply, cut.rest)]
                 return
             verification = _verification(attempt, job, tape)
-            async for event in reply.events:
-                for checked in verification.feed(tape.hear(event)):
-                    yield checked
+            async for events in reply.events:
+                given: list[Item] = []
+                try:
+                    for event in events:
+                        given += verification.feed(tape.hear(event))
+                except InvalidAnswer:
+                    # What came before it stays right.
+                    yield given
+                    raise
+                yield given
 
 
 async def whole(attempt: Attempt, job: Job, tape: Tape) -> list[Item]:
@@ -107,19 +116,21 @@ async def whole(attempt: Attempt, job: Job, tape: Tape) -> list[Item]:
         async with _asked(attempt, job) as reply:
             tape.begin(reply)
             if isinstance(reply, Relayed):
-                pieces = [tape.take(piece) async for piece in reply.content]
-                return [Piece(reply, pieces[0] if len(pieces) == 1 else b"".join(pieces))]
+                if reply.whole is not None:
+                    return [Piece(reply, tape.take(reply.whole))]
+                return [Piece(reply, b"".join([tape.take(p) async for p in reply.content]))]
             verification = _verification(attempt, job, tape)
             given: list[Item] = []
-            async for event in reply.events:
-                given += verification.feed(tape.hear(event))
+            async for events in reply.events:
+                for event in events:
+                    given += verification.feed(tape.hear(event))
             return given
 
 
 async def events(attempt: Attempt, job: Job, tape: Tape) -> list[Event]:
     """All of an answer, a cloud's read from its bytes; raises as `items` does."""
     async with aclosing(items(attempt, job, tape)) as given:
-        generated = [item async for item in given if not isinstance(item, Piece)]
+        generated = [item async for some in given for item in some if not isinstance(item, Piece)]
     heard = generated or tape.heard().events()
     if not heard:
         raise BackendUnavailable("the backend's answer ended before its end")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import msgspec
 from cachetools import TTLCache
@@ -160,7 +160,7 @@ class _Place:
                 self._keep([content])
                 return answer
             case Streamed(content=pieces):
-                return replace(answer, content=self._teed(pieces))
+                return msgspec.structs.replace(answer, content=self._teed(pieces))
 
     async def _teed(self, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         passed: list[bytes] = []
@@ -250,7 +250,7 @@ class Replay:
     @asynccontextmanager
     async def ask(self, ask: Ask) -> AsyncIterator[Generated]:
         """The answer, at once."""
-        yield Generated(_each(self._events))
+        yield Generated(_at_once(self._events))
 
     async def ready(self) -> bool:
         """Always."""
@@ -260,6 +260,5 @@ class Replay:
         """Nothing is to be given back."""
 
 
-async def _each(events: Iterable[Event]) -> AsyncIterator[Event]:
-    for event in events:
-        yield event
+async def _at_once(events: Sequence[Event]) -> AsyncIterator[Sequence[Event]]:
+    yield events

@@ -8,7 +8,6 @@ client has seen decides who may still answer (commit); one deadline holds for al
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import (
     AsyncGenerator,
@@ -20,7 +19,6 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import msgspec
@@ -41,6 +39,7 @@ from proxy.protocol.exchange import Kind
 from proxy.protocol.openai import ChatRequest
 from proxy.recording import Tape
 from proxy.rename import rename, rename_events, without_usage
+from proxy.timer import Timer
 from proxy.verify import check_late
 from proxy.vote import vote
 
@@ -48,8 +47,7 @@ _STREAM = {"content-type": "text/event-stream; charset=utf-8"}
 _JSON = {"content-type": "application/json"}
 
 
-@dataclass(frozen=True, slots=True)
-class Whole:
+class Whole(msgspec.Struct, frozen=True):
     """An answer that is complete."""
 
     status: int
@@ -57,8 +55,7 @@ class Whole:
     content: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Streamed:
+class Streamed(msgspec.Struct, frozen=True):
     """An answer of which the first piece worth sending is there."""
 
     status: int
@@ -110,7 +107,7 @@ class _Cascade:
         """The answer in one piece; nothing is committed before it is there."""
         for attempt in self._attempts():
             try:
-                async with self._begun(attempt):
+                with self._begun(attempt):
                     given = await self._all(attempt)
                 self._tell()
                 return self._joined(given)
@@ -122,17 +119,17 @@ class _Cascade:
         """The answer in pieces of whole events; the first one sets `status` and `headers`."""
         for attempt in self._attempts():
             try:
-                async with self._begun(attempt), aclosing(self._given(attempt)) as given:
-                    async for item in given:
-                        if wire := self._wire(item):
-                            yield wire
+                with self._begun(attempt):
+                    async with aclosing(self._given(attempt)) as given:
+                        async for some in given:
+                            if wire := self._sent(some):
+                                yield wire
                 self._check_end()
             except (BackendError, TimeoutError) as error:
                 self._keep_back(error)
             else:
                 return
-        for event in self._last_resort():
-            yield self._wire(event)
+        yield self._sent(self._last_resort())
 
     def _joined(self, given: Sequence[Item]) -> Whole:
         pieces = [item for item in given if isinstance(item, Piece)]
@@ -144,6 +141,12 @@ class _Cascade:
         reply, content = pieces[0].reply, b"".join(piece.content for piece in pieces)
         content = rename(content, self._job.request.model) if reply.renamed else content
         return Whole(reply.status, reply.headers, content)
+
+    def _sent(self, some: Sequence[Item]) -> bytes:
+        wire = b"".join([self._wire(item) for item in some])
+        if wire:
+            self._job.deadline.push()
+        return wire
 
     def _wire(self, item: Item) -> bytes:
         """The item as the client gets it; b"" where that is nothing."""
@@ -159,8 +162,6 @@ class _Cascade:
             wire = self._chunks.encode(item)
             if wire:
                 self._commitment.sent(item)
-        if wire:
-            self._job.deadline.push()
         return wire
 
     def _check_end(self) -> None:
@@ -205,7 +206,7 @@ class _Cascade:
             return None
         return adapter.calibration.floor(policy.target_disagreement)
 
-    def _begun(self, attempt: Attempt) -> asyncio.Timeout:
+    def _begun(self, attempt: Attempt) -> Timer:
         """Begin an attempt; within what is returned it has its share of the time."""
         self._answering = attempt
         self._is_late = self._commitment.state == "text"
@@ -240,22 +241,22 @@ class _Cascade:
         if several is None:
             return await whole(attempt, self._job, attempt.tape(self._job.recording))
         async with aclosing(several):
-            return [item async for item in several]
+            return [item async for some in several for item in some]
 
-    async def _given(self, attempt: Attempt) -> AsyncGenerator[Item, None]:
+    async def _given(self, attempt: Attempt) -> AsyncGenerator[Sequence[Item], None]:
         """What the client may get of an attempt, as it comes."""
         given = self._several(attempt)
         if given is None:
             given = items(attempt, self._job, attempt.tape(self._job.recording))
         told = False
         async with aclosing(given):
-            async for item in given:
+            async for some in given:
                 if not told:
                     told = True
                     self._tell()
-                yield item
+                yield some
 
-    def _several(self, attempt: Attempt) -> AsyncGenerator[Item, None] | None:
+    def _several(self, attempt: Attempt) -> AsyncGenerator[Sequence[Item], None] | None:
         """The items of an attempt that is more than one backend's answer; None for all others."""
         job, policy = self._job, self._job.route.policy
         if self._is_late:
@@ -266,7 +267,7 @@ class _Cascade:
             return self._hedged(attempt, self._hedges.patience(job.route.domain, policy.hedge))
         return None
 
-    async def _late_calls(self, attempt: Attempt) -> AsyncGenerator[Item, None]:
+    async def _late_calls(self, attempt: Attempt) -> AsyncGenerator[Sequence[Item], None]:
         """The calls of an answer whose text comes too late, as another one's is there already."""
         tape = attempt.tape(self._job.recording)
         late = _without_text(await events(attempt, self._job, tape))
@@ -275,10 +276,9 @@ class _Cascade:
         except InvalidAnswer as error:
             tape.correct("invalid", error.reason)
             raise
-        for event in late:
-            yield event
+        yield late
 
-    async def _voted(self, attempt: Attempt) -> AsyncGenerator[Item, None]:
+    async def _voted(self, attempt: Attempt) -> AsyncGenerator[Sequence[Item], None]:
         """The answer that most samples agree on; each of them is recorded as an attempt."""
         policy, request = self._job.route.policy, attempt.request
         polled: list[tuple[list[Event], Tape]] = []
@@ -302,16 +302,17 @@ class _Cascade:
                 tape.correct("failed", error.reason)
             raise
         self._job.recording.answered(next(tape for said, tape in polled if said is chosen))
-        for event in chosen:
-            yield event
+        yield chosen
 
-    async def _hedged(self, attempt: Attempt, after_s: float | None) -> AsyncGenerator[Item, None]:
+    async def _hedged(
+        self, attempt: Attempt, after_s: float | None
+    ) -> AsyncGenerator[Sequence[Item], None]:
         """The answer of whoever of two backends has something to send first."""
         job, began = self._job, time.perf_counter()
         tapes = [attempt.tape(job.recording)]
         hedge = self._attempt("hedge", self._waiting[-1])
 
-        def second() -> AsyncGenerator[Item, None]:
+        def second() -> AsyncGenerator[Sequence[Item], None]:
             self._hedges.hedged(job.route.domain)
             self._waiting.pop()
             tapes.append(hedge.tape(job.recording))
@@ -326,11 +327,11 @@ class _Cascade:
         first = items(attempt, job, tapes[0])
         given = first if after_s is None else race(first, second, after_s, decided)
         async with aclosing(given):
-            async for item in given:
+            async for some in given:
                 if began and self._answering is attempt:
                     self._hedges.began(job.route.domain, time.perf_counter() - began)
                 began = 0
-                yield item
+                yield some
 
     def _tell(self) -> None:
         """What response headers and log will say if the present attempt answers."""

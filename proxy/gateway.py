@@ -20,6 +20,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import TracebackType
 
+import msgspec
+
 from proxy.assemble import new_head
 from proxy.attempt import Job
 from proxy.auth import Authenticator, Caller
@@ -52,15 +54,14 @@ PIN_BACKEND = b"x-headrace-backend"
 """Request header that names the backend to answer, alone."""
 FORCE_FALLBACK = b"x-headrace-fallback"
 """Request header that leaves out the plan's first backend, whatever its value."""
-_FOR_ADMINS = (PIN, PIN_BACKEND, FORCE_FALLBACK)
+_FOR_ADMINS = frozenset((PIN, PIN_BACKEND, FORCE_FALLBACK))
 
 
 CONVERSATION = b"x-headrace-conversation"
 """Request header that names the conversation, where `metadata` does not."""
 
 
-@dataclass(frozen=True, slots=True)
-class Inbound:
+class Inbound(msgspec.Struct, frozen=True):
     """A request as it came in."""
 
     caller: Caller
@@ -103,21 +104,23 @@ class Gateway:
             head = new_head(request)
             recording = self._recording(head.id, inbound, request, route)
             slot.recording = recording
-            with self.recorded(recording, facts):
-                async with self._deadline(inbound, route) as deadline:
-                    job = Job(
-                        request=request,
-                        body=inbound.body,
-                        route=route,
-                        plan=plan,
-                        head=head,
-                        recording=recording,
-                        facts=facts,
-                        deadline=deadline,
-                    )
-                    tenant, wish = inbound.caller.tenant, _cache_wish(inbound.headers)
-                    lasting = self._lasting(give, recording)
-                    await self.cache.answer(job, self.hedges, lasting, tenant=tenant, wish=wish)
+            with (
+                self.recorded(recording, facts),
+                self._deadline(inbound, route) as deadline,
+            ):
+                job = Job(
+                    request=request,
+                    body=inbound.body,
+                    route=route,
+                    plan=plan,
+                    head=head,
+                    recording=recording,
+                    facts=facts,
+                    deadline=deadline,
+                )
+                tenant, wish = inbound.caller.tenant, _cache_wish(inbound.headers)
+                lasting = self._lasting(give, recording)
+                await self.cache.answer(job, self.hedges, lasting, tenant=tenant, wish=wish)
         self._shadow(inbound, route, request, recording)
 
     def match(self, inbound: Inbound, request: ChatRequest) -> Route:
@@ -130,9 +133,9 @@ class Gateway:
 
     def plan(self, inbound: Inbound, route: Route, request: ChatRequest) -> Plan:
         """Who is asked: the route's backends or, for an admin who says so, others."""
-        sent = [name for name in _FOR_ADMINS if name in inbound.headers]
+        sent = inbound.headers.keys() & _FOR_ADMINS
         if sent and not inbound.caller.is_admin:
-            raise Forbidden(f"only a key with `admin: true` may send {sent[0].decode()}")
+            raise Forbidden(f"only a key with `admin: true` may send {min(sent).decode()}")
         if PIN in sent:
             return self.catalog.pinned(route, inbound.headers[PIN].decode("latin-1"))
         if PIN_BACKEND in sent:
@@ -176,7 +179,7 @@ class Gateway:
         which backend shall answer tries something out, and is no traffic."""
         if self.shadows is None or not self.shadows.want(route.domain):
             return
-        if not any(name in inbound.headers for name in _FOR_ADMINS):
+        if not inbound.headers.keys() & _FOR_ADMINS:
             self.shadows.offer(
                 Answered(
                     request=request,
@@ -284,7 +287,7 @@ def _named(headers: Mapping[bytes, bytes]) -> str | None:
 
 def _cache_wish(headers: Mapping[bytes, bytes]) -> bytes:
     """What the client wants of the cache; who says which backend shall answer wants its answer."""
-    if any(name in headers for name in _FOR_ADMINS):
+    if headers.keys() & _FOR_ADMINS:
         return b"skip"
     return headers.get(WISH, b"")
 

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable
 from contextvars import ContextVar
 from functools import lru_cache
-from typing import Any
 
 import msgspec
 import structlog
@@ -159,14 +158,17 @@ def _terminal() -> list[Processor]:
 
 def _json() -> list[Processor]:
     tracebacks = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
-    return [
-        structlog.processors.ExceptionRenderer(tracebacks),
-        structlog.processors.JSONRenderer(serializer=_encoded),
-    ]
+    rendered = structlog.processors.ExceptionRenderer(tracebacks)
+
+    def encoded(logger: object, level: str, event: EventDict) -> bytes:
+        if "exc_info" in event:
+            event = rendered(logger, level, event)
+        return _encoder.encode(event)
+
+    return [encoded]
 
 
-def _encoded(event: EventDict, **_: Any) -> bytes:
-    return msgspec.json.encode(event, enc_hook=str)
+_encoder = msgspec.json.Encoder(enc_hook=str)
 
 
 class _Adopted(logging.Handler):

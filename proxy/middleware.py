@@ -40,6 +40,8 @@ class Requests:
         self._app = app
         self._tell = tell
         self._finished = finished
+        # Bound once: each look-up on the lazy logger costs as much as what it finds.
+        self._log = log.bind()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -60,7 +62,7 @@ class Requests:
             facts.error = told.code or told.type
             await _answer(told, sent)
         finally:
-            log.info("request_answered", **_line(scope, facts, sent), **facts.line)
+            self._log.info("request_answered", **_line(scope, facts, sent), **facts.line)
             request_id.reset(before)
             self._finished(facts)
 

@@ -8,9 +8,9 @@ has no word for what is asked, the request is passed on to the cloud's /response
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
 
 import msgspec
+from msgspec.structs import replace
 
 from proxy import sse
 from proxy.backends.base import Forward, Relaying

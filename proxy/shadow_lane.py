@@ -74,8 +74,7 @@ T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answered:
+class Answered(msgspec.Struct, frozen=True, kw_only=True):
     """A request whose client has its answer."""
 
     request: ChatRequest
@@ -282,7 +281,7 @@ class Lane:
             return None
         tape = attempt.tape_apart()
         try:
-            async with Deadline(self.settings.deadline_s) as deadline:
+            with Deadline(self.settings.deadline_s) as deadline:
                 await _listen(attempt, _job(answered, attempt, deadline), tape)
         except BackendLimited:
             self._rest(_LIMITED_S, "limited")

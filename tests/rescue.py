@@ -33,7 +33,7 @@ Made: TypeAlias = "tuple[str, str]"
 AskAll: TypeAlias = Callable[[str, int, bool], Awaitable[list[Made]]]
 """Asks questions 0 to n - 1 of a base URL, streamed or not."""
 
-RIGHT = [call("ping", '{"host":"a"}'), finish()]
+RIGHT: list[Event] = [call("ping", '{"host":"a"}'), finish()]
 SAID = {
     "role": "assistant",
     "content": None,
@@ -61,12 +61,12 @@ class Expert:
     async def ask(self, ask: Ask) -> AsyncIterator[Generated]:
         yield Generated(self._answer(int(ask.request.messages[0].text)))
 
-    async def _answer(self, number: int) -> AsyncIterator[Event]:
+    async def _answer(self, number: int) -> AsyncIterator[list[Event]]:
         steps = WRONG[_kind(number)][1] if _is_wrong(number) else RIGHT
         for step in steps:
             if isinstance(step, Exception):
                 raise step
-            yield step
+            yield [step]
 
     async def ready(self) -> bool:
         return True

@@ -101,7 +101,8 @@ def settings(*backends: str, extra: str = "", verify: str = "enforce", policy: s
 # ---------------------------------------------------------------- a local engine
 
 
-Step = Event | Pause | BackendError
+Step = Event | list[Event] | Pause | BackendError
+"""A list is what comes together."""
 
 
 @dataclass
@@ -135,15 +136,17 @@ class Engine:
             self.abandoned.set()
             raise
 
-    async def _play(self, steps: Sequence[Step]) -> AsyncIterator[Event]:
+    async def _play(self, steps: Sequence[Step]) -> AsyncIterator[Sequence[Event]]:
         for step in steps:
             match step:
                 case Pause(seconds):
                     await asyncio.sleep(seconds)
                 case BackendError():
                     raise step
-                case _:
+                case list():
                     yield step
+                case _:
+                    yield [step]
 
     async def ready(self) -> bool:
         return self.is_ready

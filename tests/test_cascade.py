@@ -168,10 +168,13 @@ async def test_text_streams_before_the_answer_is_whole(cloud: ScriptedCloud):
     assert first["choices"][0]["delta"] == {"role": "assistant", "content": "At once."}
 
 
+@pytest.mark.parametrize(
+    "steps", [[Text("I will ping."), BAD, finish()], [[Text("I will ping."), BAD, finish()]]]
+)
 async def test_only_the_calls_of_the_next_backend_follow_a_text_that_was_sent(
-    cloud: ScriptedCloud,
+    cloud: ScriptedCloud, steps: list[object]
 ):
-    local = Engine("local", [Text("I will ping."), BAD, finish()])
+    local = Engine("local", steps)
     cloud.plays(*stream(chunk(CLOUD_CALL), chunk({}, "tool_calls")))
 
     async with serving_with(settings("local", "cloud"), local, cloud_backend(cloud)) as url:

@@ -120,6 +120,23 @@ async def test_the_cloud_answers_from_the_references_streamed_or_not():
     assert (cloud.strange, cloud.answered) == (0, len(found))
 
 
+async def test_conversations_that_are_held_one_after_the_other_are_the_same_each_time():
+    found = [await _held(conversations(Tickets, 40), at_once=1) for _ in range(2)]
+
+    assert [(one.said, one.got) for one in found[0]] == [(one.said, one.got) for one in found[1]]
+    assert sum(bool(one.got.tool_calls) for one in found[0]) > 20
+
+
+async def _held(made: list[Conversation], at_once: int) -> list[Asked]:
+    cloud = Cloud()
+    cloud.learn(made)
+    async with reachable(cloud):
+        client = Client(cloud.base_url, "tickets")
+        found = await client.hold(made, at_once)
+        await client.close()
+    return found
+
+
 async def test_a_request_without_a_reference_is_an_error_and_is_counted():
     cloud = Cloud()
 

@@ -165,7 +165,7 @@ def _sentence(chosen: Option, found: Sequence[Comparison], settings: GateSetting
 
 
 def _told(name: str, one: Comparison) -> str:
-    other, gain = (one.first, one.gain) if one.second == name else (one.second, -one.gain)
+    other, gain = (one.first, one.gain) if one.second == name else (one.second, 0.0 - one.gain)
     return f"{100 * gain:+.1f} points beside {other} (p = {one.p:.2g}, {one.n} items)"
 
 

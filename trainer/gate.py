@@ -44,6 +44,9 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     approved_by: str = ""
     sealed: bool = False
     """Whether this is the verdict of the sealed side."""
+    may_differ: float | None = None
+    """Share of its answers that may be others than the cloud's in a candidate that just passes: the
+    limit of a first adapter's canary. None: the rules set none."""
 
 
 def decide(evidence: Evidence, settings: GateSettings, approved_by: str = "") -> Verdict:
@@ -64,6 +67,7 @@ def decide(evidence: Evidence, settings: GateSettings, approved_by: str = "") ->
         dataset=evidence.dataset,
         approved_by=approved_by,
         sealed=evidence.sealed,
+        may_differ=rules.may_differ(evidence, settings),
     )
 
 

@@ -115,6 +115,17 @@ def not_worse_than_the_cloud(evidence: Evidence, settings: GateSettings) -> Rule
     )
 
 
+def may_differ(evidence: Evidence, settings: GateSettings) -> float | None:
+    """Share of its answers that may be others than the cloud's in a candidate that just keeps the
+    margin: where the cloud is right, those that it has wrong; where the cloud is wrong, any."""
+    asked = answers(evidence.cloud)
+    # Other figures call answers right that are none of the cloud's.
+    if settings.margin is None or settings.figure != "call_exact" or not asked:
+        return None
+    wrong = sum(not right_by(settings)(one) for one in asked) / len(asked)
+    return min(1.0, settings.margin + 2 * wrong)
+
+
 def worth_the_change(evidence: Evidence, settings: GateSettings) -> Rule | None:
     """Better than the champion; or not worse, and cheaper."""
     pairs = champion_pairs(evidence, settings)

@@ -8,9 +8,8 @@ cascade verifies and `assemble` puts into OpenAI's form.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import msgspec
@@ -46,8 +45,7 @@ class Finish(msgspec.Struct, frozen=True, kw_only=True):
 Event = Text | Call | Finish
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(msgspec.Struct, frozen=True):
     """One request as a backend sees it."""
 
     request: ChatRequest
@@ -66,19 +64,18 @@ class Ask:
     answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Generated:
+class Generated(msgspec.Struct, frozen=True):
     """A local answer, still coming."""
 
-    events: AsyncIterator[Event]
+    events: AsyncIterator[Sequence[Event]]
+    """What came together, together: it goes on at the cost of one."""
     replica: str | None = None
     """Which of the backend's servers answers; None where there is one."""
     queued_s: float | None = None
     """Seconds that the request waited for a place there; None where there is no queue of ours."""
 
 
-@dataclass(frozen=True, slots=True)
-class Relayed:
+class Relayed(msgspec.Struct, frozen=True):
     """A remote answer in OpenAI's form, still coming; error statuses have been raised already."""
 
     status: int
@@ -88,6 +85,8 @@ class Relayed:
     renamed: bool = False
     """Whether the backend was asked under another model name than the client used; the client's
     name is then put back into the answer."""
+    whole: bytes | None = None
+    """All that `content` will give, where it is there already."""
     has_own_usage: bool = False
     """Whether it was us who asked for the chunk that reports usage; it is kept from the client."""
 
@@ -95,8 +94,7 @@ class Relayed:
 Reply = Generated | Relayed
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Forward:
+class Forward(msgspec.Struct, frozen=True, kw_only=True):
     """A request that is passed on for what it is: of its meaning nothing is known here."""
 
     method: str

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from proxy.backends.base import Call
-from proxy.backends.engine import End, Output, Piece
+from proxy.backends.dialect import End, Output, Piece
 from proxy.errors import BackendUnavailable, InvalidAnswer
 from proxy.protocol.formats.base import call
 from proxy.protocol.openai import FinishReason, Usage

@@ -7,7 +7,8 @@ from typing import TypeAlias
 from weakref import WeakValueDictionary
 
 from proxy.backends.addresses import Addresses
-from proxy.backends.engine import Dialect, EngineBackend, Pool
+from proxy.backends.dialect import Dialect
+from proxy.backends.engine import EngineBackend, Pool
 from proxy.backends.http import Session
 from proxy.backends.replicas import Replicas
 from proxy.backends.settings import TgiSettings, VllmSettings

@@ -3,25 +3,31 @@
 Three parts that know nothing of each other's work meet here:
 
     Pool      which server is asked, and how much it is given at once     replicas.py
-    Dialect   what one server is told and how its answer is read          tgi/, vllm.py
+    Dialect   what one server is told and how its answer is read          dialect.py, tgi/, vllm/
     Backend   prompt in, events out, in which time                        below
-
-Native mode sends a prompt that we rendered; chat mode sends the conversation and leaves the
-rendering, and the reading of tool calls, to the engine.
 """
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
-from typing import Literal, NamedTuple, Protocol
-
-import msgspec
+from typing import NamedTuple, Protocol
 
 from proxy.backends.base import Ask, Call, Event, Finish, Generated, lacks_locally
 from proxy.backends.confidence import Trace
+from proxy.backends.dialect import (
+    Conversation,
+    Dialect,
+    End,
+    Generation,
+    Output,
+    Outputs,
+    Piece,
+    Prompt,
+    Sampling,
+)
 from proxy.backends.http import Session
 from proxy.backends.pacing import Pace
 from proxy.backends.prompts import rendered
@@ -32,7 +38,6 @@ from proxy.errors import (
     ContextTooLong,
 )
 from proxy.protocol.adapter import Adapter
-from proxy.protocol.formats.constraint import Constraint
 from proxy.protocol.openai import ChatRequest, FinishReason, ToolCall, Usage
 
 # ---------------------------------------------------------------- which server
@@ -75,124 +80,6 @@ class Pool(Protocol):
         """Give everything back."""
 
 
-# ---------------------------------------------------------------- what a server is told
-
-
-class Prompt(NamedTuple):
-    """A rendered prompt, as text and as the same text's token ids."""
-
-    text: str
-    ids: list[int]
-
-
-class Sampling(msgspec.Struct, frozen=True, kw_only=True):
-    """How an answer is drawn."""
-
-    max_tokens: int
-    temperature: float = 0.0
-    """0: the likeliest token each time."""
-    top_p: float = 1.0
-    seed: int | None = None
-    frequency_penalty: float = 0.0
-    presence_penalty: float = 0.0
-
-
-class Generation(msgspec.Struct, frozen=True, kw_only=True):
-    """What native mode asks for."""
-
-    adapter: str | None
-    """Id of the adapter; None asks the base model."""
-    prompt: Prompt
-    sampling: Sampling
-    constraint: Constraint | None = None
-    """What the answer may look like, for engines that can hold it to that."""
-    tenant: str = ""
-    """Whose prompt it is."""
-
-
-class Conversation(msgspec.Struct, frozen=True, kw_only=True):
-    """What chat mode asks for."""
-
-    adapter: str | None
-    request: ChatRequest
-    sampling: Sampling
-    constrain: bool = False
-    tenant: str = ""
-
-
-# ---------------------------------------------------------------- what a server says
-
-
-class Piece(msgspec.Struct, frozen=True):
-    """Text of the answer; special tokens are left out, but counted."""
-
-    text: str
-    tokens: int = 1
-    logprob: float | None = None
-    """Natural-log probability, summed over the tokens."""
-
-
-class End(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer is over. Always the last output."""
-
-    reason: FinishReason
-    prompt_tokens: int | None = None
-    """As the engine counts; None where it does not say."""
-    tokens: int | None = None
-
-
-Output = Piece | Call | End
-
-
-class Dialect(Protocol):
-    """One kind of engine, over HTTP. Stateless: the server is named with each call.
-
-    Everything raised is of proxy.errors: AdapterMissing where the server does not have the adapter
-    (it has been restarted), another BackendError where another server or backend may do better,
-    BadRequest where none would. Leaving a generator cuts the connection, at which every
-    engine here stops its work on the request.
-    """
-
-    loads_at_run_time: bool
-    """Whether `load` and `unload` work; if not, new adapters take a restart of the server."""
-
-    def lacks(self, request: ChatRequest, mode: Literal["native", "chat"]) -> str | None:
-        """The first field of the request that this engine must not be given; None for none."""
-
-    def generate(
-        self, session: Session, url: str, generation: Generation
-    ) -> AsyncGenerator[Output, None]:
-        """The answer to a rendered prompt. Stop strings are ours to apply, not the engine's."""
-
-    def chat(
-        self, session: Session, url: str, conversation: Conversation
-    ) -> AsyncGenerator[Output, None]:
-        """The answer to a conversation, its tool calls parsed."""
-
-    async def healthy(self, session: Session, url: str) -> bool:
-        """Whether the server says that it is well; False too when it says nothing."""
-
-    async def adapters(self, session: Session, url: str) -> set[str] | None:
-        """Ids of the adapters that are loaded; None when the engine does not tell (TGI)."""
-
-    async def load(self, session: Session, url: str, adapter: Adapter) -> None:
-        """Load an adapter; one that is loaded already is left as it is."""
-
-    async def unload(self, session: Session, url: str, adapter: str) -> None:
-        """Unload an adapter; one that is not there is no error."""
-
-    async def greedy(
-        self,
-        session: Session,
-        url: str,
-        adapter: str | None,
-        prompt: Sequence[int],
-        most: int,
-    ) -> list[int] | str:
-        """The `most` likeliest next tokens, to be held against a canary: ids, or their text where
-        the engine gives no ids."""
-
-
 # ---------------------------------------------------------------- prompt in, events out
 
 MAX_ANSWER = 4 * 1024 * 1024
@@ -212,7 +99,7 @@ class Encoder(Protocol):
 class _Work(NamedTuple):
     """One request, ready to be sent."""
 
-    start: Callable[[str], AsyncGenerator[Output, None]]
+    start: Callable[[str], Outputs]
     """Asks the server with this URL."""
     reader: Reader
     prompt_tokens: int
@@ -346,28 +233,34 @@ def _digest(text: str) -> str:
 
 
 async def _events(
-    outputs: AsyncGenerator[Output, None], pace: Pace, work: _Work
-) -> AsyncIterator[Event]:
-    tally = _Tally()
+    outputs: Outputs, pace: Pace, work: _Work
+) -> AsyncGenerator[Sequence[Event], None]:
+    tally, reader = _Tally(), work.reader
     calls: list[Call] = []
-    while (output := await pace.next(outputs)) is not None:
+    while not reader.stopped and (heard := await pace.next(outputs)) is not None:
+        if given := list(_read(heard, reader, tally, calls)):
+            yield given
+    if tally.end is None and not reader.stopped:
+        raise BackendUnavailable("the engine's answer ended before its end")
+    last = [*reader.end(), *calls]
+    yield [*last, tally.finish(work, [event.call for event in last if isinstance(event, Call)])]
+
+
+def _read(
+    outputs: Sequence[Output], reader: Reader, tally: _Tally, calls: list[Call]
+) -> Iterator[Event]:
+    """The events of outputs, up to a stop string; the engine's own calls are kept for the end."""
+    for output in outputs:
         match output:
             case Piece(text):
                 tally.count(output)
-                for event in work.reader.feed(text):
-                    yield event
-                if work.reader.stopped:
-                    break
+                yield from reader.feed(text)
+                if reader.stopped:
+                    return
             case Call():
                 calls.append(output)
             case End():
                 tally.end = output
-    if tally.end is None and not work.reader.stopped:
-        raise BackendUnavailable("the engine's answer ended before its end")
-    last = [*work.reader.end(), *calls]
-    for event in last:
-        yield event
-    yield tally.finish(work, [event.call for event in last if isinstance(event, Call)])
 
 
 class _Tally:

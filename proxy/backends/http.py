@@ -112,24 +112,27 @@ async def is_well(session: Session, url: str) -> bool:
     return status == 200
 
 
-async def events(response: Response) -> AsyncIterator[bytes]:
-    """The data of each event, up to `[DONE]` or the stream's end."""
+async def events(response: Response) -> AsyncIterator[list[bytes]]:
+    """The data of each event, up to `[DONE]` or the stream's end; of those that came together,
+    together."""
     decoder = sse.EventDecoder(MAX_EVENT)
     with translated():
         async for chunk in response.content.iter_any():
-            for event in _decoded(decoder, chunk):
-                if event.strip() == sse.DONE:
-                    return
-                yield event
+            given = _decoded(decoder, chunk)
+            if sse.DONE in given:
+                yield given[: given.index(sse.DONE)]
+                return
+            if given:
+                yield given
 
 
-async def contents(response: Response) -> AsyncIterator[bytes]:
+async def contents(response: Response) -> AsyncIterator[list[bytes]]:
     """The JSON texts of an answer: its events, or the whole where it came in one piece."""
     if response.content_type == "text/event-stream":
-        async for event in events(response):
-            yield event
+        async for given in events(response):
+            yield given
     else:
-        yield await read(response, MAX_WHOLE)
+        yield [await read(response, MAX_WHOLE)]
 
 
 async def read(response: Response, most: int) -> bytes:
@@ -167,6 +170,6 @@ def said_as(body: bytes) -> Mapping[str, object]:
 
 def _decoded(decoder: sse.EventDecoder, chunk: bytes) -> list[bytes]:
     try:
-        return decoder.feed(chunk)
+        return [event.strip() for event in decoder.feed(chunk)]
     except sse.EventTooLarge as error:
         raise BackendUnavailable(str(error)) from error

@@ -97,9 +97,14 @@ class OpenAIBackend:
         if response.content_type not in _ANSWERS:
             # A login page, or a balancer's apology.
             raise BackendUnavailable(f"the backend answered in {response.content_type}")
-        renamed = ask.request.model in self._models
-        headers, content = _relayed_headers(response), _Content(response)
-        return Relayed(response.status, headers, content, renamed, self._counts(ask))
+        return Relayed(
+            response.status,
+            _relayed_headers(response),
+            _Content(response),
+            renamed=ask.request.model in self._models,
+            whole=_whole(response),
+            has_own_usage=self._counts(ask),
+        )
 
     @asynccontextmanager
     async def relay(self, forward: Forward) -> AsyncIterator[Relayed]:
@@ -217,16 +222,20 @@ def _with_usage(body: bytes) -> bytes:
 
 
 def _relayed_headers(response: _Response) -> dict[str, str]:
-    headers = _sane_headers(response)
-    relayed = {name: value for name, value in headers.items() if _is_relayed(name)}
-    if "x-request-id" in headers:
-        relayed["x-upstream-request-id"] = headers["x-request-id"]
-    return relayed
+    return {
+        known: value
+        for name, value in response.headers.items()
+        if (known := _relayed_as(name)) is not None and _SANE.fullmatch(value)
+    }
 
 
 @lru_cache(maxsize=256)
-def _is_relayed(name: str) -> bool:
-    return _RELAYED.fullmatch(name) is not None
+def _relayed_as(name: str) -> str | None:
+    """The name under which clients get a header; None where they do not."""
+    name = name.lower()
+    if name == "x-request-id":
+        return "x-upstream-request-id"
+    return name if _RELAYED.fullmatch(name) else None
 
 
 def _sane_headers(response: _Response) -> dict[str, str]:
@@ -302,6 +311,13 @@ class _Content:
         if self._is_stream:
             self._tail = (self._tail + piece)[-_TAIL:] if len(piece) < _TAIL else piece[-_TAIL:]
         return piece
+
+
+def _whole(response: _Response) -> bytes | None:
+    """The body, where it came together with its head; not a stream's, whose end tells something."""
+    if isinstance(response, plain_http.Answer) and response.content_type != "text/event-stream":
+        return response.waiting
+    return None
 
 
 _FAILURES = (TimeoutError, aiohttp.ClientError, ConnectionError)

@@ -57,7 +57,7 @@ class Answer:
         """Lower-case names; of a name that occurs twice, the values with a comma between."""
         self._connection: _Connection | None = connection
         self._silence_s = silence_s
-        self._pieces: deque[bytes] = deque()
+        self._pieces: list[bytes] = []
         self._size = 0
         self._is_over = False
         self._error: Exception | None = None
@@ -66,16 +66,21 @@ class Answer:
     @property
     def content_type(self) -> str:
         """Without its parameters; what the standard assumes where it is missing."""
-        said = self.headers.get("content-type", "application/octet-stream")
-        return said.partition(";")[0].strip().lower()
+        return _without_parameters(self.headers.get("content-type", "application/octet-stream"))
 
     @property
     def content(self) -> Answer:
         """The body: see `iter_any`."""
         return self
 
+    @property
+    def waiting(self) -> bytes | None:
+        """All of the body that was not read yet; None while more may come."""
+        return b"".join(self._pieces) if self._is_over else None
+
     def iter_any(self) -> Answer:
-        """The body in pieces, as they come; raises TimeoutError after silence, and Broken."""
+        """The body as it comes, what has come together in one piece; raises TimeoutError after
+        silence, and Broken."""
         return self
 
     def __aiter__(self) -> Self:
@@ -109,11 +114,10 @@ class Answer:
             self._connection = None
 
     def _taken(self) -> bytes:
-        piece = self._pieces.popleft()
-        self._size -= len(piece)
-        if self._connection is not None and self._size < _ENOUGH:
+        pieces, self._pieces, self._size = self._pieces, [], 0
+        if self._connection is not None:
             self._connection.resume()
-        return piece
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     # ------------------------------------------------------------ for its connection
 
@@ -349,6 +353,11 @@ def _timed_out() -> Iterator[None]:
         raise ConnectTimedOut("no connection stood in time") from error
     except OSError as error:
         raise Broken(f"no connection: {type(error).__name__}") from error
+
+
+@lru_cache(maxsize=64)
+def _without_parameters(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()
 
 
 @lru_cache(maxsize=1024)

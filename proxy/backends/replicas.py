@@ -25,7 +25,8 @@ import structlog
 from proxy.backends import canary
 from proxy.backends.addresses import Addresses, Found
 from proxy.backends.canary import Decode
-from proxy.backends.engine import Dialect, Replica
+from proxy.backends.dialect import Dialect
+from proxy.backends.engine import Replica
 from proxy.backends.http import Session
 from proxy.backends.places import Place, Places
 from proxy.backends.pool_settings import PoolSettings

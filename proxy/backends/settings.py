@@ -155,6 +155,10 @@ class EmbeddedSettings(LocalSettings, frozen=True, kw_only=True, tag="embedded",
     5 requests a second and core pair, what waits longer than that has timed out."""
     preload: bool = True
     """Load the champions at start. Default true: else the first request of each waits seconds."""
+    threads: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    """Threads with which each loaded model computes. Default: all cores, quickest where one adapter
+    is busy at a time. Several that are busy at once then wait for each other: on two cores, one
+    thread each gave three of them 80 tokens/s instead of 63 (docs/LOG.md)."""
 
 
 class EngineSettings(Discreet, LocalSettings, frozen=True, kw_only=True):

@@ -31,7 +31,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds since the epoch."""
     finished_at: float | None = None
     reason: str = ""
-    figures: dict[str, float | str] = {}
+    figures: dict[str, int | float | str] = {}
 
     @property
     def took_s(self) -> float | None:

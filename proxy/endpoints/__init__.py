@@ -75,27 +75,47 @@ async def while_connected(
 
     `is_read`: the request's body has been read; until then `receive` is not ours to call.
     """
-    watches: list[asyncio.Task[None]] = []
+    watch = _Watch(receive, is_read)
+    timer = asyncio.get_running_loop().call_later(PATIENCE, watch.begin)
     try:
-        async with asyncio.TaskGroup() as tasks:
-            timer = asyncio.get_running_loop().call_later(
-                PATIENCE, lambda: watches.append(tasks.create_task(_watch(receive, is_read)))
-            )
-            try:
-                await answering
-            finally:
-                timer.cancel()
-                for watch in watches:
-                    watch.cancel()
-    except ExceptionGroup as group:
-        # Not `except*`: until Python 3.11.4 what is raised there comes out in a group.
-        cause = ClientGone() if group.subgroup(ClientGone) else group.exceptions[0]
-        raise cause from None
+        await answering
+    except BaseException as error:
+        if watch.is_to_blame_for(error):
+            raise ClientGone from None
+        raise
+    finally:
+        timer.cancel()
+        watch.end()
 
 
-async def _watch(receive: Receive, is_read: asyncio.Event | None) -> None:
-    if is_read is not None:
-        await is_read.wait()
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    raise ClientGone
+class _Watch:
+    """Waits for a client to leave, and then cancels who answers it. To be made by that task."""
+
+    def __init__(self, receive: Receive, is_read: asyncio.Event | None) -> None:
+        self._receive = receive
+        self._is_read = is_read
+        self._answering = asyncio.current_task()
+        self._watching: asyncio.Task[None] | None = None
+        self._has_left = False
+
+    def begin(self) -> None:
+        self._watching = asyncio.create_task(self._wait())
+
+    def end(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+
+    def is_to_blame_for(self, error: BaseException) -> bool:
+        """Whether the answer ended since its client has left, and for no other reason."""
+        if not self._has_left or self._answering is None:
+            return False
+        return not self._answering.uncancel() or not isinstance(error, asyncio.CancelledError)
+
+    async def _wait(self) -> None:
+        if self._is_read is not None:
+            await self._is_read.wait()
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._has_left = True
+        if self._answering is not None:
+            self._answering.cancel()

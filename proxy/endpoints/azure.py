@@ -12,6 +12,7 @@ is here.
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable
 from typing import NamedTuple
 from urllib.parse import unquote
 
@@ -45,10 +46,10 @@ class AzurePaths:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] == "http" and scope["path"].startswith("/openai/"):
             scope = _openai_s(scope)
-        await self._app(scope, receive, send)
+        return self._app(scope, receive, send)
 
 
 def _openai_s(scope: Scope) -> Scope:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from urllib.parse import unquote
 
+from msgspec.structs import replace
 from starlette.types import Receive, Scope, Send
 
 from proxy.account import check_path

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -15,15 +17,13 @@ class Shortcuts:
         self._posted: dict[str, ASGIApp] = {
             route.path: route.app
             for route in router.routes
-            if isinstance(route, Route)
-            and "POST" in (route.methods or ())
-            and "{" not in route.path
+            if isinstance(route, Route) and _is_posted_to(route)
         }
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         is_post = scope["type"] == "http" and scope["method"] == "POST"
         app = self._posted.get(scope["path"], self._router) if is_post else self._router
-        await app(scope, receive, send)
+        return app(scope, receive, send)
 
 
 def _is_posted_to(route: Route) -> bool:

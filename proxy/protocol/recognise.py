@@ -11,8 +11,8 @@ and the authorities' own descriptions of the national ids.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple, TypeAlias
 
 Finder: TypeAlias = Callable[[str, Callable[[str], str]], str]
 
@@ -54,8 +54,23 @@ def known(secrets: Sequence[str]) -> Finder:
     return _each(find, SECRETS["secret"])
 
 
-def has_one(text: str, hints: Sequence[str]) -> bool:
-    """Whether one of these, in lower case, is in the text, in whatever case.
+class Hints(NamedTuple):
+    """What may be in a text, in lower case; as few of them as tell the same."""
+
+    plain: Sequence[str]
+    joined: Sequence[str]
+    """Those with an underscore: most texts have none."""
+
+    @classmethod
+    def of(cls, hints: Iterable[str]) -> Hints:
+        """What holds another one need not be looked for."""
+        given = dict.fromkeys(hints)
+        few = [one for one in given if not any(o in one for o in given if o != one)]
+        return cls([one for one in few if "_" not in one], [one for one in few if "_" in one])
+
+
+def has_one(text: str, hints: Hints) -> bool:
+    """Whether one of these is in the text, in whatever case.
 
     Looked for one by one, as texts: one pattern of them all takes six times as long.
     """
@@ -63,10 +78,12 @@ def has_one(text: str, hints: Sequence[str]) -> bool:
     if not text.isascii():
         # As `re` does: casefold leaves the first, and puts a dot above what it makes of the second.
         folded = folded.replace("\u0131", "i").replace("i\u0307", "i")
-    return any(hint in folded for hint in hints)
+    if any(hint in folded for hint in hints.plain):
+        return True
+    return "_" in folded and any(hint in folded for hint in hints.joined)
 
 
-def _hinted(hints: Sequence[str], expression: str) -> Finder:
+def _hinted(hints: Hints, expression: str) -> Finder:
     """Finds what the expression matches; what it matches has one of the hints."""
     finder = _pattern(expression)
 
@@ -114,7 +131,7 @@ HINTS = tuple(hint for hints in _BY_HINT for hint in hints)
 """One of these, in whatever case, is in every text that holds a secret."""
 
 SECRETS: Mapping[str, Finder] = {
-    "secret": _each(*(_hinted(hints, expression) for hints, expression in _BY_HINT.items()))
+    "secret": _each(*(_hinted(Hints.of(one), pattern) for one, pattern in _BY_HINT.items()))
 }
 """What is never kept."""
 

@@ -25,16 +25,17 @@ import msgspec
 from cachetools import LRUCache
 
 from proxy.protocol import tools_in
-from proxy.protocol.recognise import HINTS, PERSONAL, SECRETS, Finder, has_one, known
+from proxy.protocol.recognise import HINTS, PERSONAL, SECRETS, Finder, Hints, has_one, known
 
 MAX_DEPTH = 8
 """JSON within JSON is followed so deep; deeper it is treated as text. Chosen: agents nest two."""
 
 _PSEUDONYM = re.compile(r"<[a-z_]+:[0-9a-f]{8}>")
-_DIGITS = re.compile(r"\d(?:\D{0,3}\d){5}")
+_DIGITS = re.compile(r"\d(?:\D{0,3}+\d){5}")
 """Every personal datum that we know has an @, or six digits that stand near each other."""
-_PERSONAL_HINT_IN_JSON = re.compile(r"\\\\\\\\|\\u|@|\d(?:\D{0,12}\d){5}")
-"""The same for JSON as it is written, where an escape may stand for a character or hide one."""
+_DIGITS_IN_JSON = re.compile(r"\d(?:\D{0,12}+\d){5}")
+_ASCII_DIGITS_IN_JSON = re.compile(rb"[0-9](?:[^0-9]{0,12}+[0-9]){5}")
+"""The same for JSON as it is written, where an escape may stand for a character."""
 _FIELD_WORDS = ("pass", "secret", "key", "token", "auth", "cookie")
 """One of these is in the name of every field that _SECRET_FIELDS knows."""
 _HIDING = (b"@", b"\\u", b"\\\\\\\\")
@@ -98,7 +99,8 @@ class Redactor:
         self._secrets = {**SECRETS, **({"secret": known(known_secrets)} if known_secrets else {})}
         self._personal: Mapping[str, Finder] = {name: PERSONAL[name] for name in personal}
         self._known = tuple(known_secrets)
-        self._hints_in_json = (*HINTS, *_FIELD_WORDS, *map(_plainest, known_secrets))
+        self._hints = Hints.of(HINTS)
+        self._hints_in_json = Hints.of([*HINTS, *_FIELD_WORDS, *map(_plainest, known_secrets)])
         self._is_clean = functools.lru_cache(_REMEMBERED)(self._finds_nothing)
         self._clean_tools: LRUCache[bytes, int] = LRUCache(_REMEMBERED_TOOLS, int)
         """Lists of tools, as JSON, in which nothing was found, and how long they are."""
@@ -143,11 +145,9 @@ class Redactor:
 
     def _is_clean_json(self, content: bytes) -> bool:
         """Whether a document is clean, as far as its bytes tell without being read."""
-        if content.isascii() and len(content.translate(None, _NO_DIGITS)) < 6:
-            hides = any(sign in content for sign in _HIDING)
-        else:
-            hides = _PERSONAL_HINT_IN_JSON.search(content.decode()) is not None
-        return not (hides or has_one(content.decode(), self._hints_in_json))
+        if any(sign in content for sign in _HIDING) or _has_digits(content):
+            return False
+        return not has_one(content.decode(), self._hints_in_json)
 
     def _finds_nothing(self, text: str) -> bool:
         return self._replaced(text, _NOBODY) == text
@@ -164,7 +164,7 @@ class Redactor:
         return is_clean
 
     def _replaced(self, text: str, names: Names) -> str:
-        if has_one(text, HINTS) or any(secret in text for secret in self._known):
+        if has_one(text, self._hints) or any(secret in text for secret in self._known):
             text = _replaced(text, self._secrets, names)
         if "@" in text or _DIGITS.search(text):
             text = _replaced(text, self._personal, names)
@@ -216,6 +216,15 @@ class Redaction:
                 is_clean = cleaned == inner and not _hides(text, inner)
                 return text if is_clean else msgspec.json.encode(cleaned).decode()
         return self._redactor.text(text, self._names)
+
+
+def _has_digits(content: bytes) -> bool:
+    """Whether there are six digits near each other, in any script."""
+    if not content.isascii():
+        return _DIGITS_IN_JSON.search(content.decode()) is not None
+    if len(content.translate(None, _NO_DIGITS)) < 6:
+        return False
+    return _ASCII_DIGITS_IN_JSON.search(content) is not None
 
 
 def _plainest(secret: str) -> str:

@@ -12,11 +12,18 @@ import re
 from collections.abc import Iterator
 from typing import NoReturn, TypeAlias
 
+import msgspec
+
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 """What may be half of a pair; in most texts there is none, and looking is cheap."""
+
+
+_reader, _writer = msgspec.json.Decoder(), msgspec.json.Encoder()
+_SPACED, _SOON = b'": ', 64
+"""What is there, and how soon, where keys and values are set apart: not as we write."""
 
 
 class NotStrict(ValueError):
@@ -34,8 +41,21 @@ class _Repeated(ValueError):
 def loads(body: bytes) -> Json:
     """The value in `body`; raises NotStrict.
 
-    Some 4 µs a KiB: the price of seeing every key, which faster readers do not show.
+    Some 1 µs a KiB for what is written as we write it, without spaces, as OpenAI's clients do; else
+    some 4: the price of seeing every key, which the fast reader does not show.
     """
+    if _SPACED not in body[:_SOON]:
+        try:
+            value: Json = _reader.decode(body)
+            if _writer.encode(value) == body:
+                # What gives these very bytes again when it is written hides nothing.
+                return value
+        except (ValueError, RecursionError):
+            pass  # told below
+    return _loads(body)
+
+
+def _loads(body: bytes) -> Json:
     text = _text(body)
     try:
         return _decoded(text)

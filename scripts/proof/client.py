@@ -54,11 +54,13 @@ class Client:
         self._domain = domain
         self._openai = AsyncOpenAI(base_url=base_url, api_key="none", max_retries=0, timeout=120)
 
-    async def hold(self, conversations: Iterable[Conversation]) -> list[Asked]:
-        """Hold these conversations, CLIENTS at a time; every request that was made."""
+    async def hold(
+        self, conversations: Iterable[Conversation], at_once: int = CLIENTS
+    ) -> list[Asked]:
+        """Hold these conversations, so many at a time; every request that was made."""
         numbered = enumerate(conversations)
         async with asyncio.TaskGroup() as tasks:
-            lines = [tasks.create_task(self._line(numbered)) for _ in range(CLIENTS)]
+            lines = [tasks.create_task(self._line(numbered)) for _ in range(at_once)]
         return [asked for line in lines for asked in line.result()]
 
     async def close(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import TypeAlias
 
 import msgspec
@@ -49,24 +50,17 @@ class Cloud(ScriptedCloud):
         self.requests.clear()
         messages = msgspec.convert(request.json["messages"], list[Message])
         told = messages[-1].role == "tool"
-        turn = self.known.get((tuple(m.text for m in messages if m.role == "user"), told))
+        said = tuple(m.text for m in messages if m.role == "user")
+        turn = self.known.get((said, told))
         if turn is None:
             self.strange += 1
             return (error(500, "the references do not know this request", None, KEPT),)
         self.answered += 1
-        message = self._message(turn, told)
+        message = _message(turn, said, told)
         usage = _usage(request.body, message)
         if request.json.get("stream"):
             return tuple(self._streamed(message, usage))
         return (answer(self._completion(message, usage), KEPT),)
-
-    def _message(self, turn: Turn, told: bool) -> dict[str, object]:
-        if turn.call is None or told:
-            return {"role": "assistant", "content": turn.text}
-        named = {"id": f"call_{self.chance.getrandbits(64):016x}", "type": "function"}
-        called = {"name": turn.call.name, "arguments": turn.call.arguments}
-        calls = [named | {"function": called}]
-        return {"role": "assistant", "content": None, "tool_calls": calls}
 
     def _completion(self, message: dict[str, object], usage: object) -> dict[str, object]:
         choice = {"index": 0, "message": message, "finish_reason": _finish(message)}
@@ -84,6 +78,15 @@ class Cloud(ScriptedCloud):
     def _head(self, kind: str) -> dict[str, object]:
         id = f"chatcmpl-{self.chance.getrandbits(64):016x}"
         return {"id": id, "object": kind, "created": 1, "model": MODEL}
+
+
+def _message(turn: Turn, said: tuple[str, ...], told: bool) -> dict[str, object]:
+    if turn.call is None or told:
+        return {"role": "assistant", "content": turn.text}
+    # A call's id is part of what is learnt from: the same words get the same one.
+    named = {"id": f"call_{sha256(repr(said).encode()).hexdigest()[:16]}", "type": "function"}
+    called = {"name": turn.call.name, "arguments": turn.call.arguments}
+    return {"role": "assistant", "content": None, "tool_calls": [named | {"function": called}]}
 
 
 def _finish(message: dict[str, object]) -> str:

@@ -79,6 +79,8 @@ class Form:
     validity: float
     damaged_steps: int
     """Steps of the candidate that learns shuffled labels."""
+    damaged_held_out: int
+    """Rows that it is asked."""
     second: bool
     """Whether there is a second run."""
 
@@ -123,17 +125,18 @@ FULL = Form(
     false_calls=0.10,
     validity=0.97,
     damaged_steps=40,
+    damaged_held_out=220,
     second=True,
 )
 SMALL = Form(
     name="small",
-    taught=520,
+    taught=580,
     shown=60,
-    seen=0.25,
-    held_out=100,
+    seen=0.22,
+    held_out=140,
     tried=10,
     base=24,
-    steps=84,
+    steps=90,
     epochs=1,
     learning_rate=1e-3,
     rows=6,
@@ -142,5 +145,6 @@ SMALL = Form(
     false_calls=0.20,
     validity=0.95,
     damaged_steps=12,
+    damaged_held_out=40,
     second=False,
 )

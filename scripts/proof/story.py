@@ -22,7 +22,7 @@ import msgspec
 
 from proxy.protocol import champions
 from scripts.proof import figures
-from scripts.proof.client import Asked, Client
+from scripts.proof.client import CLIENTS, Asked, Client
 from scripts.proof.cloud import Cloud
 from scripts.proof.figures import Measured, Phase, Verdict
 from scripts.proof.form import Form
@@ -55,7 +55,9 @@ class Story:
         """All of it; the verdict on the damaged candidate. Raises ProofFailed."""
         form = self.form
         with self._timed("traffic, the cloud answers"):
-            await self._traffic("before", form.taught)
+            # One at a time: the record then has one order, and a machine makes the same adapters of
+            # it each time.
+            await self._traffic("before", form.taught, at_once=1)
         self._require_share("before", 0.0, 0.0)
         with self._timed("first run"):
             await self._runs()
@@ -64,8 +66,9 @@ class Story:
             await self._traffic("after", form.shown)
         self._require_share("after", 0.5, 1.0, of=home)
         with self._timed("base model"):
-            for talk in self.talks:
-                await self._base(talk.name)
+            async with asyncio.TaskGroup() as tasks:
+                for talk in self.talks:
+                    tasks.create_task(self._base(talk.name))
         if form.second:
             with self._timed("second run"):
                 await self._runs()
@@ -76,13 +79,13 @@ class Story:
 
     # ------------------------------------------------------------ traffic
 
-    async def _traffic(self, name: str, count: int) -> None:
-        """So many conversations of each domain, both at once."""
+    async def _traffic(self, name: str, count: int, at_once: int = CLIENTS) -> None:
+        """So many conversations of each domain, both domains side by side."""
         began = time.time()
         told = [list(itertools.islice(talk.conversations(), count)) for talk in self.talks]
         async with asyncio.TaskGroup() as tasks:
             held = [
-                tasks.create_task(self._hold(talk.name, conversations))
+                tasks.create_task(self._hold(talk.name, conversations, at_once))
                 for talk, conversations in zip(self.talks, told, strict=True)
             ]
         await asyncio.sleep(SETTLED_S)
@@ -96,12 +99,14 @@ class Story:
         usd = await asyncio.to_thread(figures.paid, record, asked[0].domain, began, time.time())
         self.phases.append(figures.phase(name, asked, usd))
 
-    async def _hold(self, domain: str, conversations: Iterable[Conversation]) -> list[Asked]:
+    async def _hold(
+        self, domain: str, conversations: Iterable[Conversation], at_once: int = CLIENTS
+    ) -> list[Asked]:
         known = list(conversations)
         self.cloud.learn(known)
         client = Client(self.base_url, domain)
         try:
-            return await client.hold(known)
+            return await client.hold(known, at_once)
         finally:
             await client.close()
 
@@ -193,7 +198,8 @@ class Story:
     async def _asked(self, id: str, made: Path, out: Path) -> None:
         await self.place.trainer(
             *("evaluate", "--dataset", str(made), "--side", "seen", "--subject", id),
-            *("--most", str(self.form.held_out), "--base-url", self.base_url, "--out", str(out)),
+            *("--most", str(self.form.damaged_held_out)),
+            *("--base-url", self.base_url, "--out", str(out)),
             log="damaged.log",
         )
 

@@ -25,7 +25,9 @@ import numpy as np
 from gguf import GGUFReader
 from gguf.quants import dequantize
 
+from proxy.backends.base import Ask
 from proxy.backends.embedded import ebnf, weights
+from proxy.backends.embedded.backend import EmbeddedBackend
 from proxy.backends.embedded.grammar import UnusableConstraint, plan
 from proxy.backends.embedded.header import HeaderError, ModelShape
 from proxy.backends.embedded.pipeline import (
@@ -38,11 +40,15 @@ from proxy.backends.embedded.pipeline import (
 )
 from proxy.backends.embedded.pool import MergedFiles, Pipelines, Workers, estimate
 from proxy.backends.embedded.weights import WeightsError, merge, read_adapter
+from proxy.backends.settings import EmbeddedSettings
+from proxy.protocol.adapter import Adapter, Canary, Manifest
 from proxy.protocol.base_model import BaseModel, BaseModelError
 from proxy.protocol.formats.constraint import Calls, CallShape, JsonObject
+from proxy.protocol.openai import parse_request
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+GREETING = b'{"model": "m", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}'
 SMALL = Workers(kv_mib=64)
 END = 2
 """<|im_end|>"""
@@ -496,6 +502,36 @@ async def test_no_tools_and_no_call_required_is_no_constraint():
     assert plan(Calls("<tool_call>", (), required=False, many=False)) is None
 
 
+# ---------------------------------------------------------------- canaries
+
+
+def proving(canary: Canary) -> Adapter:
+    """An adapter with this canary; nothing else of it is read."""
+    names = ("base_model", "base_sha256", "tokenizer_sha256", "dataset_fingerprint")
+    unsaid = dict.fromkeys((*names, "template_sha256", "weights_sha256"), "")
+    manifest = msgspec.convert(
+        {"id": "test-v1", "domain": "test", "format": "structured", **unsaid}, Manifest
+    )
+    return Adapter(Path("nowhere"), manifest, "", canary)
+
+
+async def test_canary_of_a_short_answer_is_proven_by_that_answer_alone(pipeline, model):
+    backend = EmbeddedBackend("local", EmbeddedSettings(base_model=model.id), model, [])
+    question = prompt(model, "What is the capital of France?") + model.encode("The capital of")
+    short = await ids_of(pipeline, question)
+    assert 1 < len(short) < 7
+
+    # As training records it: with the token that ends the answer.
+    canaries = [[*short, END], [*short[:-1], END], [*short, short[-1], END], [*short[:-1], 0, END]]
+    passed = [
+        await backend._passes(pipeline, proving(Canary(question, expected, [])))
+        for expected in canaries
+    ]
+    await backend.aclose()
+
+    assert passed == [True, False, False, False]
+
+
 # ---------------------------------------------------------------- weights
 
 
@@ -727,3 +763,26 @@ async def test_pipeline_is_spared_only_while_nobody_uses_one(model, merged, cach
     await pool.aclose()
 
     assert (before, is_spared) == (False, False)
+
+
+# ---------------------------------------------------------------- as a backend
+
+
+async def test_a_model_computes_with_the_threads_that_are_set(model):
+    settings = EmbeddedSettings(base_model="smollm2-135m-instruct", threads=1)
+    backend = EmbeddedBackend("local", settings, model, [])
+    others = workers()
+
+    async with backend.ask(Ask(parse_request(GREETING), GREETING)):
+        (started,) = workers().keys() - others.keys()
+        told = json.loads(workers()[started])["threads"]
+    await backend.aclose()
+
+    assert told == 1
+
+
+def workers() -> dict[str, str]:
+    """This process's workers: process id → their settings."""
+    children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
+    commands = {pid: Path(f"/proc/{pid}/cmdline").read_text().split("\0") for pid in children}
+    return {pid: words[3] for pid, words in commands.items() if "embedded.worker" in words[2]}

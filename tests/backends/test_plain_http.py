@@ -89,6 +89,24 @@ async def test_what_is_asked_arrives_and_the_answer_comes_back(client: PlainClie
     assert body == b"hi"
 
 
+async def test_what_came_together_is_given_together(client: PlainClient) -> None:
+    async with serving(saying(CHUNKED + b"2\r\nhi\r\n1\r\n!\r\n0\r\n\r\n")) as url:
+        answer = await client.post(url, b"{}", {}, 2)
+
+        assert [piece async for piece in answer.iter_any()] == [b"hi!"]
+
+
+@pytest.mark.parametrize(("rest", "waiting"), [(b"0\r\n\r\n", b"hi"), (b"", None)])
+async def test_a_body_that_is_there_is_known_to_be_whole(
+    client: PlainClient, rest: bytes, waiting: bytes | None
+) -> None:
+    async with serving(saying(CHUNKED + b"2\r\nhi\r\n" + rest)) as url:
+        answer = await client.post(url, b"{}", {}, 2)
+
+        assert answer.waiting == waiting
+        answer.close()
+
+
 @pytest.mark.parametrize(
     ("said", "body"),
     [

@@ -205,17 +205,17 @@ class Local(Engine):
             raise
 
 
-async def _events(scenario: str, said: Said) -> AsyncIterator[Event]:
+async def _events(scenario: str, said: Said) -> AsyncIterator[list[Event]]:
     if scenario == "broken":
         raise RuntimeError("scripted")
     if scenario == "full":
         raise BackendOverloaded("the engine has no room")
     for event in text(*said.pieces):
-        yield event
+        yield [event]
     if scenario == "cut":
         raise BackendUnavailable("the engine broke down")
     if scenario == "slow":
         await asyncio.Event().wait()
     for index, (name, arguments) in enumerate(said.calls):
-        yield Call(ToolCall(f"call_local{index}", FunctionCall(name, arguments)))
-    yield finish()
+        yield [Call(ToolCall(f"call_local{index}", FunctionCall(name, arguments)))]
+    yield [finish()]

@@ -15,7 +15,7 @@ import pytest
 pytest.importorskip("gguf", reason="needs the embedded or the train extra")
 
 from proxy.backends import http
-from proxy.backends.engine import Generation, Prompt, Sampling
+from proxy.backends.dialect import Generation, Prompt, Sampling
 from proxy.backends.vllm.dialect import Vllm
 from proxy.errors import AdapterMissing, BackendError
 from proxy.protocol.adapter import Adapter

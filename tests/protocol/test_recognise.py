@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.protocol.recognise import PERSONAL, SECRETS, known
+from proxy.protocol.recognise import HINTS, PERSONAL, SECRETS, Hints, has_one, known
 
 KINDS = {**PERSONAL, **SECRETS}
 
@@ -112,3 +112,12 @@ def test_secret_that_we_know_is_found_whatever_it_looks_like():
     known(["plain words", "plain"])("in plain words: plain", lambda v: values.append(v) or "#")
 
     assert values == ["plain words", "plain"]
+
+
+@pytest.mark.parametrize("hint", HINTS)
+def test_each_hint_is_seen_though_not_each_is_looked_for(hint: str):
+    assert has_one(f"so: {hint.upper()}.", Hints.of(HINTS))
+
+
+def test_text_without_hints_has_none():
+    assert not has_one("Nothing_here is worth being kept to oneself.", Hints.of(HINTS))

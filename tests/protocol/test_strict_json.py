@@ -22,6 +22,14 @@ def test_what_is_json_is_read_as_python_reads_it(value: object):
     assert loads(json.dumps(value).encode()) == value
 
 
+@given(VALUES)
+def test_what_is_written_without_spaces_is_read_no_otherwise(value: object):
+    body = json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+
+    assert loads(body) == value
+    assert loads(b" " + body) == value
+
+
 @pytest.mark.parametrize(
     ("body", "path"),
     [

@@ -36,6 +36,12 @@ def test_the_simplest_is_chosen_where_nothing_is_shown():
     assert "-2.0 points beside all-v3" in choice.sentence
 
 
+def test_no_difference_has_no_sign():
+    choice = choose([option(name, first_wrong(8)) for name in ("geo-v8", "all-v3")], SETTINGS)
+
+    assert "+0.0 points beside all-v3" in choice.sentence
+
+
 def test_one_that_is_shown_to_be_right_more_often_is_chosen():
     choice = choose([option("geo-v8", first_wrong(40)), option("all-v3", last_wrong(8))], SETTINGS)
 

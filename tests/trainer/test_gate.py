@@ -302,3 +302,22 @@ def test_with_few_items_hardly_anything_is_decided():
     found = gates(3, 0.0, 48)
 
     assert found["not decidable"] > 0.6 * GATES
+
+
+# ---------------------------------------------------------------- a limit for the canary
+
+
+@pytest.mark.parametrize(
+    ("cloud", "settings", "limit"),
+    [
+        (GOOD, SETTINGS, 0.03),
+        (MIDDLING, SETTINGS, 0.03 + 2 * 40 / 460),
+        (GOOD, msgspec.structs.replace(SETTINGS, figure="bfcl"), None),
+        (GOOD, msgspec.structs.replace(SETTINGS, margin=None), None),
+        (None, SETTINGS, None),
+    ],
+)
+def test_what_may_differ_from_the_cloud_follows_from_the_margin(cloud, settings, limit):
+    found = decide(evidence(GOOD, cloud=cloud), settings).may_differ
+
+    assert found == (limit if limit is None else pytest.approx(limit))

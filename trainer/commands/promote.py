@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -16,7 +18,7 @@ from trainer.commands.shared import Commands, console
 from trainer.errors import PromotionError
 from trainer.promotion import settings as promotion_settings
 from trainer.promotion.evidence import Record
-from trainer.promotion.promote import Outcome, Promotion, rollback
+from trainer.promotion.promote import Outcome, Promotion, rollback, vacate
 from trainer.promotion.proxies import Proxies
 from trainer.promotion.settings import PromotionSettings
 from trainer.promotion.steps import Word, told
@@ -49,6 +51,7 @@ def add(commands: Commands) -> None:
     promote.set_defaults(run=_promote)
     back = commands.add_parser("rollback", help="back to the domain's former champion, at once")
     back.add_argument("domain")
+    back.add_argument("--vacate", action="store_true", help="to no champion at all")
     back.set_defaults(run=_rollback)
     for one in (promote, back):
         one.add_argument("--adapters", default="adapters", help="a directory, or a bucket's URL")
@@ -92,17 +95,23 @@ def require_verdict(id: str, path: Path | None) -> None:
         raise PromotionError(f"{path}: {verdict.sentence} (--force with a --reason overrules it)")
 
 
+def _allowed(verdict: Path | None) -> float | None:
+    return gate.read(verdict).may_differ if verdict else None
+
+
 def _promotion(registry: Registry, options: argparse.Namespace) -> Promotion:
     if not options.record:
         raise PromotionError(
             "whose traffic shall decide? --record DIR, `record.directory` of each proxy's"
             " routes.yaml; or --at-once"
         )
+    settings = _settings(options).allowing(_allowed(options.verdict))
+    _tell_of_missing(options.record)
     return Promotion(
         registry,
         options.domain or registry.manifest(options.id).domain,
         options.id,
-        _settings(options),
+        settings,
         Record([ExchangesSettings(directory=directory) for directory in options.record]),
         run=f"by-hand-{os.getpid()}-{time.time_ns()}",
         proxies=Proxies(options.proxy, os.environ.get(options.key_env, "")),
@@ -114,6 +123,14 @@ def _settings(options: argparse.Namespace) -> PromotionSettings:
     if options.settings is None:
         return PromotionSettings()
     return promotion_settings.read(options.settings)
+
+
+def _tell_of_missing(records: Sequence[str]) -> None:
+    """A proxy makes its record with the first exchange; a slip of the pen never comes to be."""
+    for directory in records:
+        if not Path(directory).expanduser().is_dir():
+            said = f"{directory} is not there: no traffic is known until a proxy records into it"
+            print(f"headrace-trainer: {said}", file=sys.stderr)
 
 
 def _follow(promotion: Promotion, options: argparse.Namespace) -> int:
@@ -136,7 +153,8 @@ def _rollback(options: argparse.Namespace) -> int:
     reason = options.reason or "by hand"
     registry = Registry(options.adapters)
     before = registry.champions().serving.get(options.domain, "none")
-    outcome = rollback(registry, options.domain, reason, _settings(options))
+    go_back = vacate if options.vacate else rollback
+    outcome = go_back(registry, options.domain, reason, _settings(options))
     _tell(outcome, options)
     if not options.json:
         after = registry.champions().serving.get(options.domain, "none")

@@ -44,7 +44,7 @@ class Past(msgspec.Struct, frozen=True, kw_only=True):
     """The one that it is at; empty where it is over."""
     started_at: float
     finished_at: float | None
-    figures: dict[str, float | str]
+    figures: dict[str, int | float | str]
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):

@@ -49,7 +49,7 @@ StepName: TypeAlias = Literal[
 ]
 STEPS: tuple[StepName, ...] = get_args(StepName)
 State: TypeAlias = Literal["waiting", "running", "done", "skipped", "failed"]
-Figures: TypeAlias = Mapping[str, float | str]
+Figures: TypeAlias = Mapping[str, int | float | str]
 Outcome: TypeAlias = Decision | Literal["", "promoted", "rolled back", "failed"]
 
 
@@ -77,7 +77,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tries: int = 0
     reason: str = ""
     """Why it failed or was skipped, or what it waits for."""
-    figures: dict[str, float | str] = {}
+    figures: dict[str, int | float | str] = {}
     """What came of it, in a few numbers."""
 
 
@@ -128,7 +128,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     def step(self, name: StepName) -> Step:
         return next(step for step in self.steps if step.name == name)
 
-    def figures(self) -> dict[str, float | str]:
+    def figures(self) -> dict[str, int | float | str]:
         """Of all steps: `dataset.train` → 1200."""
         return {
             f"{step.name}.{name}": value

@@ -278,7 +278,7 @@ def promote(work: Work) -> Figures:
         work.domain.registry,
         work.domain.name,
         id,
-        settings.promotion,
+        settings.promotion.allowing(verdict.may_differ),
         Record(records),
         run=work.run.manifest.id,
         proxies=Proxies(settings.proxies, os.environ.get(settings.admin_key_env, "")),

@@ -9,6 +9,7 @@ every answer the cloud has to replace is no good one.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 
 from msgspec.structs import replace
@@ -112,6 +113,9 @@ def _patiently(settings: ExchangesSettings, watched: Watched, read: _Reading[_T]
 
 
 def _read(settings: ExchangesSettings, watched: Watched, read: _Reading[_T]) -> list[_T]:
+    # A proxy makes the directory with its first exchange.
+    if not Path(settings.directory).expanduser().is_dir():
+        return []
     with translated(settings.directory):
         shelf = open_shelf(settings, Skips())
         exchanges = [
@@ -139,6 +143,7 @@ def _request(exchange: Exchange, watched: Watched, told: _Told) -> Iterator[Requ
         unit=watched.unit(exchange),
         side=side,
         is_drawn=exchange.assigned != "",
+        is_ours=any(map(_is_whole, own)),
         seconds=exchange.total_s,
         invalid=any(one.outcome == "invalid" for one in own) if own else None,
         rescued=own_name(exchange.attempts[-1]) != id or exchange.outcome != "completed",
@@ -167,6 +172,7 @@ def _pair(exchange: Exchange, watched: Watched, told: _Told) -> Iterator[Pair]:
             at=at,
             unit=unit,
             side="champion",
+            is_ours=any(map(_is_whole, own)),
             # A cloud's answer is taken as it is.
             invalid=any(one.outcome == "invalid" for one in own),
             disagreed=_disagreed(exchange, own, clouds),

@@ -9,7 +9,7 @@ different ones, one wins and the other is told.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -153,15 +153,16 @@ class Promotion:
             by_caller=settings.unit == "caller",
         )
         if candidate.stage == "shadow":
-            return _unseen(candidate, self._evidence.pairs(watched), settings)
+            return _unseen(candidate, watched, self._evidence.pairs(watched), settings)
         requests = self._evidence.requests(watched._replace(since=since - _BEFORE_S))
         before = [one for one in requests if one.at < since and one.side == "champion"]
         limit = _slow(before, settings.slow_factor)
         now = timed([one for one in requests if one.at >= since + settings.settle_s], limit)
+        limits = _limits(watched, requests, settings)
         found = (
-            rules.held(now, timed(before, limit), settings)
+            rules.held(now, timed(before, limit), settings, limits)
             if is_full
-            else rules.findings(now, candidate.share, settings)
+            else rules.findings(now, candidate.share, settings, limits)
         )
         counted = rules.sides(now)
         return Figures(
@@ -205,9 +206,21 @@ def rollback(registry: Registry, domain: str, reason: str, settings: PromotionSe
         if alias.candidate is None and alias.previous is None:
             raise PromotionError(
                 f"{domain}: no former champion is known; name one:"
-                f" headrace-trainer promote ID --at-once"
+                f" headrace-trainer promote ID --at-once, or do without: rollback {domain} --vacate"
             )
         return steps.back(alias, reason, settings.cooldown_s, time.time())
+
+    return _changed(registry, domain, step)
+
+
+def vacate(registry: Registry, domain: str, reason: str, settings: PromotionSettings) -> Outcome:
+    """No champion any more, in one change: the base model answers, or the next backend of the plan,
+    as the domain's `without_champion` says. Raises PromotionError where there is none."""
+
+    def step(alias: Alias) -> Step:
+        if alias.champion is None and alias.candidate is None:
+            raise PromotionError(f"{domain} has no champion to take out")
+        return steps.vacant(reason, settings.cooldown_s, time.time())
 
     return _changed(registry, domain, step)
 
@@ -224,9 +237,23 @@ def _changed(registry: Registry, domain: str, decide: Callable[[Alias], Step]) -
     raise PromotionError(f"{registry}: others write the champion file all the time")
 
 
-def _unseen(candidate: Candidate, pairs: list[Pair], settings: PromotionSettings) -> Figures:
+def _limits(
+    watched: Watched, requests: Iterable[Request], settings: PromotionSettings
+) -> rules.Limited:
+    """What a first adapter may fail; empty where one of ours, be it the base model, answers beside
+    it, too."""
+    beside = (one for one in requests if one.side == "champion")
+    if watched.champion != BASE or any(one.is_ours for one in beside):
+        return {}
+    return settings.limits.shares
+
+
+def _unseen(
+    candidate: Candidate, watched: Watched, pairs: list[Pair], settings: PromotionSettings
+) -> Figures:
     """What the candidate said out of the clients' sight."""
-    found = rules.paired(pairs, settings)
+    limits = _limits(watched, (one.champion for one in pairs), settings)
+    found = rules.paired(pairs, settings, limits)
     known = [one.same for one in pairs if one.same is not None]
     same = f"it said the same as who answered in {sum(known)} of {len(known)} requests"
     units = len({one.candidate.unit for one in pairs})

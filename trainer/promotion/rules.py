@@ -12,11 +12,15 @@ chance in two: the same bet.
 
 Where nobody else answers, while a new champion is held, we compare with the former one's share of
 failures before; that is no experiment, hence a margin.
+
+A domain's first adapter has a cloud beside it, which never disagrees with itself: every failure
+would be the candidate's. So what only one of ours can fail has a limit instead, and we bet that the
+candidate is above it, by the first request of each conversation that tells something.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, TypeAlias
 
 import msgspec
@@ -38,6 +42,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     side: Side
     is_drawn: bool = True
     """Whether chance put it there; not where one adapter answered all."""
+    is_ours: bool = True
+    """Whether one of ours said anything, an adapter or the base model; only a cloud did where the
+    domain has none to ask."""
     seconds: float = 0.0
     """Until the client had its answer."""
     invalid: bool | None = None
@@ -84,26 +91,53 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     champion: Count
     p: float
     """Always valid; that the candidate is not worse. Below the test's alpha it stops."""
+    limit: float | None = None
+    """Share of its conversations that the candidate may fail; None: it is compared with the
+    champion."""
+
+
+Limited: TypeAlias = Mapping[RuleName, float]
+"""Rule → share that a domain's first adapter may fail; empty where it is compared with another."""
 
 
 def findings(
-    requests: Sequence[Request], share: float, settings: PromotionSettings
+    requests: Sequence[Request], share: float, settings: PromotionSettings, limits: Limited
 ) -> list[Finding]:
     """Each rule, on the requests of one stage with this share."""
     drawn = [one for one in requests if one.is_drawn]
-    return [_concurrent(rule, drawn, share, settings) for rule in settings.rules]
+    return [
+        _limited(rule, drawn, limits[rule], settings)
+        if rule in limits
+        else _concurrent(rule, drawn, share, settings)
+        for rule in settings.rules
+    ]
 
 
-def paired(pairs: Sequence[Pair], settings: PromotionSettings) -> list[Finding]:
+def paired(pairs: Sequence[Pair], settings: PromotionSettings, limits: Limited) -> list[Finding]:
     """Each rule that an unseen answer tells something of."""
-    return [_paired(rule, pairs, settings) for rule in settings.rules if rule in UNSEEN]
+    ours = [pair.candidate for pair in pairs]
+    return [
+        _limited(rule, ours, limits[rule], settings)
+        if rule in limits
+        else _paired(rule, pairs, settings)
+        for rule in settings.rules
+        if rule in UNSEEN
+    ]
 
 
 def held(
-    now: Sequence[Request], before: Sequence[Request], settings: PromotionSettings
+    now: Sequence[Request],
+    before: Sequence[Request],
+    settings: PromotionSettings,
+    limits: Limited,
 ) -> list[Finding]:
     """Each rule, on a new champion's requests beside the former one's before it."""
-    return [_successive(rule, now, before, settings) for rule in settings.rules]
+    return [
+        _limited(rule, now, limits[rule], settings)
+        if rule in limits
+        else _successive(rule, now, before, settings)
+        for rule in settings.rules
+    ]
 
 
 def sides(requests: Iterable[Request]) -> dict[Side, int]:
@@ -127,6 +161,20 @@ def _concurrent(
     failed = sequential.share(ours.failed, ours.failed + theirs.failed)
     p = sequential.p_above(failed, share)
     return _finding(rule, counts, p, settings)
+
+
+def _limited(
+    rule: RuleName, requests: Sequence[Request], limit: float, settings: PromotionSettings
+) -> Finding:
+    failed: dict[str, bool] = {}
+    for one in requests:
+        found: bool | None = getattr(one, rule)
+        if found is not None and one.side == "candidate":
+            failed.setdefault(one.unit, found)
+    ours = Count(sum(failed.values()), len(failed))
+    p = sequential.p_above(sequential.share(ours.failed, ours.of), limit)
+    counts: dict[Side, Count] = {"candidate": ours, "champion": Count(0, 0)}
+    return _finding(rule, counts, p, settings, limit)
 
 
 def _paired(rule: RuleName, pairs: Sequence[Pair], settings: PromotionSettings) -> Finding:
@@ -163,7 +211,11 @@ def _successive(
 
 
 def _finding(
-    rule: RuleName, counts: dict[Side, Count], p: float, settings: PromotionSettings
+    rule: RuleName,
+    counts: dict[Side, Count],
+    p: float,
+    settings: PromotionSettings,
+    limit: float | None = None,
 ) -> Finding:
     ours, theirs = counts["candidate"], counts["champion"]
     state: State = "open"
@@ -171,16 +223,16 @@ def _finding(
         state = "silent"
     elif p < settings.alpha_of_a_test:
         state = "worse"
-    elif _is_not_worse(ours, theirs, settings.margin):
+    elif _is_not_worse(ours, theirs, limit, settings.margin):
         state = "not worse"
-    return Finding(rule=rule, state=state, candidate=ours, champion=theirs, p=p)
+    return Finding(rule=rule, state=state, candidate=ours, champion=theirs, p=p, limit=limit)
 
 
-def _is_not_worse(ours: Count, theirs: Count, margin: float) -> bool:
+def _is_not_worse(ours: Count, theirs: Count, limit: float | None, margin: float) -> bool:
     certainty = (1 + _SHOWN) / 2
     most = sequential.upper(sequential.share(ours.failed, ours.of), certainty)
     least = sequential.lower(sequential.share(theirs.failed, theirs.of), certainty)
-    return most - least < margin
+    return most - (least if limit is None else limit) < margin
 
 
 def _counts(rule: RuleName, requests: Sequence[Request]) -> dict[Side, Count]:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, TypeAlias, get_args
 
 import msgspec
 import yaml
+from msgspec.structs import replace
 
 from trainer.errors import PromotionError
 
@@ -14,7 +15,10 @@ RuleName: TypeAlias = Literal["invalid", "rescued", "disagreed", "disliked", "to
 RULES: tuple[RuleName, ...] = get_args(RuleName)
 UNSEEN: tuple[RuleName, ...] = ("invalid", "disagreed")
 """Rules that a shadow can tell something of: no client had that answer."""
+UNSAID = 0.2
+"""Part of the answers that may differ from the cloud's where neither settings nor gate say it."""
 Seconds: TypeAlias = Annotated[float, msgspec.Meta(ge=0)]
+Share: TypeAlias = Annotated[float, msgspec.Meta(gt=0, le=1)]
 
 
 class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -37,6 +41,26 @@ class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
             raise ValueError("`max_conversations` is below `min_conversations`")
 
 
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a domain's first adapter may fail: nobody of ours answers beside it, and a cloud is
+    right by definition. Parts of its conversations, 0 to 1, by the first request of each that
+    tells."""
+
+    invalid: Share = 0.1
+    """Default 0.1, chosen: each costs a second attempt, and no client notices."""
+    rescued: Share = 0.25
+    """Default 0.25, chosen: each costs the cloud's price and a wait; three of four are saved."""
+    disagreed: Share | None = None
+    """Default: what the gate allows (`Verdict.may_differ`); where it says nothing, 0.2, chosen: a
+    candidate that was forced past it is to be found out, too."""
+
+    @property
+    def shares(self) -> dict[RuleName, float]:
+        """Rule → its limit."""
+        disagreed = UNSAID if self.disagreed is None else self.disagreed
+        return {"invalid": self.invalid, "rescued": self.rescued, "disagreed": disagreed}
+
+
 class PromotionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Stages, stop rules and times of a promotion."""
 
@@ -56,6 +80,8 @@ class PromotionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
     rules: tuple[RuleName, ...] = RULES
     """What is compared between the candidate's conversations and the champion's; any of them stops
     the promotion. Default all: those of which the record says nothing never stop anybody."""
+    limits: Limits = Limits()
+    """What a candidate may fail in a domain that has no adapter to compare it with."""
     alpha: Annotated[float, msgspec.Meta(gt=0, lt=0.5)] = 0.05
     """Chance that a candidate as good as the champion is sent back, by whichever rule, in whichever
     stage, however often somebody looks. Default 0.05, usual."""
@@ -95,6 +121,13 @@ class PromotionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
         """The chance that each test gets: of each rule, in each stage and while it is held."""
         unseen = len(set(UNSEEN) & set(self.rules)) if self.shadow_pairs else 0
         return self.alpha / (len(self.rules) * (len(self.stages) + 1) + unseen)
+
+    def allowing(self, differ: float | None) -> PromotionSettings:
+        """With what the gate allows as the limit of `disagreed`, unless one is set; None: the gate
+        says nothing."""
+        if differ is None or self.limits.disagreed is not None:
+            return self
+        return replace(self, limits=replace(self.limits, disagreed=differ))
 
 
 def read(path: Path) -> PromotionSettings:

@@ -121,13 +121,21 @@ def back(alias: Alias, reason: str, cooldown_s: float, now: float) -> Step:
     return Step(word="rolled back", reason=reason, alias=changed)
 
 
-def told(finding: Finding) -> str:
-    """In words: `invalid in 4 of 4 conversations, the champion's in 0 of 71`."""
-    ours, theirs = finding.candidate, finding.champion
-    return (
-        f"{finding.rule.replace('_', ' ')} in {ours.failed} of {ours.of} conversations, the"
-        f" champion in {theirs.failed} of {theirs.of}"
+def vacant(reason: str, cooldown_s: float, now: float) -> Step:
+    """No champion, and no candidate; the next one has to wait so many seconds."""
+    until = iso(now + cooldown_s) if cooldown_s else None
+    return Step(
+        word="rolled back", reason=reason, alias=Alias(since=iso(now), cooldown_until=until)
     )
+
+
+def told(finding: Finding) -> str:
+    """In words: `invalid in 4 of 4 conversations, the champion in 0 of 71`."""
+    ours, theirs = finding.candidate, finding.champion
+    said = f"{finding.rule.replace('_', ' ')} in {ours.failed} of {ours.of} conversations"
+    if finding.limit is not None:
+        return f"{said}, {finding.limit:.0%} of them are allowed"
+    return f"{said}, the champion in {theirs.failed} of {theirs.of}"
 
 
 def seconds(at: str) -> float:

@@ -303,7 +303,10 @@ def open_shelf(settings: ExchangesSettings, skips: Skips) -> Shelf:
         ) from error
     directory = Path(settings.directory).expanduser()
     if not directory.is_dir():
-        raise SourceError(f"{directory}: there is no such record; correct the source's `directory`")
+        raise SourceError(
+            f"{directory}: there is no such record; `record.directory` of the proxy's routes.yaml"
+            " names it"
+        )
     record = _record(settings, directory)
 
     def damaged(path: Path, offset: int) -> None:

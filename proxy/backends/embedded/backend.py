@@ -85,7 +85,7 @@ class EmbeddedBackend:
             model.gguf,
             cache_directory() / "merged",
             settings.memory_limit_mib * 2**20,
-            workers=Workers(max_waiting=settings.max_waiting),
+            workers=Workers(max_waiting=settings.max_waiting, threads=settings.threads),
         )
 
     async def start(self) -> None:
@@ -154,25 +154,24 @@ class EmbeddedBackend:
 
     async def _events(
         self, steps: AsyncIterator[Step], prompt: _Prompt, stops: Sequence[str]
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncIterator[Sequence[Event]]:
         reader = Reader(prompt.format, stops)
         tally, trace = _Tally(len(prompt.ids), self._end), Trace()
         decoder = DecodeStream(skip_special_tokens=True)
         with _translated():
             async for step in steps:
+                given: list[Event] = []
                 for id, logprob in tally.count(step):
                     piece = decoder.step(self._model.tokenizer, id) or ""
                     trace.add(piece, logprob)
-                    for event in reader.feed(piece):
-                        yield event
+                    given += reader.feed(piece)
+                if given:
+                    yield given
                 if reader.stopped:
                     break
-        calls: list[ToolCall] = []
-        for event in reader.end():
-            if isinstance(event, Call):
-                calls.append(event.call)
-            yield event
-        yield tally.finish(calls, trace, reader.stopped)
+        last = list(reader.end())
+        calls = [event.call for event in last if isinstance(event, Call)]
+        yield [*last, tally.finish(calls, trace, reader.stopped)]
 
     # ------------------------------------------------------------ proof
 

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from proxy.backends.engine import Conversation, Sampling
+from proxy.backends.dialect import Conversation, Sampling
 from proxy.backends.tgi.schemas import objection
 from proxy.protocol.openai import ChatRequest, Function, Message, NamedChoice
 

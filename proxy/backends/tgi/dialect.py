@@ -6,14 +6,14 @@ adapter that is not loaded is answered by the base model, without a word: whoeve
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, Protocol
 
 import msgspec
 
 from proxy.backends import http
-from proxy.backends.chat_answers import ChatAnswer, completion
-from proxy.backends.engine import Conversation, End, Generation, Output, Piece, Sampling
+from proxy.backends.chat_answers import ChatAnswer, Completion, completion
+from proxy.backends.dialect import Conversation, End, Generation, Output, Outputs, Piece, Sampling
 from proxy.backends.tgi import chat, errors
 from proxy.errors import BackendUnavailable
 from proxy.protocol.adapter import Adapter
@@ -77,9 +77,7 @@ class Tgi:
     def lacks(self, request: ChatRequest, mode: Literal["native", "chat"]) -> str | None:
         return chat.lacks(request) if mode == "chat" else None
 
-    async def generate(
-        self, session: http.Session, url: str, generation: Generation
-    ) -> AsyncGenerator[Output, None]:
+    async def generate(self, session: http.Session, url: str, generation: Generation) -> Outputs:
         body = {
             "inputs": self._bare(generation.prompt.text),
             "parameters": _parameters(generation),
@@ -87,15 +85,13 @@ class Tgi:
         async with http.post(
             session, f"{url}/generate_stream", body, errors.of_response
         ) as response:
-            async for event in http.events(response):
-                for output in self._outputs(_event(event)):
-                    yield output
-                    if isinstance(output, End):
+            async for events in http.events(response):
+                if outputs := list(self._up_to_the_end(events)):
+                    yield outputs
+                    if isinstance(outputs[-1], End):
                         return
 
-    def chat(
-        self, session: http.Session, url: str, conversation: Conversation
-    ) -> AsyncGenerator[Output, None]:
+    def chat(self, session: http.Session, url: str, conversation: Conversation) -> Outputs:
         return _chatted(session, f"{url}/v1/chat/completions", chat.body(conversation))
 
     async def healthy(self, session: http.Session, url: str) -> bool:
@@ -142,6 +138,13 @@ class Tgi:
             )
         return prompt[len(beginning) :]
 
+    def _up_to_the_end(self, events: Iterable[bytes]) -> Iterator[Output]:
+        for event in events:
+            for output in self._outputs(_event(event)):
+                yield output
+                if isinstance(output, End):
+                    return
+
     def _outputs(self, event: _Event) -> list[Output]:
         if event.error is not None:
             raise errors.of_event(event.error, event.error_type)
@@ -157,17 +160,21 @@ class Tgi:
         return outputs
 
 
-async def _chatted(session: http.Session, url: str, body: object) -> AsyncGenerator[Output, None]:
+async def _chatted(session: http.Session, url: str, body: object) -> Outputs:
     answer = ChatAnswer()
     async with http.post(session, url, body, errors.of_response) as response:
-        async for content in http.contents(response):
-            chunk = completion(content)
-            if chunk.error is not None:
-                raise errors.of_event(chunk.error, None)
-            for output in answer.feed(chunk):
-                yield output
-        for output in answer.end():
-            yield output
+        async for contents in http.contents(response):
+            said = [one for content in contents for one in answer.feed(_said(content))]
+            if said:
+                yield said
+        yield list(answer.end())
+
+
+def _said(content: bytes) -> Completion:
+    chunk = completion(content)
+    if chunk.error is not None:
+        raise errors.of_event(chunk.error, None)
+    return chunk
 
 
 def _event(content: bytes) -> _Event:

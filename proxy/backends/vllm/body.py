@@ -9,8 +9,8 @@ from typing import TypeAlias
 
 import msgspec
 
+from proxy.backends.dialect import Conversation, Sampling
 from proxy.backends.embedded.grammar import SEPARATOR, Grammar, plan
-from proxy.backends.engine import Conversation, Sampling
 from proxy.protocol.formats.constraint import Constraint
 from proxy.protocol.openai import ChatRequest, Function, NamedChoice, Tool
 

@@ -7,15 +7,15 @@ server, 0.32; SGLang's documentation of LoRA serving.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Literal
 
 import msgspec
 
 from proxy.backends import http
-from proxy.backends.chat_answers import ChatAnswer, completion
-from proxy.backends.engine import Conversation, End, Generation, Output, Piece
+from proxy.backends.chat_answers import ChatAnswer, Completion, completion
+from proxy.backends.dialect import Conversation, End, Generation, Output, Outputs, Piece
 from proxy.backends.vllm import body as bodies
 from proxy.backends.vllm import errors
 from proxy.errors import BackendUnavailable
@@ -78,9 +78,7 @@ class Vllm:
     def lacks(self, request: ChatRequest, mode: Literal["native", "chat"]) -> str | None:
         return None
 
-    async def generate(
-        self, session: http.Session, url: str, generation: Generation
-    ) -> AsyncGenerator[Output, None]:
+    async def generate(self, session: http.Session, url: str, generation: Generation) -> Outputs:
         body = {
             "model": self._model(generation.adapter),
             "prompt": generation.prompt.ids,
@@ -95,19 +93,20 @@ class Vllm:
         async with http.post(
             session, f"{url}/v1/completions", body, errors.of_response
         ) as response:
-            async for content in http.contents(response):
-                chunk = _chunk(content)
-                usage = chunk.usage or usage
-                for choice in chunk.choices:
-                    finish = _reason(choice.finish_reason) or finish
-                    if choice.text or choice.logprobs:
-                        yield _piece(choice)
+            async for contents in http.contents(response):
+                pieces: list[Output] = []
+                for chunk in map(_chunk, contents):
+                    usage = chunk.usage or usage
+                    for choice in chunk.choices:
+                        finish = _reason(choice.finish_reason) or finish
+                        if choice.text or choice.logprobs:
+                            pieces.append(_piece(choice))
+                if pieces:
+                    yield pieces
         if finish is not None:
-            yield _ended(finish, usage)
+            yield [_ended(finish, usage)]
 
-    async def chat(
-        self, session: http.Session, url: str, conversation: Conversation
-    ) -> AsyncGenerator[Output, None]:
+    async def chat(self, session: http.Session, url: str, conversation: Conversation) -> Outputs:
         strict = conversation.constrain and not self._is_sglang
         body = bodies.chat(conversation, self._model(conversation.adapter), strict)
         if not self._is_sglang:
@@ -116,14 +115,11 @@ class Vllm:
         async with http.post(
             session, f"{url}/v1/chat/completions", body, errors.of_response
         ) as response:
-            async for content in http.contents(response):
-                chunk = completion(content)
-                if chunk.error is not None:
-                    raise errors.of_event(chunk.error)
-                for output in answer.feed(chunk):
-                    yield output
-        for output in answer.end():
-            yield output
+            async for contents in http.contents(response):
+                said = [one for content in contents for one in answer.feed(_said(content))]
+                if said:
+                    yield said
+        yield list(answer.end())
 
     async def healthy(self, session: http.Session, url: str) -> bool:
         return await http.is_well(session, url)
@@ -184,6 +180,13 @@ async def _tell(session: http.Session, url: str, body: object) -> None:
     with suppress(errors.AlreadyDone):
         async with http.post(session, url, body, errors.of_load) as response:
             await http.read(response, http.MAX_ERROR)
+
+
+def _said(content: bytes) -> Completion:
+    chunk = completion(content)
+    if chunk.error is not None:
+        raise errors.of_event(chunk.error)
+    return chunk
 
 
 def _chunk(content: bytes) -> _Completion:

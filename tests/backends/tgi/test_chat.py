@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from proxy.backends.engine import Conversation, Sampling
+from proxy.backends.dialect import Conversation, Sampling
 from proxy.backends.tgi.chat import MAX_CONSTRAINED, body, lacks
 from proxy.protocol.openai import parse_request
 

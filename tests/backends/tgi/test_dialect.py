@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import msgspec
 import pytest
@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("gguf", reason="needs the embedded or the train extra")
 
 from proxy.backends import http
-from proxy.backends.engine import End, Generation, Piece, Prompt, Sampling
+from proxy.backends.dialect import End, Generation, Piece, Prompt, Sampling
 from proxy.backends.tgi.dialect import Tgi
 from proxy.backends.vocabulary import Vocabulary
 from proxy.errors import BackendError, BackendOverloaded, BackendUnavailable
@@ -46,8 +46,8 @@ def generation(text: str = "Hi", **fields: object) -> Generation:
     )
 
 
-async def outputs(answer: AsyncIterator[object]) -> list[object]:
-    return [output async for output in answer]
+async def outputs(answer: AsyncIterator[Sequence[object]]) -> list[object]:
+    return [output async for some in answer for output in some]
 
 
 def token(text: str, special: bool = False) -> dict[str, object]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import msgspec
 import pytest
@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("gguf", reason="needs the embedded or the train extra")
 
 from proxy.backends import http
-from proxy.backends.engine import Conversation, Generation, Prompt, Sampling
+from proxy.backends.dialect import Conversation, Generation, Prompt, Sampling
 from proxy.backends.vllm import errors
 from proxy.backends.vllm.dialect import Vllm
 from proxy.errors import (
@@ -64,8 +64,8 @@ def generation(**fields: object) -> Generation:
     )
 
 
-async def outputs(answer: AsyncIterator[object]) -> list[object]:
-    return [output async for output in answer]
+async def outputs(answer: AsyncIterator[Sequence[object]]) -> list[object]:
+    return [output async for some in answer for output in some]
 
 
 # ---------------------------------------------------------------- adapters

@@ -13,8 +13,8 @@ pytest.importorskip("gguf", reason="needs the train extra")
 from proxy.protocol import champions
 from proxy.protocol.adapter import Canary, Manifest
 from tests.trainer.answers import calls, none, report
+from tests.trainer.promotion.traffic import called, tried
 from tests.trainer.promotion.traffic import site as sited
-from tests.trainer.promotion.traffic import tried
 from trainer import gate
 from trainer.__main__ import main
 from trainer.gate_rules import Evidence
@@ -174,6 +174,37 @@ def test_candidate_is_followed_to_its_end_and_told_as_json(capsys, adapters, tmp
     assert champions.read(adapters).serving == {"api": "api-v1"}
 
 
+def test_what_the_gate_allows_is_the_limit_of_a_first_adapter(capsys, adapters, tmp_path):
+    pytest.importorskip("obstore", reason="needs the record extra")
+    at = sited(tmp_path, champion="")
+    (tmp_path / "settings.yaml").write_text(
+        "{stages: [{share: 0.5}], settle_s: 0, shadow_pairs: 0}"
+    )
+    where = ("--record", str(tmp_path / "record"), "--settings", str(tmp_path / "settings.yaml"))
+    verdict = ("--verdict", str(judged(tmp_path, 400)))
+    promote(adapters, *verdict, *where, "--once")
+    at.now = time.time() + 1
+    at.served("canary:api-v1", 6, tried("api-v1", "invalid", answer=called("b")), tried(None))
+    capsys.readouterr()
+
+    ended = promote(adapters, *verdict, *where, "--json")
+
+    (line,) = capsys.readouterr().out.splitlines()
+    assert ended == 20
+    assert "disagreed in 6 of 6 conversations, 3% of them are allowed" in line
+
+
+def test_a_record_that_is_not_there_is_told_and_waited_for(capsys, adapters, tmp_path):
+    pytest.importorskip("obstore", reason="needs the record extra")
+    nowhere = tmp_path / "nowhere"
+
+    code = promote(adapters, *FORCED, "--record", str(nowhere), "--once")
+
+    said = capsys.readouterr()
+    assert code == 10
+    assert f"{nowhere} is not there: no traffic is known until" in said.err
+
+
 def test_rollback_goes_back_and_says_where_to(capsys, adapters):
     for id in ("api-v1", "api-v2"):
         promote(adapters, "--at-once", *FORCED, id=id)
@@ -183,6 +214,21 @@ def test_rollback_goes_back_and_says_where_to(capsys, adapters):
     there = champions.read(adapters)
     assert (code, there.serving, there.last.reason) == (0, {"api": "api-v1"}, "worse")
     assert "api: api-v2 → api-v1" in capsys.readouterr().out
+
+
+def test_a_first_champion_is_taken_out_by_name_of_the_act_alone(capsys, adapters):
+    promote(adapters, "--at-once", *FORCED)
+
+    refused = main(["rollback", "api", "--adapters", str(adapters)])
+    told = capsys.readouterr().err
+    code = main(["rollback", "api", "--adapters", str(adapters), "--vacate"])
+    again = main(["rollback", "api", "--adapters", str(adapters), "--vacate"])
+
+    assert (refused, code, again) == (1, 0, 1)
+    assert "rollback api --vacate" in told
+    assert champions.read(adapters).serving == {}
+    assert champions.read(adapters).domains["api"].cooldown_until is not None
+    assert "api: api-v1 → none" in capsys.readouterr().out
 
 
 def test_rollback_to_nothing_is_told(capsys, adapters):

@@ -310,7 +310,7 @@ def test_a_diff_shows_rows_figures_and_verdict(twice):
     found = chronicle.diff(first, second)
 
     assert "gate.margin: None → 0.1" in found.recipe
-    assert "rows.rows: 120.0 → 160.0" in found.figures
+    assert "rows.rows: 120 → 160" in found.figures
     assert "outcome: promoted → refuse" in found.verdict
     assert any(line.startswith("train: ") and line.endswith("added") for line in found.dataset)
 

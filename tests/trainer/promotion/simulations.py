@@ -91,6 +91,25 @@ def simulate_unseen(
     return Unseen(float(stopped.mean()), float(np.median(ends[stopped])) if stopped.any() else 0.0)
 
 
+def simulate_limited(
+    candidate: float, limit: float, *, runs: int, seed: int, rules: int = 1
+) -> Simulated:
+    """Promotions of a first adapter that fails in this share of its conversations, where `limit` is
+    allowed, by independent `rules`; `all` counts its own conversations, too."""
+    random, most = np.random.default_rng(seed), SETTINGS.stages[0].max_conversations
+    shape = (runs, len(SETTINGS.stages), rules, most)
+    failed = np.cumsum(random.random(shape) < candidate, axis=-1)
+    stops = failed >= boundary(limit, SETTINGS.alpha_of_a_test, most)[1:]
+    # After which conversation of its stage the first rule stops, and of the whole promotion.
+    ends = np.where(stops.any(-1), stops.argmax(-1) + 1, most + 1).min(-1)
+    stopped = (ends <= most).any(-1)
+    stage = (ends <= most).argmax(-1)
+    ours = (stage * most + ends[np.arange(runs), stage])[stopped]
+    median = float(np.median(ours)) if len(ours) else 0.0
+    largest = float(np.quantile(ours, 0.95)) if len(ours) else 0.0
+    return Simulated(float(stopped.mean()), median, median, largest)
+
+
 def _promotion(
     candidate: float, champion: float, rules: int, random: np.random.Generator
 ) -> tuple[int, int] | None:
@@ -161,6 +180,14 @@ def main() -> None:
     ):
         unseen = simulate_unseen(ours, theirs, runs=20_000, seed=3, rules=rules)
         print(f"  {ours:4.0%} against {theirs:4.0%}: {unseen.stopped:6.1%}; {unseen.pairs:.0f}")
+    print("First adapters: share rolled back; conversations of theirs by then")
+    for limit in (0.03, 0.1, 0.25):
+        at = simulate_limited(limit, limit, runs=4000, seed=4, rules=3)
+        print(f"  at the limit of {limit:4.0%}, by three rules: {at.stopped:6.2%}")
+        for rate in (2 * limit, 0.5, 1.0):
+            found = simulate_limited(rate, limit, runs=4000, seed=5)
+            told = f"{found.stopped:6.1%}; median {found.candidates:.0f} ({found.largest:.0f})"
+            print(f"  {rate:4.0%} where {limit:4.0%} are allowed: {told}")
 
 
 if __name__ == "__main__":

@@ -10,9 +10,12 @@ pytest.importorskip("gguf", reason="needs the embedded or the train extra")
 pytest.importorskip("obstore", reason="needs the record extra")
 
 from proxy.protocol import champions
+from proxy.protocol.exchange import Answer
+from tests.record.examples import shadowed
 from tests.trainer.promotion.traffic import Site, called, site, tried
 from trainer.errors import PromotionError
 from trainer.promotion.promote import rollback
+from trainer.promotion.settings import Limits
 
 OURS, THEIRS = "canary:api-v2", "champion:api-v1"
 
@@ -172,6 +175,121 @@ def test_changes_of_other_domains_are_no_conflict(tmp_path: Path):
     assert promotion.advance().word == "waiting"
     assert at.alias.candidate.adapter == "api-v2"
     assert at.champions.serving["chat"] == "chat-v1"
+
+
+def test_a_record_that_is_not_there_yet_is_an_empty_one(tmp_path: Path):
+    at = site(tmp_path)
+    (tmp_path / "record").rmdir()
+
+    begun = at.promote()
+
+    assert (begun.word, begun.figures.candidate) == ("waiting", 0)
+    assert "no traffic yet" in begun.reason
+
+
+# ---------------------------------------------------------------- a domain's first adapter
+
+
+def beside(at: Site, count: int) -> None:
+    """What a cloud answers where there is no champion."""
+    at.served("champion:base", count, tried(None, kind="primary"))
+
+
+def compared(at: Site, differing: int, of: int, side: str = OURS) -> None:
+    """The candidate's conversations, of which a cloud's shadow says something else in some."""
+    for number, one in enumerate(at.served(side, of, tried("api-v2"))):
+        answer = called("b" if number < differing else "a")
+        cloud = tried(None, kind="shadow", answer=answer)
+        at.wrote(shadowed(f"s-{one.id}", one.id, attempt=cloud))
+
+
+def test_a_first_adapter_may_disagree_as_often_as_the_gate_allows(tmp_path: Path):
+    at = site(tmp_path, champion="", rules=("disagreed",), limits=Limits(disagreed=0.25))
+    at.promote()
+    at.later(11)
+    beside(at, 36)
+    compared(at, 4, 12)
+
+    at.promote()
+
+    assert at.alias.candidate.share == 0.5
+
+
+def test_a_first_adapter_that_disagrees_more_often_goes_back(tmp_path: Path):
+    at = site(tmp_path, champion="", limits=Limits(disagreed=0.25))
+    at.promote()
+    at.later(3)
+    beside(at, 8)
+    compared(at, 8, 8)
+
+    ended = at.promote()
+
+    assert ended.word == "rolled back"
+    assert "disagreed in 8 of 8 conversations, 25% of them are allowed" in ended.reason
+    assert at.alias.champion is None
+
+
+def test_a_first_adapter_whose_answers_others_give_goes_back(tmp_path: Path):
+    at = site(tmp_path, champion="")
+    at.promote()
+    at.later(3)
+    beside(at, 20)
+    at.served(OURS, 8, tried("api-v2", "failed", answer=Answer()), tried(None))
+
+    assert "rescued in 8 of 8 conversations, 25% of them are allowed" in at.promote().reason
+
+
+def test_a_first_adapter_beside_the_base_model_is_compared_with_it(tmp_path: Path):
+    at = site(tmp_path, champion="", rules=("disagreed",))
+    at.promote()
+    at.later(11)
+    base = tried(None, kind="primary", backend="local", model=None)
+    cloud = tried(None, kind="shadow", answer=called("b"))
+    for one in at.served("champion:base", 36, base):
+        at.wrote(shadowed(f"s-{one.id}", one.id, attempt=cloud))
+    compared(at, 12, 12)
+
+    at.promote()
+
+    assert at.alias.candidate.share == 0.5
+
+
+def test_a_cloud_that_was_away_for_a_moment_is_no_base_model(tmp_path: Path):
+    at = site(tmp_path, champion="", limits=Limits(disagreed=0.25))
+    at.promote()
+    at.later(3)
+    beside(at, 8)
+    away = tried(None, "failed", kind="primary", model=None, answer=Answer())
+    at.served("champion:base", 1, away, outcome="failed")
+    compared(at, 8, 8)
+
+    assert "25% of them are allowed" in at.promote().reason
+
+
+def test_a_first_champion_that_disagrees_while_it_is_held_goes_back(tmp_path: Path):
+    at = site(tmp_path, champion="", rules=("disagreed",))
+    at.promote()
+    for _ in range(2):
+        at.later(11)
+        compared(at, 0, 12)
+        at.promote()
+    at.later(3)
+    compared(at, 9, 9, side="")
+
+    ended = at.promote()
+
+    assert "disagreed in 9 of 9 conversations, 20% of them are allowed" in ended.reason
+    assert (ended.word, at.alias.champion) == ("rolled back", None)
+
+
+def test_a_first_adapter_has_its_limit_out_of_sight_too(tmp_path: Path):
+    at = site(tmp_path, champion="", shadow_pairs=100)
+    at.promote()
+    at.later(3)
+    said = tried("api-v2", kind="shadow", answer=called("b"))
+    at.shadowed(9, said, attempts=[tried(None, kind="primary")])
+
+    assert "disagreed in 9 of 9 conversations, 20% of them are allowed" in at.promote().reason
 
 
 # ---------------------------------------------------------------- out of the clients' sight

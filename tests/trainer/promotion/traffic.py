@@ -142,10 +142,12 @@ class Site:
         write(self.directory / "record", *records)
 
 
-def site(directory: Path, **settings: object) -> Site:
+def site(directory: Path, champion: str = "api-v1", **settings: object) -> Site:
+    """With no champion where its name is empty."""
     (directory / "record").mkdir()
     for id in ("api-v1", "api-v2", "api-v3"):
         if not (directory / "adapters" / id).exists():
             bundles.write(directory / "adapters", id)
-    champions.appoint(directory / "adapters", "api", "api-v1", "test")
+    if champion:
+        champions.appoint(directory / "adapters", "api", champion, "test")
     return Site(directory, msgspec.structs.replace(QUICK, **settings))
