@@ -33,6 +33,9 @@ log = structlog.get_logger(__name__)
 _LOOK_S = 1.0
 """Seconds between two looks at the file. Chosen: one `stat`; nobody waits for it."""
 
+_OURS = ("app", "router", "endpoint")
+"""What we and Starlette put into a scope, by which a former proxy would be held."""
+
 _PATIENCE_S = 600.0
 """Seconds that other workers have to reload, which loads an embedded engine anew."""
 
@@ -77,6 +80,9 @@ class _Generation:
         try:
             await self.started.result().app(scope, receive, send)
         finally:
+            # The server keeps it for as long as the connection is idle.
+            for name in _OURS:
+                scope.pop(name, None)
             self._in_flight -= 1
             if not self._in_flight:
                 self._idle.set()

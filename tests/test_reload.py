@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from starlette.types import Receive, Scope, Send
 
 from proxy import reload
 from proxy.app import running
@@ -50,10 +51,11 @@ def routes(tmp_path: Path, cloud: ScriptedCloud) -> Path:
 class Circle:
     """A proxy that hangs together in a circle, as a real one does."""
 
-    app = None
-
     def __init__(self) -> None:
-        self.itself = self
+        self.app = self
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope.update(app=self, endpoint=self)
 
     def begin_draining(self) -> None:
         pass
@@ -148,7 +150,9 @@ async def test_what_a_former_proxy_held_is_given_back(routes: Path, collected_by
         began.append(weakref.ref(circle))
         yield circle
 
+    idle: Scope = {"type": "http"}
     async with live(routes, start, 0) as it:
+        await it(idle, None, None)
         await it.reload()
         async with asyncio.timeout(15):
             while began[0]() is not None:  # noqa: ASYNC110
