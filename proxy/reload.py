@@ -33,6 +33,9 @@ log = structlog.get_logger(__name__)
 _LOOK_S = 1.0
 """Seconds between two looks at the file. Chosen: one `stat`; nobody waits for it."""
 
+_OURS = ("app", "router", "endpoint")
+"""What we and Starlette put into a scope, by which a former proxy would be held."""
+
 _PATIENCE_S = 600.0
 """Seconds that other workers have to reload, which loads an embedded engine anew."""
 
@@ -77,6 +80,9 @@ class _Generation:
         try:
             await self.started.result().app(scope, receive, send)
         finally:
+            # The server keeps it for as long as the connection is idle.
+            for name in _OURS:
+                scope.pop(name, None)
             self._in_flight -= 1
             if not self._in_flight:
                 self._idle.set()
@@ -145,6 +151,8 @@ class Live:
     async def reload(self) -> Reloaded:
         """Read the settings anew; what that came to."""
         async with self._changing:
+            # Before it is read: what is written meanwhile is seen as another change.
+            self._seen = await asyncio.to_thread(_stamp, self._path) or self._seen
             try:
                 following = await self._begun()
             except CannotStart as error:
@@ -187,15 +195,16 @@ class Live:
                     proxy.begin_draining()
                 generation.started.set_result(proxy)
                 await generation.over(self._patience)
-            del proxy
-            # What it held hangs together in circles, tokenizers among it: some 20 MiB that the
-            # collector would come to after many requests.
-            gc.collect()
         except Exception as error:
             # Before it is up, that is the caller's to know; afterwards the whole process's.
             if generation.started.done():
                 raise
             generation.started.set_exception(_cause(error))
+            return
+        # What it held hangs together in circles, tokenizers among it: some 20 MiB that the
+        # collector would come to after many requests.
+        del proxy, generation
+        gc.collect()
 
     async def follow(self) -> None:
         """Reload when somebody wants it, or the file has changed, until cancelled."""
@@ -207,7 +216,6 @@ class Live:
             # A file that is gone is no change of settings: one that is being replaced, perhaps.
             if self._wanted.is_set() or found not in (None, self._seen):
                 self._wanted.clear()
-                self._seen = found or self._seen
                 await self.reload()
 
     def _note(self, problem: str | None) -> None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
+import weakref
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
 import pytest
+from starlette.types import Receive, Scope, Send
 
+from proxy import reload
 from proxy.app import running
 from proxy.config import parse
 from proxy.errors import BadConfig, CannotStart
@@ -41,6 +46,32 @@ def routes(tmp_path: Path, cloud: ScriptedCloud) -> Path:
     path = tmp_path / "routes.yaml"
     path.write_text(text(cloud))
     return path
+
+
+class Circle:
+    """A proxy that hangs together in a circle, as a real one does."""
+
+    def __init__(self) -> None:
+        self.app = self
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope.update(app=self, endpoint=self)
+
+    def begin_draining(self) -> None:
+        pass
+
+
+@asynccontextmanager
+async def started(_: Live) -> AsyncIterator[Circle]:
+    yield Circle()
+
+
+@pytest.fixture
+def collected_by_hand() -> Iterator[None]:
+    """Nothing is collected but by who asks for it."""
+    gc.disable()
+    yield
+    gc.enable()
 
 
 async def models(url: str) -> list[str]:
@@ -98,6 +129,36 @@ async def test_hangup_reads_the_file_anew(routes: Path, cloud: ScriptedCloud):
         server.process.send_signal(signal.SIGHUP)
 
         await until_models(server.base_url, "gpt-4x")
+
+
+async def test_change_is_read_once_whoever_asked_for_it(routes: Path, monkeypatch):
+    monkeypatch.setattr(reload, "_LOOK_S", 0.01)
+    async with live(routes, started, 0) as it:
+        write(routes, "changed")
+        await it.reload()
+        await asyncio.sleep(0.3)
+
+        assert it.told.generation == 2
+
+
+async def test_what_a_former_proxy_held_is_given_back(routes: Path, collected_by_hand: None):
+    began: list[weakref.ref[Circle]] = []
+
+    @asynccontextmanager
+    async def start(_: Live) -> AsyncIterator[Circle]:
+        circle = Circle()
+        began.append(weakref.ref(circle))
+        yield circle
+
+    idle: Scope = {"type": "http"}
+    async with live(routes, start, 0) as it:
+        await it(idle, None, None)
+        await it.reload()
+        async with asyncio.timeout(15):
+            while began[0]() is not None:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+        assert began[1]() is not None
 
 
 async def test_operator_s_request_says_what_it_came_to(routes: Path, cloud: ScriptedCloud):
