@@ -102,7 +102,8 @@ def fuzzed(name: str, minutes: float, number: int) -> tuple[str, int]:
             (place / "corpus" / f"{count}").write_bytes(content)
         words = (word for word in parser.tokens if word and len(word) <= _WORD)
         lines = ("".join(f"\\x{byte:02x}" for byte in word) for word in words)
-        (place / "words").write_text("".join(f'"{line}"\n' for line in lines))
+        # A dictionary must not be empty.
+        (place / "words").write_text("".join(f'"{line}"\n' for line in lines) or '"\\x00"\n')
         said = _atheris(name, place, f"-max_total_time={60 * minutes:.0f}", f"-seed={number}",
                         f"-dict={place / 'words'}", str(place / "corpus"))  # fmt: skip
         tried = max(map(int, re.findall(r"^#(\d+)\t", said, re.MULTILINE)), default=0)
@@ -110,6 +111,8 @@ def fuzzed(name: str, minutes: float, number: int) -> tuple[str, int]:
         _atheris(name, place, "-merge=1", str(place / "least"), str(place / "corpus"))
         least = [path.read_bytes() for path in (place / "least").iterdir()]
         count = keep(name, [*least, *found] if least else [*kept(name), *found])
+    if not tried:
+        sys.exit(f"{name} was not tried: {said[-2000:]}")
     print("".join(re.findall(r"^  FAILED .*\n", said, re.MULTILINE)), end="", flush=True)
     return f"| {name} | {tried} | {minutes:g} min | {len(found)} | {count} |", len(found)
 

@@ -87,8 +87,8 @@ def _schema(flat: Schema | None) -> msgspec.Raw:
     return msgspec.Raw(dumps(schema).encode())
 
 
-def _is_optional(given: Schema) -> bool:
-    return str(given.get("type", "")).endswith(_OPTIONAL)
+def _is_optional(given: object) -> bool:
+    return isinstance(given, dict) and str(given.get("type", "")).endswith(_OPTIONAL)
 
 
 def _typed(given: object) -> Schema:

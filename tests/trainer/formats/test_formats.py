@@ -78,3 +78,16 @@ def test_what_is_no_row_is_told_by_a_code(name, case):
 def test_no_line_breaks_a_format(name, line):
     with pytest.raises(BadRow):
         FORMATS[name].read(line)
+
+
+def test_a_parameter_of_xlam_that_says_nothing_of_itself_must_be_given():
+    tools = [{"name": "ping", "parameters": {"host": 1}}]
+    line = {"query": "Ping.", "tools": json.dumps(tools), "answers": "[]"}
+
+    (function,) = FORMATS["xlam"].read(json.dumps(line).encode()).functions
+
+    assert json.loads(bytes(function.parameters)) == {
+        "type": "object",
+        "properties": {"host": {}},
+        "required": ["host"],
+    }
