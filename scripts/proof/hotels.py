@@ -48,7 +48,7 @@ class Hotels(Talk):
         "book": 4,
         "cancel": 3,
         "serve": 4,
-        "cancel_which": 1,
+        "cancel_which": 3,
         "impossible": 3,
         "elsewhere": 2,
     }
