@@ -16,7 +16,7 @@ from proxy.assemble import Head
 from proxy.backends.base import Ask, Event, Relayed, Reply
 from proxy.catalog import Candidate, Plan
 from proxy.deadline import Deadline
-from proxy.errors import BackendUnavailable, InvalidAnswer
+from proxy.errors import BackendUnavailable, InvalidAnswer, LowConfidence
 from proxy.logs import Facts
 from proxy.protocol.exchange import Kind
 from proxy.protocol.openai import ChatRequest, Message
@@ -100,11 +100,14 @@ async def items(attempt: Attempt, job: Job, tape: Tape) -> AsyncGenerator[Sequen
                 try:
                     for event in events:
                         given += verification.feed(tape.hear(event))
-                except InvalidAnswer:
+                except (InvalidAnswer, LowConfidence):
                     # What came before it stays right.
-                    yield given
+                    if given:
+                        yield given
                     raise
-                yield given
+                if given:
+                    # Nothing is no answer yet: calls are held, and a race goes on.
+                    yield given
 
 
 async def whole(attempt: Attempt, job: Job, tape: Tape) -> list[Item]:
