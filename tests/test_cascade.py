@@ -469,8 +469,10 @@ HEDGED = "hedge: {after_s: 0.1, share: 1}"
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_second_backend_answers_where_the_first_is_slow(stream):
-    slow, sink = Engine("slow", [Pause(60)]), MemorySink()
+@pytest.mark.parametrize("steps", [[Pause(60)], [GOOD, Pause(60)]])
+async def test_second_backend_answers_where_the_first_is_slow(stream, steps):
+    # A call that is held, since the answer may go on, is nothing to send yet.
+    slow, sink = Engine("slow", steps), MemorySink()
     # It has won by its first words, and goes on after that.
     spare = Engine("spare", [Text("So"), Pause(0.1), finish()])
 
