@@ -1,4 +1,4 @@
-"""aiohttp, with the lean client's answers and errors: for TLS, and for bodies that come piecemeal."""
+"""aiohttp, with the lean client's answers and errors: for TLS, and bodies that come piecemeal."""
 
 from __future__ import annotations
 

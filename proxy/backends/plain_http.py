@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import NamedTuple, Self, cast
+from urllib.parse import urlsplit
 
 import httptools
-from yarl import URL
 
 KEPT_S = 4.0
 """Seconds for which an idle connection is kept. vLLM's server closes them after 5: one that is used
@@ -395,13 +395,17 @@ def _abort(idle: deque[_Connection]) -> None:
 
 @lru_cache(maxsize=1024)
 def _place(method: str, url: str) -> _Place:
-    parsed = URL(url, encoded=True)
-    host = parsed.host or ""
+    parsed = urlsplit(url)
+    host = parsed.hostname or ""
     named = f"[{host}]" if ":" in host else host
-    port = parsed.port or 80
-    shown = named if port == 80 else f"{named}:{port}"
-    start = f"{method} {parsed.raw_path_qs} HTTP/1.1\r\nhost: {shown}\r\n"
-    return _Place(host, port, start.encode("ascii"))
+    try:
+        port = parsed.port or 80
+        shown = named if port == 80 else f"{named}:{port}"
+        target = (parsed.path or "/") + (f"?{parsed.query}" if parsed.query else "")
+        start = f"{method} {target} HTTP/1.1\r\nhost: {shown}\r\n".encode("ascii")
+    except ValueError as error:
+        raise Broken(f"no URL that can be asked: {type(error).__name__}") from error
+    return _Place(host, port, start)
 
 
 def _head(place: _Place, headers: Mapping[str, str], body: bytes | None) -> bytes:
