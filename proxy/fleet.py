@@ -220,7 +220,8 @@ class _Engine:
     @asynccontextmanager
     async def running(self, champions: Champions) -> AsyncIterator[tuple[Backend, Replicas]]:
         """The backend and its servers, each of which has been asked once, if it answers at all."""
-        session = http.Session(self._settings.connect_s, self._settings.api_key)
+        for_tls = any(url.startswith("https://") for url in self._settings.replicas)
+        session = http.Session(self._settings.connect_s, self._settings.api_key, for_tls=for_tls)
         pool = self._connect.pool(self._name, self._settings, self._vocabulary, session)
         backend = self._connect.backend(self._name, self._settings, self._vocabulary, pool, session)
         pool.want(champions.adapters)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from importlib.metadata import version
+from functools import cache
 from typing import Protocol, get_args
 
 from prometheus_client import Metric
@@ -57,9 +57,7 @@ class Gauges:
             GaugeMetricFamily(
                 "headrace_in_flight", "Requests under way", value=self._limits.in_flight
             ),
-            _labelled(
-                "headrace_build_info", "Version of Headrace", {"version": version("headrace")}
-            ),
+            _labelled("headrace_build_info", "Version of Headrace", {"version": _version()}),
             self._adapters(),
             *self._record(),
             *self._replicas(),
@@ -156,3 +154,11 @@ def _labelled(name: str, about: str, labels: Mapping[str, str]) -> Metric:
     family = GaugeMetricFamily(name, about, labels=tuple(labels))
     family.add_metric(tuple(labels.values()), 1)
     return family
+
+
+@cache
+def _version() -> str:
+    # Here, as finding it takes longer than all else that is told, and the first reader can wait.
+    from importlib.metadata import version
+
+    return version("headrace")
