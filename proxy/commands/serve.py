@@ -7,21 +7,18 @@ import asyncio
 import gc
 import socket
 import sys
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 import uvloop
 
 from proxy import config, heap, logs, workers
-from proxy.app import Proxy, running
+from proxy.asgi import proxies
 from proxy.auth import is_loopback
 from proxy.commands.shared import Commands, add_with_config
 from proxy.config import Config
 from proxy.errors import BadConfig, CannotStart
-from proxy.metrics import Metrics
-from proxy.quotas.memory import MemoryLedger
-from proxy.reload import Live, live
 from proxy.server import Server, address, bind
 from proxy.siblings import Place, Siblings
 from proxy.welcome import welcome
@@ -83,32 +80,22 @@ def _cause(group: ExceptionGroup) -> CannotStart:
 
 
 async def _until_stopped(path: Path, host: str, bound: socket.socket, place: Place | None) -> None:
-    used, metrics = MemoryLedger(), Metrics({})
     siblings = None if place is None else Siblings(place)
-
-    @asynccontextmanager
-    async def start(live: Live) -> AsyncIterator[Proxy]:
-        settings = await asyncio.to_thread(config.load, path)
-        _check_exposure(host, settings)
-        async with running(settings, used, live, metrics, siblings) as proxy:
-            yield proxy
-
     settings = config.load(path)
     async with AsyncExitStack() as stack:
-        proxies = await stack.enter_async_context(
-            live(path, start, settings.limits.longest_s, siblings)
-        )
+        found = proxies(path, partial(_check_exposure, host), siblings)
+        live = await stack.enter_async_context(found)
         if siblings is not None:
             await stack.enter_async_context(siblings.telling())
         # What start-up made stays; without this the collector walks over it again and again. It is
         # not looked through for garbage, of which there is little: that took a tenth of the start.
         gc.freeze()
         server = Server(
-            proxies,
+            live,
             grace_s=settings.limits.grace_s,
             on_ready=lambda: _announce(settings, bound, place),
-            on_stop=proxies.begin_draining,
-            on_hangup=proxies.want,
+            on_stop=live.begin_draining,
+            on_hangup=live.want,
         )
         await server.serve(sockets=[bound])
 
