@@ -33,7 +33,7 @@ exit codes: 0 done, 1 something is broken, 2 the command line or the settings ca
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; its exit code. What keeps it from starting is told on one line."""
-    with _uncollected():
+    with _uncollected(), _unseen("rich"):
         options = _parser().parse_args(arguments)
     command: Command = options.command
     try:
@@ -58,6 +58,23 @@ def _uncollected() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+@contextmanager
+def _unseen(package: str) -> Iterator[None]:
+    """Meanwhile the package counts as not installed.
+
+    structlog loads rich where it finds it, for tracebacks with local variables, which we never
+    show: 4 MiB and a tenth of the start.
+    """
+    had = sys.modules.get(package)
+    sys.modules[package] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[package]
+        if had is not None:
+            sys.modules[package] = had
 
 
 def _parser() -> argparse.ArgumentParser:

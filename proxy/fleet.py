@@ -12,7 +12,6 @@ from proxy.backends import entra, http, litellm
 from proxy.backends.azure import AzureBackend
 from proxy.backends.base import Backend
 from proxy.backends.openai import OpenAIBackend
-from proxy.backends.replicas import Replicas
 from proxy.backends.settings import (
     AzureSettings,
     EmbeddedSettings,
@@ -35,6 +34,7 @@ from proxy.rollout import Source, stamp
 
 if TYPE_CHECKING:
     from proxy.backends.embedded.backend import EmbeddedBackend
+    from proxy.backends.replicas import Replicas
 
 _SETTLING = 30.0
 """Seconds that the start waits for engines elsewhere to be well and prove their adapters. Chosen:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
-from typing import Protocol, get_args
+from typing import TYPE_CHECKING, Protocol, get_args
 
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-from proxy.backends.replicas import ReplicaStatus
 from proxy.balance import State
 from proxy.catalog import Catalog
 from proxy.limits import Limits
 from proxy.recorder import Recorder
 from proxy.shadow_lane import LaneStatus
+
+if TYPE_CHECKING:
+    from proxy.backends.replicas import ReplicaStatus
 
 
 class Pool(Protocol):

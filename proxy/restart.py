@@ -8,12 +8,14 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
-from proxy.backends.engine import Replica
 from proxy.backends.pool_settings import ByCommand, ByHand, ByKubernetes, RestartSettings
 from proxy.protocol.adapter import Adapter
+
+if TYPE_CHECKING:
+    from proxy.backends.engine import Replica
 
 _TOLD = 500
 """Characters of a failed command's complaint that are logged."""

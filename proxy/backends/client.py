@@ -8,7 +8,7 @@ and Broken for all else. The full client, aiohttp, is for TLS and for uploads; i
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Mapping
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, Self, TypeAlias
 
 from proxy.backends.plain_http import KEPT_S, PlainClient
 
@@ -25,9 +25,12 @@ class Answer(Protocol):
     Raises TimeoutError after silence, and Broken.
     """
 
-    status: int
-    headers: Mapping[str, str]
-    """Lower-case names; of a name that occurs twice, the values with a comma between."""
+    @property
+    def status(self) -> int: ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Lower-case names; of a name that occurs twice, the values with a comma between."""
 
     @property
     def content_type(self) -> str:
@@ -37,7 +40,9 @@ class Answer(Protocol):
     def waiting(self) -> bytes | None:
         """All of the body that was not read yet, where it is known to be all; else None."""
 
-    def __aiter__(self) -> AsyncIterator[bytes]: ...
+    def __aiter__(self) -> Self: ...
+
+    async def __anext__(self) -> bytes: ...
 
     def close(self) -> None:
         """Break the connection if the answer is not over."""

@@ -90,6 +90,7 @@ async def _until_stopped(path: Path, host: str, bound: socket.socket, place: Pla
         # What start-up made stays; without this the collector walks over it again and again. It is
         # not looked through for garbage, of which there is little: that took a tenth of the start.
         gc.freeze()
+        heap.trim()
         server = Server(
             live,
             grace_s=settings.limits.grace_s,
