@@ -2,9 +2,9 @@
 
     HEADRACE_CONFIG=routes.yaml granian --interface asgi --loop uvloop proxy.asgi:app
 
-`headrace serve` is uvicorn with bounds for a request's head, SIGHUP, and workers that tell each other
-what was counted; with another server, that is the server's to do. Since nobody here knows where that
-one listens, the settings must have keys.
+`headrace serve` is uvicorn with bounds for a request's head, SIGHUP, and workers that tell each
+other what was counted; with another server, that is the server's to do. Since nobody here knows
+where that one listens, the settings must have keys.
 """
 
 from __future__ import annotations
