@@ -33,7 +33,7 @@ def add(commands: Commands) -> None:
     parser = add_with_config(commands, "serve", _serve, "answer requests until stopped")
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    add("--port", type=int, default=8080, help="port, 0 for any (%(default)s)")
+    add("--port", type=_port, default=8080, help="port, 0 for any (%(default)s)")
     add("--workers", type=_count, default=1, help="processes that share the port (%(default)s)")
     add("--log-level", choices=logs.LEVELS, default="info")
 
@@ -64,11 +64,16 @@ def _work(options: argparse.Namespace, bound: socket.socket, place: Place | None
     return 0
 
 
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to 65535")
+    return int(text)
+
+
 def _count(text: str) -> int:
-    count = int(text)
-    if not 1 <= count <= 256:
-        raise argparse.ArgumentTypeError("from 1 to 256")
-    return count
+    if not text.isdecimal() or not 1 <= int(text) <= 256:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to 256")
+    return int(text)
 
 
 def _cause(group: ExceptionGroup) -> CannotStart:
