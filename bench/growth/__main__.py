@@ -49,7 +49,7 @@ def _options() -> argparse.Namespace:
     add("--rounds", type=int, default=3, help="of requests; the record is asked once (%(default)s)")
     add("--only", nargs="*", choices=names, help="axes")
     add("--largest", type=int, default=10**6, help="exchanges of the record (%(default)s)")
-    add("--scratch", type=Path, help="directory for the record: 1 GB a million (the system's)")
+    add("--scratch", type=Path, help="directory for the record: 0.5 GB a million (the system's)")
     add("--out", type=Path, help="directory for performance.md, growth.csv and growth.png")
     return parser.parse_args()
 

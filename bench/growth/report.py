@@ -19,6 +19,8 @@ from bench.growth.verdict import medians, verdict
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+_MOST = 8
+"""Columns that a page is wide enough for."""
 _MARKS = ("<!-- growth: begin -->", "<!-- growth: end -->")
 
 
@@ -31,12 +33,16 @@ def page(points: Sequence[Point], axes: Sequence[Axis]) -> str:
 
 
 def table(points: Sequence[Point], axis: Axis) -> str:
-    """Medians over the rounds, a line for each place."""
+    """Medians over the rounds, a line for each place; where there are many figures, for each of
+    them."""
     head = [axis.name, *(column.title for column in axis.columns.values())]
-    lines = [head, ["---:"] * len(head)]
+    lines = [head]
     for at, values in medians(points, axis).items():
         told = [_told(values.get(key), column.form) for key, column in axis.columns.items()]
         lines.append([f"{at:,}", *told])
+    if len(head) > _MOST:
+        lines = [list(line) for line in zip(*lines, strict=True)]
+    lines.insert(1, ["---:"] * len(lines[0]))
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
