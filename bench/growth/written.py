@@ -1,17 +1,17 @@
-"""A record of any size, as a proxy that is compacted every hour leaves it; ten million exchanges take
-minutes.
+"""A record of any size, as a proxy that is compacted leaves it; ten million exchanges take minutes.
 
-Rows of the real code are the patterns (`Rows.table`). In each row the ids, times, words, numbers and
-called arguments are drawn anew, as ids of 128 bits and by chance, in the columns and in the record's
-JSON alike, so that nothing compresses or prunes better than a real record. What an application sends
-again and again (system prompt, tools) is the same in each. Files, folders, row groups and compression
-are compaction's.
+Rows of the real code are the patterns (`Rows.table`). In each row the ids (128 bits, by chance),
+times, words and called arguments are drawn anew, in the columns and in the record's JSON alike, so
+that nothing compresses or is skipped better than in a real record. What an application sends again
+and again (system prompt, tools) is the same in each. Files, folders, row groups and compression are
+compaction's: a file a day and domain, of the last day one an hour.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TypeAlias
 
@@ -76,7 +76,7 @@ def _runs(first: float, now: float, fresh: float) -> Iterator[tuple[float, float
     days = np.arange(first - first % _DAY + _DAY, today, _DAY)
     hours = np.arange(max(today, first), fresh, _RUN_S)
     edges = [first, *days.tolist(), *hours.tolist(), fresh, now]
-    yield from zip(edges, edges[1:], strict=False)
+    yield from pairwise(edges)
 
 
 def _share(done: int, upto: int, domain: int) -> int:
@@ -109,7 +109,7 @@ def _drawn(
         "shadow": _hex(chance, count, 32),
         "said": _hex(chance, count, 32),
         "conversation": turns,
-        "domain": pa.array([f"d{domain}"] * count),
+        "domain": pa.array([f"d{domain}"] * count, pa.string()),
         "words": pc.binary_join_element_wise(*(_phrases(chance, count) for _ in range(6)), " "),
         "city": pa.array(WORDS).take(pa.array(chance.integers(len(WORDS), size=count))),
         "seconds": pa.array(chance.gamma(2, 0.2, count).round(4)).cast(pa.string()),
@@ -134,7 +134,8 @@ _FIVE_WORDS = pa.array(
 
 def _some(drawn: _Drawn, one_of: int) -> _Drawn:
     """One of so many, by chance."""
-    wanted = pa.array([int(id, 16) % one_of == 0 for id in drawn["id"].to_pylist()])
+    ids = drawn["id"].to_pylist()
+    wanted = pa.array([int(id, 16) % one_of == 0 for id in ids], pa.bool_())
     return {name: values.filter(wanted) for name, values in drawn.items()}
 
 

@@ -161,9 +161,7 @@ def look(
     values: dict[str, object] = {"tenant": exchange.tenant, "id": exchange.id}
     at = {"at": exchange.started_at}
     shadows = [
-        one
-        for batch in _batches(connection, _SHADOWS, values | at)
-        for one in rows.shadows(batch)
+        one for batch in _batches(connection, _SHADOWS, values | at) for one in rows.shadows(batch)
     ]
     values |= {"request": exchange.request_id, "conversation": exchange.conversation or exchange.id}
     said = [

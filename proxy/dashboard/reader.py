@@ -76,7 +76,7 @@ def _found(order: Order) -> Found:
     if isinstance(question, Look):
         return _looked_at(shelf, question, order.local)
     with query.opened(shelf, question.span.since) as connection:
-        return _asked(connection, shelf, order)
+        return _asked(connection, shelf, order, question)
 
 
 def _looked_at(shelf: Shelf, wanted: Look, local: Sequence[str]) -> SeenFound:
@@ -91,9 +91,14 @@ def _looked_at(shelf: Shelf, wanted: Look, local: Sequence[str]) -> SeenFound:
         return look(connection, shelf.rows, exchange, local)
 
 
-def _asked(connection: duckdb.DuckDBPyConnection, shelf: Shelf, order: Order) -> Found:
+def _asked(
+    connection: duckdb.DuckDBPyConnection,
+    shelf: Shelf,
+    order: Order,
+    question: Traffic | Savings | Agreements | Search,
+) -> Found:
     """Imports what the question takes, and no more: that is most of the time."""
-    match order.question:
+    match question:
         case Traffic(span=span):
             from proxy.dashboard.traffic import traffic
 

@@ -25,8 +25,8 @@ from proxy.record.archive import Archive
 _BATCH = 512
 """Rows that are in memory at once; each may be a megabyte."""
 _OPEN = 64
-"""Files that are read at a time. Chosen: what is kept of an open one, some 0.1 MB, does not grow with
-the record, and a bucket is still asked for several at once."""
+"""Files that are read at a time. Chosen: what is kept of an open one, some 0.1 MB, does not grow
+with the record, and a bucket is still asked for several at once."""
 _FOLDERS = pyarrow.dataset.partitioning(
     pa.schema({"date": pa.date32(), "domain": pa.string()}), flavor="hive"
 )
