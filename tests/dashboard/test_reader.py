@@ -230,7 +230,7 @@ def test_look_reads_the_shadows_of_its_time(tmp_path: Path):
     late = attempt("azure", find("x"), kind="shadow", started_at=at + 5 * DAY)
     own = attempt("azure", find("x"), kind="shadow", started_at=at + 1)
     write(tmp_path, exchange("a", started_at=at), shadowed("s-a", "a", attempt=own))
-    write(tmp_path, shadowed("s-b", "b", attempt=late))
+    write(tmp_path, *(shadowed(f"s-{id}", id, attempt=late) for id in ("0", "z")))
     compact(shelf(tmp_path), Retention())
     spoil(archived(tmp_path, "shadows", at + 5 * DAY), "shadow")
 

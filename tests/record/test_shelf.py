@@ -25,7 +25,9 @@ LATER = NOW + 3 * DAY
 
 @pytest.fixture
 def two_days(tmp_path: Path) -> Path:
-    """`old` and, three days later, `new`, with what belongs to them; all in the archive."""
+    """`old` and, three days later, `new`, with what belongs to them; all in the archive, where the
+    ids beside them leave nothing to be skipped by the least and greatest of a file."""
+    write(tmp_path, *(exchange(id, started_at=at) for id in "az" for at in (NOW, LATER)))
     late = {"started_at": LATER, "request_id": "req-both"}
     write(tmp_path, exchange("old", request_id="req-both"), exchange("new", **late))
     write(tmp_path, shadowed("s-old", "old"), feedback("f-old", "old"))
@@ -71,7 +73,7 @@ def test_days_before_are_not_opened(two_days: Path):
     since = LATER - DAY
     opened = shelf(two_days)
 
-    assert [one.id for one in opened.exchanges(since)] == ["new"]
+    assert [one.id for one in opened.exchanges(since)] == ["a", "z", "new"]
     assert [one.id for one in opened.shadows(since)] == []
     assert [one.id for one in opened.feedback(since)] == ["f-new"]
 
