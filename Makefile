@@ -16,7 +16,7 @@ FRONT_END := scripts/front_end
 .PHONY: test-long test-engines test-litellm test-clients test-deploy test-statistics test-report test-pages
 .PHONY: test-gate test-flywheel test-promotion promotion-figures test-bfcl result-docs result-structured proof proof-small
 .PHONY: test-training test-export harden fuzz chaos soak overload interleavings coverage mutants audit
-.PHONY: bench-growth bench-growth-quick
+.PHONY: bench-growth bench-growth-record bench-growth-quick
 .PHONY: bench bench-quick bench-record bench-shadow bench-dedupe bench-trainer bench-engines bench-engines-quick
 
 serve: setup
@@ -188,10 +188,16 @@ bench: test-setup
 bench-quick: test-setup .venv-peers/.ready
 	@$(BIN)/python -m bench.gateways --quick --rounds 2
 
-# How cost grows with domains, tools, sizes, streams, adapters and the record: some 12 minutes; writes
-# its section of docs/performance.md. The quick form prints two places of each, in under three.
+# How cost grows with domains, tools, sizes, streams and adapters: some 11 minutes; writes its section of
+# docs/performance.md. The quick form prints two places of each, and of the record, in under three.
 bench-growth: test-setup
-	@$(BIN)/python -m bench.growth --out docs
+	@$(BIN)/python -m bench.growth --only domains tools KB streams adapters --out docs
+
+# What the record's queries cost with 10^4 to LARGEST exchanges, 0.5 GB a million in a directory that is
+# removed again: `make bench-growth-record LARGEST=1000000`
+LARGEST ?= 10000000
+bench-growth-record: test-setup
+	@$(BIN)/python -m bench.growth --only exchanges --largest $(LARGEST) --out docs
 
 bench-growth-quick: test-setup
 	@$(BIN)/python -m bench.growth --quick

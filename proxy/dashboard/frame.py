@@ -70,6 +70,7 @@ class Frame:
             rate=rate,
             share=share,
             seconds=seconds,
+            figure=figure,
             dollars=dollars,
             moment=moment,
             words=lambda code: str(code).replace("_", " "),
@@ -119,6 +120,11 @@ def escaped(text: str) -> str:
 def count(number: float) -> str:
     """A number with thin spaces between thousands."""
     return f"{number:,.0f}".replace(",", "\u202f")
+
+
+def figure(number: float) -> str:
+    """A number of any size: whole ones in full, others with four digits at most."""
+    return count(number) if number == round(number) or abs(number) >= 1000 else f"{number:.4g}"
 
 
 def rate(number: float) -> str:
