@@ -626,6 +626,26 @@ async def test_unsure_answer_is_given_when_nobody_has_a_better_one(stream):
     ]
 
 
+@pytest.mark.parametrize(
+    "steps", [[Text("Well."), GOOD, UNSURE], [[Text("Well."), GOOD, UNSURE]]], ids=["apart", "once"]
+)
+async def test_text_that_came_with_an_unsure_call_is_not_lost(steps):
+    sink = MemorySink()
+    local, spare = Engine("local", steps), Engine("spare", [Text("So."), ODD, finish()])
+    floored = settings("local", "spare", policy="floor: 0.5")
+
+    async with serving_with(floored, local, spare, sink=sink) as url:
+        chunks = [event async for event in events_of(url)]
+
+    deltas = [choice["delta"] for chunk in chunks for choice in chunk["choices"]]
+    called = [made["function"] for d in deltas for made in d.get("tool_calls", ())]
+    (exchange,) = sink.exchanges
+    assert "".join(d.get("content") or "" for d in deltas) == "Well."
+    assert "".join(made["arguments"] for made in called) == '{"host":"b"}'
+    assert [a.reason for a in exchange.attempts] == ["low_confidence", None]
+    assert exchange.attempts[-1].answer is not None
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_invalid_sample_is_never_the_last_resort(stream):
     local = Engine("local", [GOOD, finish()], then=[[ODD, finish()], [BAD, finish()]])

@@ -22,6 +22,7 @@ from proxy.keys.base import KeysUnavailable
 from proxy.keys.file import FileKeys
 from proxy.protocol import parquet, segments
 from proxy.protocol.adapter import AdapterError
+from proxy.protocol.exchange import NewerRecord
 from proxy.protocol.formats.base import Unrenderable, template
 from proxy.protocol.openai import MalformedRequest
 from proxy.protocol.router import RouterError
@@ -180,7 +181,7 @@ PARSERS: dict[str, Parser] = {
     "grammar": Parser(read_grammar, (MalformedRequest, grammar.UnusableConstraint), [js(SCHEMA)],
                       (*JSON, *SCHEMAS)),
     "routes.yaml": Parser(read_routes, (BadConfig,), [ROUTES], YAML),
-    "segment": Parser(read_segment, (), [a_segment()],
+    "segment": Parser(read_segment, (NewerRecord,), [a_segment()],
                       (segments.MAGIC, b"\xff", b"1", b"\x28\xb5\x2f\xfd")),
     "parquet": Parser(read_parquet, (pa.ArrowException, OSError, ValueError), [a_parquet_file()],
                       (b"PAR1", b"\xff\xff\xff\x7f")),

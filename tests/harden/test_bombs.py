@@ -127,6 +127,22 @@ def test_pattern_of_a_schema_that_backtracks_is_given_up(pattern: str):
     assert check([call], request) is not None
 
 
+_JUDGE = """
+import resource
+resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
+from proxy.outcomes import ErrorRule, OutcomeRules
+for regex in ("^(a+)+$", "^(a|aa)+$", "(a*)*b", r"^(\\w+\\s?)*$", "(?=(a+)+b)a*c", r"(a*)*\\1b"):
+    assert OutcomeRules([ErrorRule(regex=regex)]).judge("f", "a" * 16_383 + "!") == "ok"
+"""
+
+
+def test_no_result_takes_an_operator_s_pattern_longer_than_its_length():
+    """A tool's result is whatever somebody's page or mail says."""
+    ended = subprocess.run([sys.executable, "-c", _JUDGE], check=False)
+
+    assert ended.returncode == 0
+
+
 REDACTED = ["1", "@", "a@", "a.", "1-", "1 ", "sk-", "eyJ", "eyJa.", "Bearer ", "://", "a:a@", "+1",
             "DE1", "(", "1.", "[", '"', "\\", "password=", "-----BEGIN ", "A1", "AB12 ",
             "x.y@"]  # fmt: skip

@@ -6,18 +6,23 @@ Each folder `v…` was written by the release of that name, and is never written
 from __future__ import annotations
 
 import shutil
+import struct
+import zlib
 from pathlib import Path
 
 import msgspec
 import pytest
+import zstandard
 
 from proxy import config
 from proxy.errors import BadConfig
-from proxy.protocol import adapter, champions
+from proxy.protocol import adapter, champions, segments
 from proxy.protocol.adapter import AdapterError
 from proxy.protocol.bundles import DirectoryBundles
+from proxy.protocol.exchange import NewerRecord
 from proxy.protocol.signature import Trusted, generate
 from proxy.record.compact import Retention, compact
+from proxy.record.erase import Choice, erase
 from proxy.record.query import opened
 from tests.record.examples import exchange, shelf, write
 from tests.upgrade.make import KEY
@@ -174,6 +179,33 @@ def test_newer_routes_are_refused(left: Path):
 
     with pytest.raises(BadConfig, match=r"routes-shipped\.yaml:3.*version.*known are: 1"):
         config.load(path)
+
+
+FRAMES = {
+    # What zstd holds, and its frame's kind.
+    "a record of another kind": (b"7", b'{"id":"thing-1"}'),
+    "a word that is not known": (b"2", b'{"id":"f","given_at":1,"tenant":"t","caller":"c",'
+                                       b'"exchange":"x","kind":"ranking","value":1}'),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", FRAMES)
+def test_a_newer_segment_is_refused_and_stays(left: Path, what: str):
+    kind, content = FRAMES[what]
+    packed = zstandard.compress(content)
+    (segment,) = (left / "record").glob("*.segment")
+    frame = struct.pack("<3s1sII", segments.MAGIC, kind, len(packed), zlib.crc32(packed)) + packed
+    before = segment.read_bytes()
+    segment.write_bytes(before + frame)
+
+    with pytest.raises(NewerRecord, match=rf"{segment.name}: a newer release.*upgrade"):
+        list(shelf(left / "record").exchanges())
+    with pytest.raises(NewerRecord):
+        compact(shelf(left / "record"), Retention())
+    with pytest.raises(NewerRecord):
+        erase(shelf(left / "record"), Choice(caller="c"))
+
+    assert segment.read_bytes() == before + frame
 
 
 def test_a_newer_exchange_that_says_more_is_read(tmp_path: Path):
