@@ -17,6 +17,7 @@ import zstandard
 
 from proxy.backends.base import Text
 from proxy.protocol import parquet, segments
+from proxy.protocol.exchange import NewerRecord
 from proxy.protocol.openai import ChatRequest as Request
 from proxy.protocol.openai import Function, FunctionCall, Tool, ToolCall
 from proxy.protocol.toolcheck import check, check_tools
@@ -77,7 +78,7 @@ def test_row_of_an_archive_that_is_no_exchange_is_told():
     pq.write_table(table, sink)
     batch = pq.read_table(pa.BufferReader(sink.getvalue())).to_batches()[0]
 
-    with pytest.raises((msgspec.DecodeError, RecursionError)):
+    with pytest.raises((NewerRecord, msgspec.DecodeError, RecursionError)):
         list(parquet.Rows().exchanges(batch))
 
 

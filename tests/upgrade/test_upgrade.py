@@ -11,6 +11,7 @@ import zlib
 from pathlib import Path
 
 import msgspec
+import pyarrow as pa
 import pytest
 import zstandard
 
@@ -20,11 +21,12 @@ from proxy.protocol import adapter, champions, segments
 from proxy.protocol.adapter import AdapterError
 from proxy.protocol.bundles import DirectoryBundles
 from proxy.protocol.exchange import NewerRecord
+from proxy.protocol.parquet import Rows
 from proxy.protocol.signature import Trusted, generate
 from proxy.record.compact import Retention, compact
 from proxy.record.erase import Choice, erase
 from proxy.record.query import opened
-from tests.record.examples import exchange, shelf, write
+from tests.record.examples import exchange, feedback, shadowed, shelf, write
 from tests.upgrade.make import KEY
 from trainer import dataset, recipe
 from trainer.errors import DatasetError
@@ -206,6 +208,24 @@ def test_a_newer_segment_is_refused_and_stays(left: Path, what: str):
         erase(shelf(left / "record"), Choice(caller="c"))
 
     assert segment.read_bytes() == before + frame
+
+
+ROWS = {
+    "exchange": (exchange("chatcmpl-9"), Rows().exchanges),
+    "feedback": (feedback("feedback-9", "chatcmpl-9"), Rows().feedback),
+    "shadow": (shadowed("shadow-9", "chatcmpl-9"), Rows().shadows),
+}
+
+
+@pytest.mark.parametrize("column", ROWS)
+def test_a_newer_row_of_the_archive_is_refused(column: str):
+    record, read = ROWS[column]
+    (batch,) = Rows().table([record]).to_batches()
+    newer = pa.array(['{"id": 9, "new": true}'])
+    at = batch.schema.get_field_index(column)
+
+    with pytest.raises(NewerRecord, match="upgrade Headrace"):
+        list(read(batch.set_column(at, column, newer)))
 
 
 def test_a_newer_exchange_that_says_more_is_read(tmp_path: Path):
