@@ -142,9 +142,10 @@ fuzz: test-setup
 chaos: test-setup
 	$(HARDEN) -m tests.harden.chaos --seed $(SEED)
 
-# Mixed traffic at 60 % of capacity: `make soak MINUTES=60`
+# Mixed traffic at 60 % of capacity (or RATE requests a second): `make soak MINUTES=60`
+RATE ?= 0
 soak: test-setup
-	$(HARDEN) -m tests.harden.soak --minutes $(MINUTES) --seed $(SEED)
+	$(HARDEN) -m tests.harden.soak --minutes $(MINUTES) --rate $(RATE) --seed $(SEED)
 
 # Twice the capacity for two minutes, 10 000 idle connections (ulimit -n 20000), 2 000 streams.
 overload: test-setup
