@@ -25,7 +25,7 @@ import struct
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, TypeAlias
 
@@ -230,14 +230,32 @@ def _record(
     path: Path, frame: _Frame, keyring: Keyring | None, zstd: zstandard.ZstdDecompressor
 ) -> Record:
     """What is in a frame; raises ZstdError and ValueError for what is spoilt."""
-    if frame.kind in _NEWER:
-        raise _newer(path, frame)
-    content = unpacked(_opened(frame, keyring), zstd)
     try:
+        if frame.kind in _NEWER:
+            raise _newer(path, frame)
+        content = unpacked(_opened(frame, keyring), zstd)
         return _decoders[frame.kind].decode(content)
     except msgspec.ValidationError as error:
         # It is as it was written, for the checksum holds, and it is JSON.
+        if _is_ours(frame, zstd):
+            raise
         raise _newer(path, frame) from error
+    except (NewerRecord, SealError):
+        if _is_ours(frame, zstd):
+            raise ValueError("its kind is spoilt") from None
+        raise
+
+
+def _is_ours(frame: _Frame, zstd: zstandard.ZstdDecompressor) -> bool:
+    """Whether it has the form of some kind of ours; then its own was spoilt, which the checksum
+    is not of."""
+    with suppress(zstandard.ZstdError):
+        content = unpacked(frame.payload, zstd)
+        for decoder in _decoders.values():
+            with suppress(ValueError):
+                decoder.decode(content)
+                return True
+    return False
 
 
 def _newer(path: Path, frame: _Frame) -> NewerRecord:

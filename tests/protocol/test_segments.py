@@ -136,6 +136,15 @@ def test_a_spoilt_byte_costs_one_exchange(at: int, flip: int) -> None:
     assert found == [str(n) for n in range(5) if n != hit]
 
 
+@pytest.mark.parametrize("kind", [b"2", b"3", b"7", b"z"])
+def test_a_spoilt_kind_costs_one_exchange(tmp_path: Path, kind: bytes) -> None:
+    path = written(tmp_path, exchange("a"), exchange("b"))
+    wire = path.read_bytes()
+    path.write_bytes(wire[: len(MAGIC)] + kind + wire[len(MAGIC) + 1 :])
+
+    assert ids(tmp_path) == ["b"]
+
+
 def test_damage_is_told_with_its_place(tmp_path: Path) -> None:
     path = written(tmp_path, exchange("a"))
     size = path.stat().st_size
