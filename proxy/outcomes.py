@@ -1,6 +1,7 @@
 """Whether a tool's result says that its call failed: rules from routes.yaml.
 
-A tool's message has no status of its own; what an error looks like differs from tool to tool.
+A tool's message has no status of its own; what an error looks like differs from tool to tool. The
+message may be anybody's: no pattern takes longer on it than its length allows.
 """
 
 from __future__ import annotations
@@ -9,14 +10,23 @@ import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
+import jsonschema_rs
 import msgspec
 
 from proxy.protocol.exchange import ToolOutcome
 
 _STEP = re.compile(r"\.([A-Za-z_][A-Za-z0-9_-]*)|\[(\d+)\]")
 _PATH = re.compile(rf"\$(?:{_STEP.pattern})+")
-_MAX_TEXT = 64 * 1024
+_MAX_TEXT = 16 * 1024
 """Characters of a result that a regular expression is tried on. Chosen: an error is short."""
+_PATTERNS = jsonschema_rs.FancyRegexOptions(backtrack_limit=100_000, size_limit=1024 * 1024)
+"""Python's own patterns hold the whole process while they go back and forth. Without look-arounds
+and references these never do; with them, as far as this. Chosen: as for clients' schemas."""
+
+
+def _searching(regex: str) -> jsonschema_rs.Draft202012Validator:
+    """Finds the expression anywhere in a text; raises ValidationError for what is none."""
+    return jsonschema_rs.Draft202012Validator({"pattern": regex}, pattern_options=_PATTERNS)
 
 
 class ErrorRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -25,7 +35,8 @@ class ErrorRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     tools: str = "*"
     """Glob of the tools that this is about. Default all."""
     regex: str | None = None
-    """Found anywhere in the result's text."""
+    """Found anywhere in the first 16 Ki characters of the result's text; a regular expression as
+    Rust's `regex` has them, which for what is commonly written are Python's."""
     path: str | None = None
     """Place in a result that is JSON, `$.error` or `$.items[0].status`: an error is what is there
     and is not null, false, 0 or empty."""
@@ -38,9 +49,9 @@ class ErrorRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         if self.path is not None and not _PATH.fullmatch(self.path):
             raise ValueError(f"{self.path!r} is no path: write it as $.name or $.name[0].other")
         try:
-            re.compile(self.regex or "")
-        except re.error as error:
-            raise ValueError(f"{self.regex!r} is no regular expression: {error}") from None
+            _searching(self.regex or "")
+        except jsonschema_rs.ValidationError:
+            raise ValueError(f"{self.regex!r} is no regular expression as Rust has them") from None
 
 
 DEFAULT_RULES = (
@@ -54,7 +65,7 @@ class OutcomeRules:
     """Judges results of tools."""
 
     def __init__(self, rules: Sequence[ErrorRule] = DEFAULT_RULES) -> None:
-        self._rules = [(rule, re.compile(rule.regex or "")) for rule in rules]
+        self._rules = [(rule, _searching(rule.regex or "")) for rule in rules]
 
     def judge(self, tool: str | None, said: str) -> ToolOutcome:
         """`error` when a rule for this tool finds one in what it said."""
@@ -68,9 +79,11 @@ class OutcomeRules:
         return "ok"
 
 
-def _finds(rule: ErrorRule, pattern: re.Pattern[str], said: str, parsed: object) -> bool:
+def _finds(
+    rule: ErrorRule, pattern: jsonschema_rs.Draft202012Validator, said: str, parsed: object
+) -> bool:
     if rule.path is None:
-        return pattern.search(said[:_MAX_TEXT]) is not None
+        return pattern.is_valid(said[:_MAX_TEXT])
     found = _at(parsed, rule.path)
     if rule.equals is None:
         return bool(found)

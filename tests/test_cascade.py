@@ -379,6 +379,28 @@ async def test_excuse_for_a_wrong_call_is_no_answer(cloud: ScriptedCloud):
     assert response.headers["x-headrace-fallback-reason"] == "missing_call"
 
 
+async def test_only_who_is_asked_again_is_held_to_a_form_where_that_is_switched_off():
+    local = Engine("local", [BAD, finish()], then=[[GOOD, finish()]])
+
+    async with serving_with(settings("local", policy="constrain: false"), local) as url:
+        await ask(url)
+
+    assert [one.constrain for one in local.asks] == [False, True]
+
+
+async def test_who_has_answered_in_a_wrong_form_is_asked_for_an_answer_and_no_call():
+    local = Engine("local", [Text("Yes."), finish()], then=[[Text("{}"), finish()]])
+
+    async with serving_with(settings("local"), local) as url:
+        response = await ask(url, response_format={"type": "json_object"})
+
+    again = local.asks[1].request
+    assert response.json["choices"][0]["message"]["content"] == "{}"
+    assert again.tool_choice is None
+    assert "answer was not valid" in again.messages[-1].text
+    assert again.messages[-1].text.endswith("Answer again.")
+
+
 async def test_nobody_is_asked_again_where_that_is_switched_off(cloud: ScriptedCloud):
     local = Engine("local", [BAD, finish()], then=[[GOOD, finish()]])
     cloud.plays(scripted.answer(completion(CLOUD_CALL, "tool_calls")))
@@ -624,6 +646,26 @@ async def test_unsure_answer_is_given_when_nobody_has_a_better_one(stream):
         ("spare", "failed"),
         ("local", "completed"),
     ]
+
+
+@pytest.mark.parametrize(
+    "steps", [[Text("Well."), GOOD, UNSURE], [[Text("Well."), GOOD, UNSURE]]], ids=["apart", "once"]
+)
+async def test_text_that_came_with_an_unsure_call_is_not_lost(steps):
+    sink = MemorySink()
+    local, spare = Engine("local", steps), Engine("spare", [Text("So."), ODD, finish()])
+    floored = settings("local", "spare", policy="floor: 0.5")
+
+    async with serving_with(floored, local, spare, sink=sink) as url:
+        chunks = [event async for event in events_of(url)]
+
+    deltas = [choice["delta"] for chunk in chunks for choice in chunk["choices"]]
+    called = [made["function"] for d in deltas for made in d.get("tool_calls", ())]
+    (exchange,) = sink.exchanges
+    assert "".join(d.get("content") or "" for d in deltas) == "Well."
+    assert "".join(made["arguments"] for made in called) == '{"host":"b"}'
+    assert [a.reason for a in exchange.attempts] == ["low_confidence", None]
+    assert [a.answer.text for a in exchange.attempts] == ["Well.", "So."]
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -43,6 +43,10 @@ def test_default_rules(said: str, outcome: str):
         (ErrorRule(path="$.items[3].status"), '{"items":[]}', "ok"),
         (ErrorRule(path="$.code", equals=1), '{"code": true}', "ok"),
         (ErrorRule(tools="other_*", regex="."), "anything", "ok"),
+        (ErrorRule(regex=r"\bfail(ed|ure)\b"), "It\nfailed.", "error"),
+        (ErrorRule(regex="(?m)^no (?!problem)"), "Oh,\nno way", "error"),
+        (ErrorRule(regex="late"), "." * 16_380 + "late", "error"),
+        (ErrorRule(regex="late"), "." * 16_384 + "late", "ok"),
     ],
 )
 def test_rules_of_the_settings(rule: ErrorRule, said: str, outcome: str):
@@ -56,6 +60,7 @@ def test_rules_of_the_settings(rule: ErrorRule, said: str, outcome: str):
         ({"regex": "a", "path": "$.a"}, "either `regex` or `path`"),
         ({"path": "error"}, "is no path"),
         ({"regex": "("}, "is no regular expression"),
+        ({"regex": r"a\Z"}, "as Rust has them"),
     ],
 )
 def test_rule_that_makes_no_sense_is_refused(rule: dict[str, str], complaint: str):

@@ -23,7 +23,7 @@ from sklearn.linear_model import LogisticRegression
 
 from proxy.protocol import router, segments, tombstones
 from proxy.protocol.evidence.intervals import Interval, wilson
-from proxy.protocol.exchange import CHAT, Exchange
+from proxy.protocol.exchange import CHAT, Exchange, NewerRecord
 from proxy.protocol.openai import Message
 from proxy.protocol.parquet import EXCHANGES, SUFFIX, Rows
 from proxy.protocol.router import FEATURES, RouterModel
@@ -102,7 +102,7 @@ _asked = msgspec.json.Decoder(_Asked)
 def recorded(directory: Path) -> Iterator[Exchange]:
     """The exchanges of a record, in segments and in its `archive`, without what was erased.
 
-    Raises DatasetError for a record that is encrypted.
+    Raises DatasetError for a record that is encrypted, or a newer release's.
     """
     archive = directory / "archive"
     gone = tombstones.erased(directory) | tombstones.erased(archive)
@@ -112,6 +112,8 @@ def recorded(directory: Path) -> Iterator[Exchange]:
                 yield exchange
     except SealError as error:
         raise DatasetError(f"{directory}: {error}; a router learns from plain records") from error
+    except NewerRecord as error:
+        raise DatasetError(str(error)) from error
 
 
 def _everything(directory: Path, archive: Path) -> Iterator[Exchange]:

@@ -19,6 +19,7 @@ from proxy.backends.settings import CloudSettings
 from proxy.commands.shared import Commands, add_with_config
 from proxy.config import Config
 from proxy.errors import BadConfig, CannotStart, MissingExtra
+from proxy.protocol.exchange import NewerRecord
 from proxy.protocol.prices import PRICES, PriceTable
 from proxy.protocol.sealing import SealError
 
@@ -227,5 +228,5 @@ def _told() -> Iterator[None]:
     """What went wrong, on one line."""
     try:
         yield
-    except (SealError, OSError) as error:
+    except (SealError, NewerRecord, OSError) as error:
         raise CannotStart(str(error)) from error

@@ -25,6 +25,7 @@ from proxy.dashboard.questions import (
     unpacked,
 )
 from proxy.errors import CannotStart
+from proxy.protocol.exchange import NewerRecord
 from proxy.protocol.sealing import SealError
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def answer(order: Order) -> Found | Refusal:
             told=f"This needs the package {error.name!r}, which is not installed;"
             " run: pip install 'headrace[dashboard]'",
         )
-    except (CannotStart, SealError, OSError) as error:
+    except (CannotStart, SealError, NewerRecord, OSError) as error:
         return Refusal(kind="record", told=str(error))
 
 

@@ -29,6 +29,10 @@ UsageSource: TypeAlias = Literal["reported", "estimated"]
 ToolOutcome: TypeAlias = Literal["ok", "error"]
 
 
+class NewerRecord(Exception):
+    """A record that a newer release wrote; the message names the file, and what helps."""
+
+
 class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a backend said, in whole or, when the attempt was cut short, in part."""
 

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime
+from typing import TypeVar
 from urllib.parse import quote
 
 import msgspec
 import pyarrow as pa
 import zstandard
 
-from proxy.protocol.exchange import Answer, Attempt, Exchange
+from proxy.protocol.exchange import Answer, Attempt, Exchange, NewerRecord
 from proxy.protocol.feedback import Feedback
 from proxy.protocol.sealing import Keyring, SealError
 from proxy.protocol.segments import Record, unpacked
@@ -119,6 +120,8 @@ SHADOW_SCHEMA = pa.schema(
 
 SCHEMAS = {EXCHANGES: EXCHANGE_SCHEMA, FEEDBACK: FEEDBACK_SCHEMA, SHADOWS: SHADOW_SCHEMA}
 
+_R = TypeVar("_R", Exchange, Feedback, Shadowed)
+
 _exchange = msgspec.json.Decoder(Exchange)
 _feedback = msgspec.json.Decoder(Feedback)
 _shadowed = msgspec.json.Decoder(Shadowed)
@@ -166,19 +169,20 @@ class Rows:
                 return self._exchange(record)
 
     def exchanges(self, batch: pa.RecordBatch) -> Iterator[Exchange]:
-        """The exchanges of rows that have the columns `exchange` and `sealed`."""
+        """The exchanges of rows that have the columns `exchange` and `sealed`; raises SealError
+        without their key, and NewerRecord. So do the others."""
         for content in self.contents(batch, "exchange"):
-            yield _exchange.decode(content)
+            yield _read(_exchange, content)
 
     def feedback(self, batch: pa.RecordBatch) -> Iterator[Feedback]:
         """The feedback of rows that have the columns `feedback` and `sealed`."""
         for content in self.contents(batch, "feedback"):
-            yield _feedback.decode(content)
+            yield _read(_feedback, content)
 
     def shadows(self, batch: pa.RecordBatch) -> Iterator[Shadowed]:
         """The shadows of rows that have the columns `shadow` and `sealed`."""
         for content in self.contents(batch, "shadow"):
-            yield _shadowed.decode(content)
+            yield _read(_shadowed, content)
 
     def contents(self, batch: pa.RecordBatch, column: str) -> Iterator[bytes]:
         """The JSON of each row; raises SealError without its key."""
@@ -264,6 +268,15 @@ class Rows:
             raise SealError("the record is encrypted, and there is no key (record.encryption)")
         packed = self._keyring.open(sealed, _LABEL)
         return unpacked(packed, zstandard.ZstdDecompressor())
+
+
+def _read(decoder: msgspec.json.Decoder[_R], content: bytes) -> _R:
+    try:
+        return decoder.decode(content)
+    except msgspec.ValidationError as error:
+        raise NewerRecord(
+            "a newer release wrote some of the archive's rows; upgrade Headrace"
+        ) from error
 
 
 def _attempt(one: Attempt) -> dict[str, object]:

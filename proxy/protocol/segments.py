@@ -8,7 +8,8 @@ A segment is a file `….segment` of frames, one record each, only ever appended
     kind 3, 4, 6   the same, then encrypted (sealing)
 
 A process that is killed leaves a torn frame at the end, and a disk may spoil one in the middle.
-The reader skips from a bad frame to the next good one: whatever was written whole is found.
+The reader skips from a bad frame to the next good one: whatever was written whole is found. A whole
+frame of a newer release is no bad one: it is refused, since who skipped it would delete it.
 MAGIC holds a byte that UTF-8 never has, so that no text in an exchange can pass for a frame.
 
 Who writes a segment holds a lock on it (flock): what is not locked is complete, whether its writer
@@ -24,14 +25,14 @@ import struct
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, TypeAlias
 
 import msgspec
 import zstandard
 
-from proxy.protocol.exchange import Exchange
+from proxy.protocol.exchange import Exchange, NewerRecord
 from proxy.protocol.feedback import Feedback
 from proxy.protocol.sealing import Keyring, SealError
 from proxy.protocol.shadowed import Shadowed
@@ -49,6 +50,9 @@ _SEALED = {_EXCHANGE: 3, _FEEDBACK: 4, _SHADOW: 6}
 """Kind of a frame → its kind when it is encrypted."""
 _OPENED = {sealed: kind for kind, sealed in _SEALED.items()}
 _FIRST = ord("0")
+_NEWER = range(7, 16)
+"""Kinds of frames that a later release may write; what is beyond them is a spoilt byte."""
+_KINDS = frozenset({*_SEALED, *_OPENED, *_NEWER})
 _STEP = 64 * 1024
 _LEVEL = 3
 """Compression: zstd's own default."""
@@ -181,7 +185,7 @@ def read(
     """The exchanges of all segments in a directory, oldest segment first.
 
     Segments that are still being written may be read. No directory is no exchanges. Raises
-    SealError for what is encrypted with a key that the keyring lacks.
+    SealError for what is encrypted with a key that the keyring lacks, and NewerRecord.
     """
     for path in segments(directory):
         for record in read_segment(path, on_damage, keyring):
@@ -197,14 +201,12 @@ def segments(directory: Path) -> list[Path]:
 def read_segment(
     path: Path, on_damage: Damage = _ignore, keyring: Keyring | None = None
 ) -> Iterator[Record]:
-    """The records of one segment, in the order in which they were written."""
+    """The records of one segment, in the order in which they were written; raises as `read`."""
     zstd = zstandard.ZstdDecompressor()
     with path.open("rb") as file:
         for frame in _frames(path, file, on_damage):
             try:
-                packed = _opened(frame, keyring)
-                content = unpacked(packed, zstd)
-                yield _decoders[frame.kind].decode(content)
+                yield _record(path, frame, keyring, zstd)
             except (zstandard.ZstdError, ValueError):
                 on_damage(path, frame.offset)
 
@@ -213,7 +215,7 @@ def follow_segment(
     path: Path, offset: int, keyring: Keyring | None = None
 ) -> Iterator[tuple[Record, int]]:
     """The records of a segment from an offset on, each with the offset behind it; ends where the
-    segment does, or at a frame that is not whole yet."""
+    segment does, or at a frame that is not whole yet. Raises as `read`."""
     zstd = zstandard.ZstdDecompressor()
     with path.open("rb") as file:
         while header := _at(file, offset, _HEADER.size):
@@ -221,8 +223,46 @@ def follow_segment(
             if frame is None:
                 return
             offset += _HEADER.size + len(frame.payload)
-            content = unpacked(_opened(frame, keyring), zstd)
-            yield _decoders[frame.kind].decode(content), offset
+            yield _record(path, frame, keyring, zstd), offset
+
+
+def _record(
+    path: Path, frame: _Frame, keyring: Keyring | None, zstd: zstandard.ZstdDecompressor
+) -> Record:
+    """What is in a frame; raises ZstdError and ValueError for what is spoilt."""
+    try:
+        if frame.kind in _NEWER:
+            raise _newer(path, frame)
+        content = unpacked(_opened(frame, keyring), zstd)
+        return _decoders[frame.kind].decode(content)
+    except msgspec.ValidationError as error:
+        # It is as it was written, for the checksum holds, and it is JSON.
+        if _is_ours(frame, zstd):
+            raise
+        raise _newer(path, frame) from error
+    except (NewerRecord, SealError):
+        if _is_ours(frame, zstd):
+            raise ValueError("its kind is spoilt") from None
+        raise
+
+
+def _is_ours(frame: _Frame, zstd: zstandard.ZstdDecompressor) -> bool:
+    """Whether it has the form of some kind of ours; then its own was spoilt, which the checksum
+    is not of."""
+    with suppress(zstandard.ZstdError):
+        content = unpacked(frame.payload, zstd)
+        for decoder in _decoders.values():
+            with suppress(ValueError):
+                decoder.decode(content)
+                return True
+    return False
+
+
+def _newer(path: Path, frame: _Frame) -> NewerRecord:
+    return NewerRecord(
+        f"{path}: a newer release wrote what is at byte {frame.offset}; upgrade Headrace, or move"
+        " the file elsewhere until then"
+    )
 
 
 def unpacked(packed: bytes, zstd: zstandard.ZstdDecompressor) -> bytes:
@@ -316,7 +356,7 @@ def _frame(file: BinaryIO, offset: int, header: bytes) -> _Frame | None:
         return None
     magic, kind, length, checksum = _HEADER.unpack(header)
     kind -= _FIRST
-    if magic != MAGIC or not (kind in _SEALED or kind in _OPENED) or length > MAX_FRAME:
+    if magic != MAGIC or kind not in _KINDS or length > MAX_FRAME:
         return None
     packed = _at(file, offset + _HEADER.size, length)
     if len(packed) != length or zlib.crc32(packed) != checksum:

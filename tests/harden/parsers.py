@@ -22,10 +22,12 @@ from proxy.keys.base import KeysUnavailable
 from proxy.keys.file import FileKeys
 from proxy.protocol import parquet, segments
 from proxy.protocol.adapter import AdapterError
+from proxy.protocol.exchange import NewerRecord
 from proxy.protocol.formats.base import Unrenderable, template
 from proxy.protocol.openai import MalformedRequest
 from proxy.protocol.router import RouterError
 from proxy.protocol.router import read as read_router
+from proxy.protocol.sealing import SealError
 from tests.harden.readings import (
     HI,
     SCHEMA,
@@ -180,10 +182,10 @@ PARSERS: dict[str, Parser] = {
     "grammar": Parser(read_grammar, (MalformedRequest, grammar.UnusableConstraint), [js(SCHEMA)],
                       (*JSON, *SCHEMAS)),
     "routes.yaml": Parser(read_routes, (BadConfig,), [ROUTES], YAML),
-    "segment": Parser(read_segment, (), [a_segment()],
+    "segment": Parser(read_segment, (NewerRecord, SealError), [a_segment()],
                       (segments.MAGIC, b"\xff", b"1", b"\x28\xb5\x2f\xfd")),
-    "parquet": Parser(read_parquet, (pa.ArrowException, OSError, ValueError), [a_parquet_file()],
-                      (b"PAR1", b"\xff\xff\xff\x7f")),
+    "parquet": Parser(read_parquet, (pa.ArrowException, OSError, ValueError, NewerRecord),
+                      [a_parquet_file()], (b"PAR1", b"\xff\xff\xff\x7f")),
     "manifest": Parser(in_bundle("manifest.json"), (AdapterError,), [js(MANIFEST)],
                        (*JSON, b"../", b'"id"')),
     "canary": Parser(in_bundle("canary.json"), (AdapterError,), [FILES["canary.json"]], JSON),

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.protocol import segments
-from proxy.protocol.exchange import Answer, Attempt, Exchange
+from proxy.protocol.exchange import Answer, Attempt, Exchange, NewerRecord
 from proxy.protocol.feedback import Feedback
 from proxy.protocol.openai import FunctionCall, ToolCall, Usage
 from proxy.protocol.sealing import Keyring, SealError, Spoilt
@@ -136,6 +136,15 @@ def test_a_spoilt_byte_costs_one_exchange(at: int, flip: int) -> None:
     assert found == [str(n) for n in range(5) if n != hit]
 
 
+@pytest.mark.parametrize("kind", [b"2", b"3", b"7", b"z"])
+def test_a_spoilt_kind_costs_one_exchange(tmp_path: Path, kind: bytes) -> None:
+    path = written(tmp_path, exchange("a"), exchange("b"))
+    wire = path.read_bytes()
+    path.write_bytes(wire[: len(MAGIC)] + kind + wire[len(MAGIC) + 1 :])
+
+    assert ids(tmp_path) == ["b"]
+
+
 def test_damage_is_told_with_its_place(tmp_path: Path) -> None:
     path = written(tmp_path, exchange("a"))
     size = path.stat().st_size
@@ -228,11 +237,19 @@ def test_a_text_cannot_pass_for_a_frame() -> None:
 
 
 def test_a_frame_of_something_else_is_damage(tmp_path: Path) -> None:
-    newer = {"id": "x", "attempts": "these were renamed"}
-    frame = Encoder().encode([msgspec.convert(newer, type=_Other)])  # type: ignore[list-item]
+    frame = Encoder().encode([msgspec.Raw(b"no JSON")])  # type: ignore[list-item]
     Path(tmp_path, f"a{SUFFIX}").write_bytes(frame + Encoder().encode([exchange("b")]))
 
     assert ids(tmp_path) == ["b"]
+
+
+def test_a_frame_of_another_form_is_refused(tmp_path: Path) -> None:
+    newer = {"id": "x", "attempts": "these were renamed"}
+    frame = Encoder().encode([msgspec.convert(newer, type=_Other)])  # type: ignore[list-item]
+    Path(tmp_path, f"a{SUFFIX}").write_bytes(Encoder().encode([exchange("b")]) + frame)
+
+    with pytest.raises(NewerRecord, match="upgrade Headrace"):
+        ids(tmp_path)
 
 
 class _Other(msgspec.Struct):

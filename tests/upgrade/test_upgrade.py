@@ -6,20 +6,27 @@ Each folder `v…` was written by the release of that name, and is never written
 from __future__ import annotations
 
 import shutil
+import struct
+import zlib
 from pathlib import Path
 
 import msgspec
+import pyarrow as pa
 import pytest
+import zstandard
 
 from proxy import config
 from proxy.errors import BadConfig
-from proxy.protocol import adapter, champions
+from proxy.protocol import adapter, champions, segments
 from proxy.protocol.adapter import AdapterError
 from proxy.protocol.bundles import DirectoryBundles
+from proxy.protocol.exchange import NewerRecord
+from proxy.protocol.parquet import Rows
 from proxy.protocol.signature import Trusted, generate
 from proxy.record.compact import Retention, compact
+from proxy.record.erase import Choice, erase
 from proxy.record.query import opened
-from tests.record.examples import exchange, shelf, write
+from tests.record.examples import exchange, feedback, shadowed, shelf, write
 from tests.upgrade.make import KEY
 from trainer import dataset, recipe
 from trainer.errors import DatasetError
@@ -174,6 +181,51 @@ def test_newer_routes_are_refused(left: Path):
 
     with pytest.raises(BadConfig, match=r"routes-shipped\.yaml:3.*version.*known are: 1"):
         config.load(path)
+
+
+FRAMES = {
+    # What zstd holds, and its frame's kind.
+    "a record of another kind": (b"7", b'{"id":"thing-1"}'),
+    "a word that is not known": (b"2", b'{"id":"f","given_at":1,"tenant":"t","caller":"c",'
+                                       b'"exchange":"x","kind":"ranking","value":1}'),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", FRAMES)
+def test_a_newer_segment_is_refused_and_stays(left: Path, what: str):
+    kind, content = FRAMES[what]
+    packed = zstandard.compress(content)
+    (segment,) = (left / "record").glob("*.segment")
+    frame = struct.pack("<3s1sII", segments.MAGIC, kind, len(packed), zlib.crc32(packed)) + packed
+    before = segment.read_bytes()
+    segment.write_bytes(before + frame)
+
+    with pytest.raises(NewerRecord, match=rf"{segment.name}: a newer release.*upgrade"):
+        list(shelf(left / "record").exchanges())
+    with pytest.raises(NewerRecord):
+        compact(shelf(left / "record"), Retention())
+    with pytest.raises(NewerRecord):
+        erase(shelf(left / "record"), Choice(caller="c"))
+
+    assert segment.read_bytes() == before + frame
+
+
+ROWS = {
+    "exchange": (exchange("chatcmpl-9"), Rows().exchanges),
+    "feedback": (feedback("feedback-9", "chatcmpl-9"), Rows().feedback),
+    "shadow": (shadowed("shadow-9", "chatcmpl-9"), Rows().shadows),
+}
+
+
+@pytest.mark.parametrize("column", ROWS)
+def test_a_newer_row_of_the_archive_is_refused(column: str):
+    record, read = ROWS[column]
+    (batch,) = Rows().table([record]).to_batches()
+    newer = pa.array(['{"id": 9, "new": true}'])
+    at = batch.schema.get_field_index(column)
+
+    with pytest.raises(NewerRecord, match="upgrade Headrace"):
+        list(read(batch.set_column(at, column, newer)))
 
 
 def test_a_newer_exchange_that_says_more_is_read(tmp_path: Path):

@@ -20,7 +20,7 @@ import msgspec
 
 from proxy.errors import CannotStart
 from proxy.protocol.agreement import compare
-from proxy.protocol.exchange import CHAT, Answer, Attempt, Exchange, ToolOutcome
+from proxy.protocol.exchange import CHAT, Answer, Attempt, Exchange, NewerRecord, ToolOutcome
 from proxy.protocol.feedback import Feedback
 from proxy.protocol.legacy import modern
 from proxy.protocol.openai import ChatRequest, MalformedRequest, parse_request
@@ -331,5 +331,5 @@ def translated(directory: str) -> Iterator[None]:
     """Reading the record raises SourceError."""
     try:
         yield
-    except (CannotStart, SealError, OSError) as error:
+    except (CannotStart, SealError, NewerRecord, OSError) as error:
         raise SourceError(f"the record {directory}: {error}") from error

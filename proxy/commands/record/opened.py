@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from proxy import config
 from proxy.errors import BadConfig, CannotStart
+from proxy.protocol.exchange import NewerRecord
 from proxy.protocol.sealing import SealError
 from proxy.record.keys import keyring, missing
 from proxy.record.settings import RecordSettings
@@ -52,5 +53,5 @@ def errors_told() -> Iterator[None]:
         yield
     except BrokenPipeError:
         raise
-    except (SealError, OSError) as error:
+    except (SealError, NewerRecord, OSError) as error:
         raise CannotStart(str(error)) from error
