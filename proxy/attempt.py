@@ -69,10 +69,11 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
         return Tape(*self._told)
 
     @property
-    def _told(self) -> tuple[Kind, str, str | None, str | None]:
+    def _told(self) -> tuple[Kind, str, str | None, str | None, str | None]:
         adapter, backend = self.candidate.adapter, self.candidate.backend
         format = adapter.manifest.format if adapter else None
-        return self.kind, backend.name, self.candidate.answers_as, format
+        model = None if backend.is_local else self.request.model
+        return self.kind, backend.name, self.candidate.answers_as, format, model
 
 
 async def items(attempt: Attempt, job: Job, tape: Tape) -> AsyncGenerator[Sequence[Item], None]:

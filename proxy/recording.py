@@ -88,10 +88,15 @@ class Recording:
         self._exchange: Exchange | None = None
 
     def attempt(
-        self, kind: Kind, backend: str, adapter: str | None = None, format: str | None = None
+        self,
+        kind: Kind,
+        backend: str,
+        adapter: str | None = None,
+        format: str | None = None,
+        model: str | None = None,
     ) -> Tape:
         """The tape of an attempt that starts now; enter it for as long as the attempt lasts."""
-        tape = Tape(kind, backend, adapter, format)
+        tape = Tape(kind, backend, adapter, format, model)
         self.tapes.append(tape)
         return tape
 
@@ -174,11 +179,20 @@ class Tape:
     stays.
     """
 
-    def __init__(self, kind: Kind, backend: str, adapter: str | None, format: str | None) -> None:
+    def __init__(
+        self,
+        kind: Kind,
+        backend: str,
+        adapter: str | None,
+        format: str | None,
+        model: str | None = None,
+    ) -> None:
+        """`model`: which one a cloud is asked for."""
         self.kind = kind
         self.backend = backend
         self.adapter = adapter
         self.format = format
+        self.model = model
         self.replica: str | None = None
         """Which of the backend's servers was asked; the backend says so, where it has several."""
         self.queued_s: float | None = None
@@ -321,7 +335,7 @@ class Tape:
             adapter=self.adapter,
             format=self.format,
             replica=self.replica,
-            model=heard.model,
+            model=heard.model or self.model,
             outcome=outcome,
             reason=reason,
             answer=heard.answer(),

@@ -122,6 +122,24 @@ async def test_backend_that_is_down_is_followed_by_the_next(cloud: ScriptedCloud
     assert response.headers["x-headrace-fallback-reason"] == "backend_unavailable"
 
 
+async def test_cloud_that_did_not_answer_is_recorded_with_the_model_that_was_asked_for(
+    cloud: ScriptedCloud,
+):
+    local, sink = Engine("local", [GOOD, finish()]), MemorySink()
+    cloud.plays(Cut())
+
+    async with serving_with(
+        settings("cloud", "local"), cloud_backend(cloud), local, sink=sink
+    ) as url:
+        await ask(url)
+
+    (exchange,) = sink.exchanges
+    assert [(a.outcome, a.model) for a in exchange.attempts] == [
+        ("failed", "gpt-4o"),
+        ("completed", None),
+    ]
+
+
 async def test_engine_that_dies_in_the_middle_of_a_whole_answer_is_followed(cloud: ScriptedCloud):
     local = Engine("local", [Text("I th"), BackendUnavailable("gone")])
     cloud.plays(scripted.answer(completion({"role": "assistant", "content": "hi"})))

@@ -64,7 +64,8 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     replica: str | None = None
     """Which of the backend's servers was asked; None where there is one."""
     model: str | None = None
-    """The model that a cloud says answered, `gpt-4o-2024-08-06`; None for local backends."""
+    """The model that a cloud says answered, `gpt-4o-2024-08-06`, or else the one that it was asked
+    for; None for local backends."""
     outcome: Outcome
     reason: str | None = None
     """Why it is not `completed`: a code, never a text from the network."""
