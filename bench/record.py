@@ -31,6 +31,7 @@ from proxy.cache import Cache
 from proxy.cascade import Answer
 from proxy.catalog import Catalog
 from proxy.consent import Consent
+from proxy.domains import Defaults, Domain
 from proxy.gateway import Gateway, Inbound
 from proxy.hedge import Hedges
 from proxy.keeping import Keeping
@@ -42,7 +43,7 @@ from proxy.protocol.redact import Redactor
 from proxy.protocol.segments import Record, segments
 from proxy.recorder import Recorder
 from proxy.recording import Recording
-from proxy.routing import Defaults, Domain, Routes
+from proxy.routing import Routes
 from proxy.sinks.segments import SegmentSink
 
 DAYS = 10

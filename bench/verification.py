@@ -22,9 +22,10 @@ import msgspec
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from proxy.backends.base import Call, Finish
+from proxy.domains import Defaults, Domain
 from proxy.protocol.openai import FunctionCall, ToolCall, Usage, parse_request
 from proxy.protocol.toolcheck import check, check_tools
-from proxy.routing import Defaults, Domain, RouteTable
+from proxy.routing import RouteTable
 from tests.serving import Engine, serving_with, settings
 
 TOOLS = 20

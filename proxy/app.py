@@ -28,6 +28,7 @@ from proxy.config import Config, first_local
 from proxy.consent import Consent
 from proxy.counting import Counting
 from proxy.dashboard.site import Dashboard
+from proxy.domains import Domain
 from proxy.endpoints.admin import Explain, Reload
 from proxy.endpoints.azure import AzurePaths
 from proxy.endpoints.feedback import GiveFeedback
@@ -56,7 +57,7 @@ from proxy.recorder import Recorder
 from proxy.reload import Live
 from proxy.responding import Responder
 from proxy.rollout import Place, Rollouts
-from proxy.routing import Domain, Routes
+from proxy.routing import Routes
 from proxy.shadow import Shadows
 from proxy.siblings import Siblings
 from proxy.sinks.segments import SegmentSink

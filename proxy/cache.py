@@ -21,12 +21,12 @@ from proxy.attempt import Job
 from proxy.backends.base import Ask, Call, Event, Finish, Generated, Text
 from proxy.cascade import Answer, Give, Streamed, Whole
 from proxy.catalog import Candidate, Plan
+from proxy.domains import CacheSettings, Domain
 from proxy.errors import BadRequest
 from proxy.hearing import Heard
 from proxy.hedge import Hedges
 from proxy.protocol.openai import ChatRequest, FinishReason, ToolCall, Usage
 from proxy.recording import MAX_ANSWER
-from proxy.routing import CacheSettings, Domain
 from proxy.verify import failure_of
 
 NAME = "cache"

@@ -15,15 +15,16 @@ import structlog
 
 from proxy.backends.base import Backend
 from proxy.comparison import draw, side
+from proxy.domains import Domain, Drift
 from proxy.errors import BackendUnavailable, BadRequest, CannotStart, Unsupported
 from proxy.protocol import champions as champion_file
 from proxy.protocol.adapter import MANIFEST, Adapter, AdapterError, is_unchanged, read
 from proxy.protocol.champions import CHAMPIONS, Alias
+from proxy.protocol.fingerprints import fingerprint
 from proxy.protocol.openai import ChatRequest
 from proxy.protocol.parity import ParityError, prove, rendering
 from proxy.protocol.signature import Trusted
-from proxy.protocol.toolcheck import fingerprint
-from proxy.routing import Domain, Drift, Route
+from proxy.routing import Route
 
 log = structlog.get_logger(__name__)
 

@@ -24,6 +24,7 @@ from proxy.backends.settings import (
 )
 from proxy.comparison import Shadow
 from proxy.dashboard_settings import DashboardSettings
+from proxy.domains import PREDICT, Defaults, Domain, clashes
 from proxy.errors import BadConfig
 from proxy.limits import LimitSettings
 from proxy.metrics import MetricsSettings
@@ -31,7 +32,6 @@ from proxy.positions import position
 from proxy.protocol.hardware import CostSettings
 from proxy.protocol.prices import PRICES, price_at
 from proxy.record.settings import RecordSettings
-from proxy.routing import PREDICT, Defaults, Domain, clashes
 from proxy.settings_errors import told
 from proxy.tracing_settings import TracingSettings
 from proxy.yaml_text import plain, with_environment

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import lru_cache
 
+from proxy.domains import Domain
 from proxy.protocol.exchange import Level
-from proxy.routing import Domain
 
 HEADER = b"x-headrace-record"
 """Request header by which a client asks for less: `off` or `metadata`."""

@@ -25,13 +25,13 @@ from proxy.backends.settings import (
 from proxy.beside import beside, missing
 from proxy.catalog import BadAdapter, Base, Champions
 from proxy.config import Config
+from proxy.domains import Domain
 from proxy.preparing import LocalRollout, PoolRollout
 from proxy.protocol.adapter import Adapter
 from proxy.protocol.signature import Trusted
 from proxy.registry import Follower, trusted
 from proxy.restart import restarter
 from proxy.rollout import Source, stamp
-from proxy.routing import Domain
 
 if TYPE_CHECKING:
     from proxy.backends.embedded.backend import EmbeddedBackend

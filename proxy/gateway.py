@@ -38,9 +38,10 @@ from proxy.limits import Limits
 from proxy.logs import CLIENT_GONE, Facts
 from proxy.metrics import Metrics
 from proxy.protocol.conversation import check_messages
+from proxy.protocol.fingerprints import fingerprint_offered
 from proxy.protocol.legacy import in_the_client_s_words, modern
 from proxy.protocol.openai import ChatRequest, MalformedRequest, parse_request
-from proxy.protocol.toolcheck import check_tools, fingerprint_offered
+from proxy.protocol.toolcheck import check_tools
 from proxy.quotas.base import Who
 from proxy.recorder import Recorder
 from proxy.recording import Recording

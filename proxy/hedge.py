@@ -12,8 +12,8 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 from typing import Generic, TypeVar
 
+from proxy.domains import Hedge
 from proxy.errors import BackendError
-from proxy.routing import Hedge
 
 _REMEMBERED = 200
 _AHEAD = 16

@@ -10,10 +10,10 @@ from typing import Protocol
 
 import structlog
 
+from proxy.domains import RouterSettings
 from proxy.errors import BadConfig, MissingExtra
 from proxy.protocol.calibration import NEVER
 from proxy.protocol.openai import Message
-from proxy.routing import RouterSettings
 
 log = structlog.get_logger(__name__)
 

@@ -22,8 +22,8 @@ from proxy.budget import Budget
 from proxy.catalog import Catalog
 from proxy.comparison import Shadow
 from proxy.counting import Counting
+from proxy.domains import Domain
 from proxy.recorder import Recorder
-from proxy.routing import Domain
 from proxy.shadow_lane import Answered, Lane, LaneStatus, Parts, Wanted
 
 _TRIED_AT_ONCE = 2

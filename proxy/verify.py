@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from proxy.backends.base import Call, Event, Finish, Text
+from proxy.domains import Domain
 from proxy.errors import InvalidAnswer, LowConfidence
 from proxy.protocol import toolcheck
 from proxy.protocol.openai import ChatRequest
 from proxy.protocol.repair import repair
 from proxy.protocol.toolcheck import Failure
 from proxy.recording import Tape
-from proxy.routing import Domain
 
 
 class Verification:

@@ -8,14 +8,15 @@ import pytest
 from structlog.testing import capture_logs
 
 from proxy.catalog import BadAdapter, Base, Catalog, Champions, Proven
+from proxy.domains import Domain
 from proxy.errors import BackendUnavailable, BadRequest, Unsupported
 from proxy.protocol import adapter
 from proxy.protocol import champions as champion_file
 from proxy.protocol.adapter import Canary, Manifest
 from proxy.protocol.champions import Alias, Candidate, appoint
+from proxy.protocol.fingerprints import fingerprint
 from proxy.protocol.openai import ChatRequest, Message, parse_request
-from proxy.protocol.toolcheck import fingerprint
-from proxy.routing import Domain, Route
+from proxy.routing import Route
 from tests.serving import Engine
 
 BASE = Base("tiny", "b" * 64, "t" * 64)

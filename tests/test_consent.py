@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from proxy.consent import Consent
+from proxy.domains import Domain
 from proxy.protocol.exchange import Level
-from proxy.routing import Domain
 
 DOMAINS = {
     "open": Domain(plan=["a"]),

@@ -11,10 +11,10 @@ pytest.importorskip("mmh3", reason="needs the router extra")
 
 from structlog.testing import capture_logs
 
+from proxy.domains import RouterSettings
 from proxy.errors import BadConfig
 from proxy.prediction import Predictor, build
 from proxy.protocol.openai import Message
-from proxy.routing import RouterSettings
 from tests.protocol.test_router import HOTELS, MEASURED, model
 
 

@@ -6,9 +6,10 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.domains import Defaults, Domain, Match
+from proxy.protocol.fingerprints import fingerprint
 from proxy.protocol.openai import ChatRequest, Function, parse_request
-from proxy.protocol.toolcheck import fingerprint
-from proxy.routing import Defaults, Domain, Match, Routes, RouteTable
+from proxy.routing import Routes, RouteTable
 
 NAMES = ["a_1", "a_2", "b_1", "b_22"]
 SOME = fingerprint(Function("a_1", parameters=msgspec.Raw(b"{}")))

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.domains import Defaults, Domain, Match, RouterSettings, clashes
 from proxy.errors import UnknownModel
+from proxy.protocol.fingerprints import fingerprint
 from proxy.protocol.openai import ChatRequest, Function, Message, Tool, parse_request
-from proxy.protocol.toolcheck import fingerprint
-from proxy.routing import Defaults, Domain, Match, RouterSettings, Routes, RouteTable, clashes
+from proxy.routing import Routes, RouteTable
 
 PING = Function("ping", parameters=msgspec.Raw(b'{"type":"object","properties":{"a":{}}}'))
 

@@ -16,12 +16,13 @@ from proxy.backends.settings import BackendSettings
 from proxy.budget import Budget
 from proxy.catalog import Catalog, Proven
 from proxy.config import Config, parse
+from proxy.domains import Domain
 from proxy.errors import BackendUnavailable
 from proxy.protocol.adapter import Adapter, read
 from proxy.protocol.openai import parse_request
 from proxy.protocol.segments import read_segment, segments
 from proxy.recorder import Recorder
-from proxy.routing import Domain, Route
+from proxy.routing import Route
 from proxy.shadow import Shadows
 from proxy.shadow_lane import Answered
 from proxy.sinks.memory import MemorySink

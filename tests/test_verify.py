@@ -4,10 +4,10 @@ import pytest
 
 from proxy.backends.base import Call, Event, Finish, Text
 from proxy.backends.confidence import Confidence
+from proxy.domains import Domain, Repair
 from proxy.errors import InvalidAnswer, LowConfidence
 from proxy.protocol.openai import ChatRequest, Usage, parse_request
 from proxy.recording import Tape
-from proxy.routing import Domain, Repair
 from proxy.verify import Verification
 from tests.serving import call, finish
 from tests.wire import TOOLS

@@ -17,8 +17,8 @@ import msgspec
 from proxy.protocol import tombstones
 from proxy.protocol.adapter import Canary, Lineage, Manifest
 from proxy.protocol.base_model import BaseModel
+from proxy.protocol.fingerprints import fingerprint
 from proxy.protocol.parity import Sample
-from proxy.protocol.toolcheck import fingerprint
 from trainer import card, dataset, sources
 from trainer import preflight as checks
 from trainer.curate.build import Watch

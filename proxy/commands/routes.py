@@ -14,13 +14,14 @@ from proxy.commands.shared import Commands, add_with_config, formatted, table
 from proxy.comparison import Shadow
 from proxy.config import Config
 from proxy.config_schema import schema
+from proxy.domains import Domain
 from proxy.errors import BadConfig, ProxyError
 from proxy.explain import Step, explain, told
 from proxy.gateway import parse
 from proxy.protocol import adapter, champions
 from proxy.protocol.openai import ChatRequest
 from proxy.registry import trusted
-from proxy.routing import Domain, Routes
+from proxy.routing import Routes
 
 _COLUMNS = ("domain", "tools", "plan", "verify", "adapter", "compared")
 

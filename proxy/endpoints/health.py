@@ -11,10 +11,10 @@ from starlette.types import Receive, Scope, Send
 
 from proxy.auth import Authenticator
 from proxy.backends.base import Backend
+from proxy.domains import Domain
 from proxy.endpoints import caller_of, send_json
 from proxy.errors import Unauthenticated
 from proxy.recorder import Recorder
-from proxy.routing import Domain
 from proxy.shadow import Shadows
 
 _TIMEOUT = 2.0

@@ -21,9 +21,9 @@ import jsonschema_rs
 import msgspec
 import pyjson5
 
-from proxy.protocol import toolcheck
+from proxy.protocol import schemas, toolcheck
 from proxy.protocol.openai import ChatRequest, Function, FunctionCall, ToolCall
-from proxy.protocol.toolcheck import Json
+from proxy.protocol.schemas import Json
 
 Code: TypeAlias = Literal["json_syntax", "number", "boolean", "array", "enum_case"]
 Kind = jsonschema_rs.ValidationErrorKind
@@ -115,7 +115,7 @@ class _Fix(NamedTuple):
 
 
 def _mend(value: Json, function: Function, codes: list[Code]) -> Json:
-    validator = toolcheck.validator(function)
+    validator = schemas.validator(function)
     for _ in range(_MOST):
         error = next(iter(validator.iter_errors(value)), None)
         if error is None:

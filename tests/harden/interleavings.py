@@ -28,6 +28,7 @@ import structlog
 
 from proxy.balance import Balancer, BalanceSettings, Full, Nobody, Picked
 from proxy.catalog import Catalog, Champions
+from proxy.domains import Domain
 from proxy.errors import RecordUnavailable, TooManyRequests
 from proxy.limits import Limits
 from proxy.logs import Facts
@@ -40,7 +41,7 @@ from proxy.quotas.base import Who
 from proxy.quotas.memory import MemoryLedger
 from proxy.quotas.settings import Quota
 from proxy.recorder import Recorder
-from proxy.routing import Domain, Route
+from proxy.routing import Route
 from proxy.sinks.memory import MemorySink
 from tests.engines.fronting import shipped
 from tests.serving import Engine

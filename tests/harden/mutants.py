@@ -36,10 +36,14 @@ from proxy.protocol.evidence.intervals import wilson
 
 SETTINGS = ["tests/test_config_schema.py", "tests/test_config.py"]
 """What the settings of the proxy are is published, with bounds and defaults."""
+CALLS = [f"tests/protocol/test_{name}.py"
+         for name in ("toolcheck", "schemas", "fingerprints", "unfolding")]  # fmt: skip
 MODULES = {
-    "routing": ("proxy.routing", ["tests/test_routing.py", *SETTINGS]),
-    "toolcheck": ("proxy.protocol.toolcheck", ["tests/protocol/test_toolcheck.py",
-                  "tests/protocol/test_unfolding.py"]),
+    "routing": ("proxy.routing", ["tests/test_routing.py"]),
+    "domains": ("proxy.domains", ["tests/test_routing.py", *SETTINGS]),
+    "toolcheck": ("proxy.protocol.toolcheck", CALLS),
+    "schemas": ("proxy.protocol.schemas", CALLS),
+    "fingerprints": ("proxy.protocol.fingerprints", CALLS),
     "cascade": ("proxy.cascade", ["tests/test_cascade.py", "tests/test_verify.py"]),
     "gate": ("trainer.gate_rules", ["tests/trainer/test_gate_rules.py",
              "tests/trainer/test_gate.py"]),

@@ -28,6 +28,7 @@ from proxy.errors import ProxyError
 from proxy.hearing import Heard
 from proxy.protocol import adapter, champions, parquet, segments, toolcheck
 from proxy.protocol.conversation import check_messages
+from proxy.protocol.fingerprints import fingerprint
 from proxy.protocol.formats import FORMATS
 from proxy.protocol.formats.base import render, template
 from proxy.protocol.openai import (
@@ -117,7 +118,7 @@ def read_schema(schema: bytes) -> None:
     function = Function("f", parameters=msgspec.Raw(schema))
     request = ChatRequest(model="m", messages=[], tools=[Tool("function", function)])
     toolcheck.check_tools(request)
-    toolcheck.fingerprint(function)
+    fingerprint(function)
     call = ToolCall("1", FunctionCall("f", '{"a":"aa","b":[{"x":{}}],"d":1}'))
     toolcheck.check([call], request)
     repair([call], request)
@@ -137,7 +138,7 @@ def read_arguments(text: bytes) -> None:
 def read_grammar(schema: bytes) -> None:
     parse_object(schema)
     function = Function("f", parameters=msgspec.Raw(schema))
-    toolcheck.fingerprint(function)
+    fingerprint(function)
     grammar.plan(FORMATS["hermes"].constraint([function], True, True))
 
 

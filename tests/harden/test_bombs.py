@@ -16,11 +16,12 @@ import pytest
 import zstandard
 
 from proxy.backends.base import Text
+from proxy.domains import Defaults, Domain
 from proxy.protocol import parquet, segments
 from proxy.protocol.openai import ChatRequest as Request
 from proxy.protocol.openai import Function, FunctionCall, Tool, ToolCall
 from proxy.protocol.toolcheck import check, check_tools
-from proxy.routing import Defaults, Domain, RouteTable
+from proxy.routing import RouteTable
 from tests.record.examples import exchange
 from tests.scripted import ScriptedCloud, head
 from tests.serving import Engine, finish, serving_with, settings

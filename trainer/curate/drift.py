@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 
 import msgspec
 
+from proxy.protocol.fingerprints import fingerprint
 from proxy.protocol.openai import Function, FunctionCall, MalformedRequest, Message, PastCall
-from proxy.protocol.toolcheck import fingerprint
 from trainer.curate.filter import Drop
 from trainer.recipe import Recipe
 from trainer.recipe.curation import DriftSettings, Rename

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 import msgspec
 
+from proxy.protocol.fingerprints import fingerprint_tools
 from proxy.protocol.openai import MalformedRequest
-from proxy.protocol.toolcheck import fingerprint_tools
 from trainer.curate import words
 from trainer.curate.code import imported, program
 from trainer.errors import RecipeError

@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 
 from proxy.protocol import atomic
+from proxy.protocol.fingerprints import fingerprint
 from proxy.protocol.openai import MalformedRequest
-from proxy.protocol.toolcheck import fingerprint
 from trainer.rows import Row
 
 
