@@ -125,7 +125,7 @@ class Pipelines:
 
     @property
     def loaded(self) -> tuple[tuple[str, ...], ...]:
-        """Keys of the adapters of each pipeline in memory, oldest first."""
+        """Keys of the adapters of each pipeline in memory, newest first."""
         return tuple(tuple(slot.lanes)[1:] for slot in self._slots)
 
     @asynccontextmanager
@@ -195,10 +195,11 @@ class Pipelines:
 
     def _company(self, key: str) -> dict[str, Path]:
         """All others that are known; of too many for one model, those that are in none."""
+        room = TOGETHER if key == BASE else TOGETHER - 1
         others = {other: path for other, path in self._known.items() if other != key}
-        if len(others) >= TOGETHER:
+        if len(others) > room:
             others = {other: others[other] for other in others if self._at_hand(other) is None}
-        return dict(list(others.items())[-(TOGETHER - 1) :])
+        return dict(list(others.items())[-room:])
 
     def _fits(self) -> bool:
         # One pipeline must be allowed, or a limit that is set too low would mean no answers at all.
