@@ -172,8 +172,9 @@ class _Llama:
         key[1:, 0] = _CERTAIN
         tables = (query, key, np.eye(rows, LANES, -1))
         lane = op.convert(self._lane, Type.i32)
-        q, k, v = (op.gather(_of(table), lane, _of(0, np.int32)) for table in tables)
-        found = self._attended(*(_by_head(part, 1, LANES) for part in (q, k, v)), "lane.")
+        said = (op.gather(_of(table), lane, _of(0, np.int32)) for table in tables)
+        q, k, v = (_by_head(part, 1, LANES) for part in said)
+        found = self._attended(q, k, v, "lane.")
         # Half precision and an 8-bit cache give nearly 0 and nearly 1.
         found = op.slice(found, _ints(0), _ints(rows - 1), _ints(1), _ints(2))
         return op.round(found, "HALF_TO_EVEN")
