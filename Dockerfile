@@ -87,7 +87,7 @@ RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels \
     pip --python /opt/headrace/bin/python install --no-cache-dir --no-deps --no-index /wheels/*.whl \
     && rm /opt/headrace/bin/headrace-trainer
 USER 10001:0
-RUN ["python", "-Ic", "import proxy.app"]
+RUN ["python", "-Ic", "import proxy.app, proxy.backends.connect, proxy.backends.full_http"]
 
 FROM runtime AS embedded
 COPY --from=embedded-dependencies /opt/headrace /opt/headrace

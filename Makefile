@@ -16,7 +16,7 @@ FRONT_END := scripts/front_end
 .PHONY: test-long test-engines test-litellm test-clients test-deploy test-statistics test-report test-pages
 .PHONY: test-gate test-flywheel test-promotion promotion-figures test-bfcl result-docs result-structured proof proof-small
 .PHONY: test-training test-export harden fuzz chaos soak overload interleavings coverage mutants audit
-.PHONY: bench-growth bench-growth-quick
+.PHONY: bench-growth bench-growth-record bench-growth-quick
 .PHONY: bench bench-quick bench-record bench-shadow bench-dedupe bench-trainer bench-engines bench-engines-quick
 
 serve: setup
@@ -142,9 +142,10 @@ fuzz: test-setup
 chaos: test-setup
 	$(HARDEN) -m tests.harden.chaos --seed $(SEED)
 
-# Mixed traffic at 60 % of capacity: `make soak MINUTES=60`
+# Mixed traffic at 60 % of capacity (or RATE requests a second): `make soak MINUTES=60`
+RATE ?= 0
 soak: test-setup
-	$(HARDEN) -m tests.harden.soak --minutes $(MINUTES) --seed $(SEED)
+	$(HARDEN) -m tests.harden.soak --minutes $(MINUTES) --rate $(RATE) --seed $(SEED)
 
 # Twice the capacity for two minutes, 10 000 idle connections (ulimit -n 20000), 2 000 streams.
 overload: test-setup
@@ -187,10 +188,16 @@ bench: test-setup
 bench-quick: test-setup .venv-peers/.ready
 	@$(BIN)/python -m bench.gateways --quick --rounds 2
 
-# How cost grows with domains, tools, sizes, streams, adapters and the record: some 12 minutes; writes
-# its section of docs/performance.md. The quick form prints two places of each, in under three.
+# How cost grows with domains, tools, sizes, streams and adapters: some 11 minutes; writes its section of
+# docs/performance.md. The quick form prints two places of each, and of the record, in under three.
 bench-growth: test-setup
-	@$(BIN)/python -m bench.growth --out docs
+	@$(BIN)/python -m bench.growth --only domains tools KB streams adapters --out docs
+
+# What the record's queries cost with 10^4 to LARGEST exchanges, 0.5 GB a million in a directory that is
+# removed again: `make bench-growth-record LARGEST=1000000`
+LARGEST ?= 10000000
+bench-growth-record: test-setup
+	@$(BIN)/python -m bench.growth --only exchanges --largest $(LARGEST) --out docs
 
 bench-growth-quick: test-setup
 	@$(BIN)/python -m bench.growth --quick

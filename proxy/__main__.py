@@ -7,14 +7,17 @@ Exit codes: 0 done · 1 something is broken · 2 the command line or the setting
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from proxy.commands import COMMANDS, completion
-from proxy.commands.examples import EXAMPLES
-from proxy.commands.shared import Command
 from proxy.errors import CannotStart
 from proxy.protocol.command_line import add_examples
+
+if TYPE_CHECKING:
+    from proxy.commands.shared import Command
 
 _EPILOG = """\
 examples:
@@ -30,7 +33,8 @@ exit codes: 0 done, 1 something is broken, 2 the command line or the settings ca
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; its exit code. What keeps it from starting is told on one line."""
-    options = _parser().parse_args(arguments)
+    with _uncollected(), _unseen("rich"):
+        options = _parser().parse_args(arguments)
     command: Command = options.command
     try:
         return command(options)
@@ -45,7 +49,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
 
 
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """What is imported stays: without this, the collector walks over it some hundred times."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+@contextmanager
+def _unseen(package: str) -> Iterator[None]:
+    """Meanwhile the package counts as not installed.
+
+    structlog loads rich where it finds it, for tracebacks with local variables, which we never
+    show: 4 MiB and a tenth of the start.
+    """
+    had = sys.modules.get(package)
+    sys.modules[package] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[package]
+        if had is not None:
+            sys.modules[package] = had
+
+
 def _parser() -> argparse.ArgumentParser:
+    # Here, so that the imports of all commands are in `_uncollected`.
+    from proxy.commands import COMMANDS, completion
+    from proxy.commands.examples import EXAMPLES
+
     parser = argparse.ArgumentParser(
         prog="headrace",
         description="An OpenAI-compatible proxy that routes tools to LoRA experts.",

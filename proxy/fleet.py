@@ -12,7 +12,6 @@ from proxy.backends import entra, http, litellm
 from proxy.backends.azure import AzureBackend
 from proxy.backends.base import Backend
 from proxy.backends.openai import OpenAIBackend
-from proxy.backends.replicas import Replicas
 from proxy.backends.settings import (
     AzureSettings,
     EmbeddedSettings,
@@ -35,6 +34,7 @@ from proxy.rollout import Source, stamp
 
 if TYPE_CHECKING:
     from proxy.backends.embedded.backend import EmbeddedBackend
+    from proxy.backends.replicas import Replicas
 
 _SETTLING = 30.0
 """Seconds that the start waits for engines elsewhere to be well and prove their adapters. Chosen:
@@ -220,7 +220,8 @@ class _Engine:
     @asynccontextmanager
     async def running(self, champions: Champions) -> AsyncIterator[tuple[Backend, Replicas]]:
         """The backend and its servers, each of which has been asked once, if it answers at all."""
-        session = http.Session(self._settings.connect_s, self._settings.api_key)
+        for_tls = any(url.startswith("https://") for url in self._settings.replicas)
+        session = http.Session(self._settings.connect_s, self._settings.api_key, for_tls=for_tls)
         pool = self._connect.pool(self._name, self._settings, self._vocabulary, session)
         backend = self._connect.backend(self._name, self._settings, self._vocabulary, pool, session)
         pool.want(champions.adapters)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from importlib.metadata import version
-from typing import Protocol, get_args
+from functools import cache
+from typing import TYPE_CHECKING, Protocol, get_args
 
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-from proxy.backends.replicas import ReplicaStatus
 from proxy.balance import State
 from proxy.catalog import Catalog
 from proxy.limits import Limits
 from proxy.recorder import Recorder
 from proxy.shadow_lane import LaneStatus
+
+if TYPE_CHECKING:
+    from proxy.backends.replicas import ReplicaStatus
 
 
 class Pool(Protocol):
@@ -57,9 +59,7 @@ class Gauges:
             GaugeMetricFamily(
                 "headrace_in_flight", "Requests under way", value=self._limits.in_flight
             ),
-            _labelled(
-                "headrace_build_info", "Version of Headrace", {"version": version("headrace")}
-            ),
+            _labelled("headrace_build_info", "Version of Headrace", {"version": _version()}),
             self._adapters(),
             *self._record(),
             *self._replicas(),
@@ -156,3 +156,11 @@ def _labelled(name: str, about: str, labels: Mapping[str, str]) -> Metric:
     family = GaugeMetricFamily(name, about, labels=tuple(labels))
     family.add_metric(tuple(labels.values()), 1)
     return family
+
+
+@cache
+def _version() -> str:
+    # Here, as finding it takes longer than all else that is told, and the first reader can wait.
+    from importlib.metadata import version
+
+    return version("headrace")

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from proxy.backends.replicas import Replicas, Server
 from proxy.errors import CannotStart
 from proxy.protocol.adapter import Adapter
 from proxy.restart import Restarter, RestartFailed, lora_adapters
+
+if TYPE_CHECKING:
+    from proxy.backends.replicas import Replicas, Server
 
 
 class RolloutFailed(Exception):

@@ -25,6 +25,7 @@ import msgspec
 import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from proxy import heap
 from proxy.errors import CannotStart
 from proxy.siblings import Siblings
 
@@ -205,6 +206,7 @@ class Live:
         # collector would come to after many requests.
         del proxy, generation
         gc.collect()
+        heap.trim()
 
     async def follow(self) -> None:
         """Reload when somebody wants it, or the file has changed, until cancelled."""

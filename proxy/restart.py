@@ -8,13 +8,14 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
-from proxy.backends.engine import Replica
 from proxy.backends.pool_settings import ByCommand, ByHand, ByKubernetes, RestartSettings
-from proxy.kubernetes import Cluster, ClusterError
 from proxy.protocol.adapter import Adapter
+
+if TYPE_CHECKING:
+    from proxy.backends.engine import Replica
 
 _TOLD = 500
 """Characters of a failed command's complaint that are logged."""
@@ -71,6 +72,10 @@ class _Command:
 
 class _Kubernetes:
     def __init__(self, settings: ByKubernetes) -> None:
+        # Here, as it takes a full HTTP client, which few others need.
+        from proxy import kubernetes
+
+        self._api = kubernetes
         self._settings = settings
 
     async def restart(self, replica: Replica, adapters: str) -> None:
@@ -86,10 +91,10 @@ class _Kubernetes:
     async def _asked(self, deployment: str, variables: Mapping[str, str]) -> None:
         settings = self._settings
         try:
-            await Cluster.around().roll_out(
+            await self._api.Cluster.around().roll_out(
                 settings.namespace, deployment, variables, settings.timeout_s
             )
-        except ClusterError as error:
+        except self._api.ClusterError as error:
             raise RestartFailed(str(error)) from error
 
     async def _commanded(self, kubectl: str, workload: str, variables: Mapping[str, str]) -> None:

@@ -8,10 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextvars import ContextVar
-from types import SimpleNamespace
 from typing import Protocol
-
-import aiohttp
 
 
 class AttemptSpan(Protocol):
@@ -44,21 +41,6 @@ def begin(kind: str, backend: str, adapter: str | None) -> AttemptSpan | None:
     span = trace.attempt(kind, backend, adapter)
     attempt.set(span)
     return span
-
-
-def carrying() -> aiohttp.TraceConfig:
-    """For a session: each request takes along which span it belongs to."""
-    config = aiohttp.TraceConfig()
-    config.on_request_start.append(_carry)
-    return config
-
-
-async def _carry(
-    session: aiohttp.ClientSession,
-    context: SimpleNamespace,
-    params: aiohttp.TraceRequestStartParams,
-) -> None:
-    params.headers.update(outgoing())
 
 
 def outgoing() -> Mapping[str, str]:

@@ -253,6 +253,16 @@ def test_unknown_option_is_a_usage_error(capsys: pytest.CaptureFixture[str]):
     assert caught.value.code == 2
 
 
+@pytest.mark.parametrize("option", ["--port 65536", "--port x", "--workers 0"])
+def test_number_out_of_range_is_a_usage_error(option: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as raised:
+        main(["serve", *option.split()])
+
+    name, value = option.split()
+    assert raised.value.code == 2
+    assert f"argument {name}: {value!r} is no number from " in capsys.readouterr().err
+
+
 async def test_record_is_listed_and_shown(routes: Path, capsys: pytest.CaptureFixture[str]):
     async with served(routes) as server:
         await ask(server.base_url, headers={"x-request-id": "trace-1"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 
@@ -19,11 +20,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 when it did what it says, an error's status with one line on stderr when
     not, 3 when rows had to be skipped."""
     options = _parser().parse_args(arguments)
+    # It warns of a kernel that only 4 bits on a processor would use, whatever is trained.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     try:
         code: int | None = options.run(options)
     except (TrainerError, AdapterError, BaseModelError, UnknownTemplate) as error:
         print(f"headrace-trainer: {' '.join(str(error).split())}", file=sys.stderr)
         return error.status if isinstance(error, TrainerError) else 1
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"headrace-trainer: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 1
     return code or 0
 
 

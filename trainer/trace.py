@@ -114,7 +114,8 @@ def trace(name: str, places: Places) -> Trace:
     if found is None:
         raise TraceError(
             f"no exchange, adapter or row {name!r} is known to the registry {places.registry},"
-            f" {len(places.datasets)} datasets and {len(places.records)} records; name more places"
+            f" {_counted(len(places.datasets), 'dataset')} and"
+            f" {_counted(len(places.records), 'record')}; name more places"
             " (--registry, --runs, --record)"
         )
     return found
@@ -180,7 +181,12 @@ def _answered(name: str, places: Places) -> Answered | None:
 def _lost(id: str, erased: bool, places: Places) -> str:
     if erased:
         return f"the exchange {id}: it was erased from the record"
-    return f"the exchange {id}: it is in none of {len(places.records)} records"
+    return f"the exchange {id}: it is not in {_counted(len(places.records), 'record')}"
+
+
+def _counted(count: int, noun: str) -> str:
+    """`1 record`, `2 records`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _origin(id: str, places: Places) -> tuple[Origin, list[str]]:

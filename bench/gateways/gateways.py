@@ -6,6 +6,7 @@ where they would refuse the load. A peer that is not installed is left out.
 
 from __future__ import annotations
 
+import compileall
 import os
 import re
 import shutil
@@ -51,6 +52,9 @@ def headrace(settings: str, root: Path = ROOT) -> Callable[[int, int, Path], Lau
     """Headrace as it is in a checkout, with these settings."""
 
     def launch(port: int, there: int, directory: Path) -> Launch:
+        # As pip does when it installs. Where PYTHONDONTWRITEBYTECODE is set, a checkout is compiled
+        # at each start otherwise: 0.18 s.
+        compileall.compile_dir(root / "proxy", quiet=1)
         path = directory / f"routes-{port}.yaml"
         (directory / "adapters").mkdir(exist_ok=True)
         path.write_text(settings.format(there=there, record=directory / f"record-{port}"))

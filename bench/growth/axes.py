@@ -77,24 +77,25 @@ ADAPTERS = Axis(
     (1, 64),
     _SETTINGS,
 )
+_ASKED = {
+    "stats": "`record stats`",
+    "ls": "`record ls --since 1d`",
+    "ls_all": "`record ls`",
+    "show": "`record show` of an old one",
+    "traffic": "dashboard: figures of a day",
+    "search": "dashboard: the last exchanges",
+    "look": "dashboard: one exchange",
+    "trainer": "trainer: a day of a domain",
+    "ab": "`report ab`, four weeks of a domain",
+}
 RECORD = Axis(
     "exchanges",
     "Exchanges in the record, over 30 days and 10 domains, the last hundredth not compacted yet;"
     " every tenth has a shadow, every twentieth a demonstration",
-    (10**4, 10**5, 10**6),
+    (10**4, 10**5, 10**6, 10**7),
     (10**4, 10**5),
-    {
-        "stats_s": Column("`record stats`: CPU s", ".2f"),
-        "ls_s": Column("`record ls`", ".2f"),
-        "show_s": Column("`record show`", ".2f"),
-        "search_s": Column("dashboard's last exchanges", ".2f"),
-        "ab_s": Column("`report ab` on a domain", ".2f"),
-        "stats_mib": Column("MiB at most: `stats`", ",.0f"),
-        "ls_mib": Column("`ls`", ",.0f"),
-        "show_mib": Column("`show`", ",.0f"),
-        "search_mib": Column("dashboard", ",.0f"),
-        "ab_mib": Column("`ab`", ",.0f"),
-    },
+    {f"{key}_s": Column(f"{title}: CPU s", ".2f") for key, title in _ASKED.items()}
+    | {f"{key}_mib": Column(f"{title}: MiB at most", ",.0f") for key, title in _ASKED.items()},
 )
 REQUESTS = (DOMAINS, TOOLS, BODIES, STREAMS, ADAPTERS)
 ALL = (*REQUESTS, RECORD)

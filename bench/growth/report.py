@@ -19,7 +19,8 @@ from bench.growth.verdict import medians, verdict
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_MARKS = ("<!-- growth: begin -->", "<!-- growth: end -->")
+_MOST = 8
+"""Columns that a page is wide enough for."""
 
 
 def page(points: Sequence[Point], axes: Sequence[Axis]) -> str:
@@ -31,12 +32,16 @@ def page(points: Sequence[Point], axes: Sequence[Axis]) -> str:
 
 
 def table(points: Sequence[Point], axis: Axis) -> str:
-    """Medians over the rounds, a line for each place."""
+    """Medians over the rounds, a line for each place; where there are many figures, for each of
+    them."""
     head = [axis.name, *(column.title for column in axis.columns.values())]
-    lines = [head, ["---:"] * len(head)]
+    lines = [head]
     for at, values in medians(points, axis).items():
         told = [_told(values.get(key), column.form) for key, column in axis.columns.items()]
         lines.append([f"{at:,}", *told])
+    if len(head) > _MOST:
+        lines = [list(line) for line in zip(*lines, strict=True)]
+    lines.insert(1, ["---:"] * len(lines[0]))
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
@@ -44,23 +49,26 @@ def _told(value: float | None, form: str) -> str:
     return "" if value is None or value != value else format(value, form)
 
 
-def write(points: Sequence[Point], axes: Sequence[Axis], command: str, directory: Path) -> None:
-    """The section of `performance.md` that is measured, `growth.csv` and `growth.png`."""
-    _write_csv(points, directory / "growth.csv")
-    _plot(points, axes, directory / "growth.png")
+def write(points: Sequence[Point], axes: Sequence[Axis], name: str, directory: Path) -> None:
+    """What some axes measured: the block of this name in `performance.md`, a CSV file, a plot."""
+    names = [axis.name for axis in axes]
+    mine = [point for point in points if point.axis in names]
+    _write_csv(mine, directory / f"{name}.csv")
+    _plot(mine, axes, directory / f"{name}.png")
     path = directory / "performance.md"
-    told = f"{_where(points, command)}\n\n{page(points, axes)}\n"
-    path.write_text(replaced(path.read_text(), _MARKS, told))
+    told = f"{_where(mine, f'make bench-{name}')}\n\n{page(mine, axes)}\n"
+    marks = (f"<!-- {name}: begin -->", f"<!-- {name}: end -->")
+    path.write_text(replaced(path.read_text(), marks, told))
 
 
 def _where(points: Sequence[Point], command: str) -> str:
     rounds = max(Counter((point.axis, point.at) for point in points).values())
     packages = ", ".join(f"{name} {version(name)}" for name in ("headrace", "duckdb", "pyarrow"))
     return (
-        f"{date.today()}, `{command}`, {processor()}, one core for Headrace and one for engine and"
-        f" load; {platform.system()} {platform.release()}, Python {platform.python_version()},"
-        f" {packages}. Rounds: {rounds}, of which medians are told; the record is asked once. The"
-        f" machine's load over the last 15 minutes: {os.getloadavg()[2]:.1f}."
+        f"{date.today()}, `{command}`, {processor()}, one core for what is measured and one for"
+        f" what asks it; {platform.system()} {platform.release()}, Python"
+        f" {platform.python_version()}, {packages}. Rounds: {rounds}, of which medians are told."
+        f" The machine's load over the last 15 minutes: {os.getloadavg()[2]:.1f}."
     )
 
 
@@ -80,7 +88,10 @@ def _plot(points: Sequence[Point], axes: Sequence[Axis], path: Path) -> None:
     from matplotlib import pyplot
 
     shown = [axis for axis in axes if medians(points, axis)]
-    plot, panels = pyplot.subplots(-(-len(shown) // 3), 3, figsize=(12, 6), squeeze=False)
+    across = min(3, len(shown))
+    down = -(-len(shown) // across)
+    size = (6 if across == 1 else 4 * across, (6 if across == 1 else 3) * down)
+    plot, panels = pyplot.subplots(down, across, figsize=size, squeeze=False)
     for panel in panels.flat[len(shown) :]:
         panel.set_axis_off()
     for panel, axis in zip(panels.flat, shown, strict=False):
@@ -108,7 +119,10 @@ def _draw(panel: Axes, points: Sequence[Point], axis: Axis) -> None:
     panel.spines[["top", "right"]].set_visible(False)
 
 
-_COLOURS = ("#3b6fb6", "#7fa3d1", "#1f3d66", "#a9bfdc", "#5b7d55")
+_COLOURS = (
+    *("#3b6fb6", "#7fa3d1", "#1f3d66", "#a9bfdc", "#5b7d55"),
+    *("#b58b3b", "#8a4f7d", "#c06c5a", "#707070"),
+)
 
 
 def _limits(values: Sequence[float]) -> tuple[float, float]:

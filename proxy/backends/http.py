@@ -6,15 +6,16 @@ up to a bound.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from typing import Self, TypeAlias
+from typing import Self
 
-import aiohttp
 import msgspec
 
 from proxy import sse, trace_context
-from proxy.backends.plain_http import KEPT_S, Answer, ConnectTimedOut, PlainClient
+from proxy.backends.client import Answer, Client
+from proxy.backends.plain_http import Broken, ConnectTimedOut
 from proxy.errors import BackendError, BackendUnavailable, ConnectTimeout, ProxyError, StallTimeout
 
 MAX_ERROR = 64 * 1024
@@ -24,36 +25,26 @@ MAX_EVENT = 1024 * 1024
 MAX_WHOLE = 8 * 1024 * 1024
 """Bytes of an answer in one piece."""
 _UNBOUNDED = 1_000_000
-_GLANCE = aiohttp.ClientTimeout(total=5)
-"""For questions that cost the server nothing, such as its health."""
+_GLANCE_S = 5.0
+"""Seconds for questions that cost the server nothing, such as its health."""
 
 Judge = Callable[[int, str, bytes], ProxyError]
 """What an answer that is none means: status, content type, the beginning of the body."""
 
 
-Response: TypeAlias = aiohttp.ClientResponse | Answer
-
-
 class Session:
-    """The way to engines: lean where they speak plain HTTP, a full client's where they do not.
+    """The way to the servers of one pool, with their key. To be closed by whoever made it."""
 
-    To be closed by whoever made it; needs a running loop.
-    """
-
-    def __init__(self, connect_s: float, api_key: str | None = None) -> None:
-        """Only the connection is timed: whoever reads an answer knows how long it may take."""
+    def __init__(
+        self, connect_s: float, api_key: str | None = None, *, for_tls: bool = False
+    ) -> None:
+        """Only the connection is timed: whoever reads an answer knows how long it may take.
+        `for_tls`: see Client."""
         self._headers = {"accept-encoding": "identity"}
         if api_key:
             self._headers["authorization"] = f"Bearer {api_key}"
         # Slots are counted before a request gets here; a second queue would only hide the first.
-        self._plain = PlainClient(connect_s, _UNBOUNDED)
-        self._full = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEPT_S),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers=self._headers,
-            trace_configs=[trace_context.carrying()],
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_s),
-        )
+        self._client = Client(connect_s, _UNBOUNDED, for_tls=for_tls)
 
     async def __aenter__(self) -> Self:
         return self
@@ -63,25 +54,26 @@ class Session:
 
     async def close(self) -> None:
         """Close all connections."""
-        self._plain.close()
-        await self._full.close()
+        await self._client.close()
 
-    async def post(self, url: str, body: bytes) -> Response:
+    async def post(self, url: str, body: bytes) -> Answer:
         """The response to a JSON body, as soon as its head is there; close it in any case."""
-        headers = {"content-type": "application/json"}
-        if url.startswith("http://"):
-            sent = {**self._headers, **headers, **trace_context.outgoing()}
-            return await self._plain.post(url, body, sent, None)
-        return await self._full.post(url, data=body, headers=headers, allow_redirects=False)
+        sent = {**self._headers, "content-type": "application/json", **trace_context.outgoing()}
+        return await self._client.request("POST", url, body, sent, None)
 
     async def get(self, url: str) -> tuple[int, bytes]:
         """Status and body of a cheap question."""
-        async with self._full.get(url, timeout=_GLANCE, allow_redirects=False) as response:
-            return response.status, await read(response, MAX_WHOLE)
+        sent = {**self._headers, **trace_context.outgoing()}
+        async with asyncio.timeout(_GLANCE_S):
+            response = await self._client.request("GET", url, None, sent, None)
+            try:
+                return response.status, await read(response, MAX_WHOLE)
+            finally:
+                response.close()
 
 
 @asynccontextmanager
-async def post(session: Session, url: str, body: object, judge: Judge) -> AsyncIterator[Response]:
+async def post(session: Session, url: str, body: object, judge: Judge) -> AsyncIterator[Answer]:
     """The response to a JSON body, status 200; leaving cuts what is still coming.
 
     Raises what `judge` makes of any other status.
@@ -112,12 +104,12 @@ async def is_well(session: Session, url: str) -> bool:
     return status == 200
 
 
-async def events(response: Response) -> AsyncIterator[list[bytes]]:
+async def events(response: Answer) -> AsyncIterator[list[bytes]]:
     """The data of each event, up to `[DONE]` or the stream's end; of those that came together,
     together."""
     decoder = sse.EventDecoder(MAX_EVENT)
     with translated():
-        async for chunk in response.content.iter_any():
+        async for chunk in response:
             given = _decoded(decoder, chunk)
             if sse.DONE in given:
                 yield given[: given.index(sse.DONE)]
@@ -126,7 +118,7 @@ async def events(response: Response) -> AsyncIterator[list[bytes]]:
                 yield given
 
 
-async def contents(response: Response) -> AsyncIterator[list[bytes]]:
+async def contents(response: Answer) -> AsyncIterator[list[bytes]]:
     """The JSON texts of an answer: its events, or the whole where it came in one piece."""
     if response.content_type == "text/event-stream":
         async for given in events(response):
@@ -135,11 +127,11 @@ async def contents(response: Response) -> AsyncIterator[list[bytes]]:
         yield [await read(response, MAX_WHOLE)]
 
 
-async def read(response: Response, most: int) -> bytes:
+async def read(response: Answer, most: int) -> bytes:
     """The body, or its first `most` bytes."""
     body = bytearray()
     with translated():
-        async for chunk in response.content.iter_any():
+        async for chunk in response:
             body += chunk
             if len(body) > most:
                 break
@@ -148,16 +140,15 @@ async def read(response: Response, most: int) -> bytes:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """The library's errors as ours. Their texts may hold URLs, so that only their kind is told."""
+    """The client's errors as ours."""
     try:
         yield
-    except (aiohttp.ConnectionTimeoutError, ConnectTimedOut) as error:
+    except ConnectTimedOut as error:
         raise ConnectTimeout("no connection to the engine stood in time") from error
     except TimeoutError as error:
         raise StallTimeout("the engine went silent") from error
-    except (aiohttp.ClientError, ConnectionError) as error:
-        message = f"the engine could not be used: {type(error).__name__}"
-        raise BackendUnavailable(message) from error
+    except Broken as error:
+        raise BackendUnavailable(f"the engine could not be used: {error}") from error
 
 
 def said_as(body: bytes) -> Mapping[str, object]:

@@ -12,7 +12,6 @@ import logging
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from importlib import metadata
 from types import ModuleType
 from typing import Any
 
@@ -87,6 +86,8 @@ def build(name: str, settings: LiteLLMSettings) -> LiteLLMBackend:
 
 def check_installed(name: str) -> None:
     """Make sure that a litellm is there which can be imported; raises as `build` does."""
+    from importlib import metadata
+
     try:
         version = metadata.version("litellm")
     except metadata.PackageNotFoundError as error:

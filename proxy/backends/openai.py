@@ -11,15 +11,14 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from functools import lru_cache
 from types import TracebackType
-from typing import Self, TypeAlias
+from typing import Self
 
-import aiohttp
 import msgspec
-from yarl import URL
 
 from proxy import trace_context
-from proxy.backends import plain_http
 from proxy.backends.base import Ask, Forward, Relayed
+from proxy.backends.client import Answer, Client
+from proxy.backends.plain_http import Broken
 from proxy.errors import (
     BackendError,
     BackendLimited,
@@ -42,7 +41,9 @@ _ENDED = re.compile(rb"\[DONE\]|\"finish_reason\"\s*:\s*\"|\"error\"\s*:")
 _PLAIN = {"accept-encoding": "identity"}
 """Compressed streams come in lumps: a chunk is held back until a block is full."""
 _ANSWERS = ("application/json", "text/event-stream")
-_Response: TypeAlias = aiohttp.ClientResponse | plain_http.Answer
+_TLS_KEPT_S = 15.0
+"""Seconds for which an idle connection to a cloud is kept: clouds keep theirs for a minute or more,
+and a new one takes two or three round trips."""
 _TAIL = 4096
 _MAX_ERROR = 64 * 1024
 
@@ -75,11 +76,14 @@ class OpenAIBackend:
         self._key = api_key
         self._models = dict(models or {})
         self._count_usage = count_usage
-        self._stream_timeout = _timeout(connect_s, silence_s)
-        self._whole_timeout = _timeout(connect_s, answer_s)
-        self._max_connections = max_connections
-        self._session: aiohttp.ClientSession | None = None
-        self._plain = plain_http.PlainClient(connect_s, max_connections)
+        self._silence_s = silence_s
+        self._answer_s = answer_s
+        self._client = Client(
+            connect_s,
+            max_connections,
+            for_tls=base_url.startswith("https://"),
+            tls_kept_s=_TLS_KEPT_S,
+        )
         self._is_closed = False
 
     def lacks(self, request: ChatRequest) -> str | None:
@@ -90,7 +94,7 @@ class OpenAIBackend:
         """Send the request on. Leaving the context cuts an answer that is still coming."""
         return _Asked(self, ask)
 
-    async def answered(self, response: _Response, ask: Ask) -> Relayed:
+    async def answered(self, response: Answer, ask: Ask) -> Relayed:
         """The reply in a response whose head is there; raises ProxyError for one that is none."""
         if response.status != 200:
             raise await _error(response)
@@ -127,26 +131,16 @@ class OpenAIBackend:
     async def aclose(self) -> None:
         """Close all connections."""
         self._is_closed = True
-        self._plain.close()
-        if self._session is not None:
-            await self._session.close()
+        await self._client.close()
 
-    async def post(self, ask: Ask) -> _Response:
+    async def post(self, ask: Ask) -> Answer:
         """The response to a chat request, as soon as its head is there; close it in any case."""
         url, body = self._place("/chat/completions", ask.request.model), self._body(ask)
         headers = {"content-type": "application/json", **_PLAIN, **await self._credentials()}
-        timeout = self._stream_timeout if ask.request.stream else self._whole_timeout
+        silence_s = self._silence_s if ask.request.stream else self._answer_s
         self._check_open()
-        if url.startswith("http://"):
-            headers.update(trace_context.outgoing())
-            return await self._plain.post(url, body, headers, timeout.sock_read)
-        return await self._open_session().post(
-            URL(url, encoded=True),
-            data=body,
-            headers=headers,
-            timeout=timeout,
-            allow_redirects=False,
-        )
+        headers.update(trace_context.outgoing())
+        return await self._client.request("POST", url, body, headers, silence_s)
 
     def _body(self, ask: Ask) -> bytes:
         body = _renamed(ask.body, self._models.get(ask.request.model))
@@ -157,20 +151,15 @@ class OpenAIBackend:
         is_wanted = self._count_usage or ask.counted
         return is_wanted and bool(ask.request.stream) and not ask.request.wants_usage
 
-    async def _forward(self, forward: Forward) -> aiohttp.ClientResponse:
+    async def _forward(self, forward: Forward) -> Answer:
         body = forward.body
         if isinstance(body, bytes) and forward.model is not None:
             body = _renamed(body, self._models.get(forward.model))
-        return await self._open_session().request(
-            forward.method,
-            # Encoded already: decoding and encoding it anew could make another path of it.
-            URL(self._place(forward.target, forward.model), encoded=True),
-            data=body,
-            headers={**forward.headers, **_PLAIN, **await self._credentials()},
-            timeout=self._whole_timeout,
-            allow_redirects=False,
-            skip_auto_headers=("content-type", "user-agent"),
-        )
+        url = self._place(forward.target, forward.model)
+        headers = {**forward.headers, **_PLAIN, **await self._credentials()}
+        headers.update(trace_context.outgoing())
+        self._check_open()
+        return await self._client.request(forward.method, url, body, headers, self._answer_s)
 
     def _place(self, target: str, model: str | None) -> str:
         """The URL, percent-encoded, of a path below the API's root; `model` as the client says."""
@@ -183,25 +172,6 @@ class OpenAIBackend:
     def _check_open(self) -> None:
         if self._is_closed:
             raise BackendUnavailable(f"the backend {self.name!r} has been closed")
-
-    def _open_session(self) -> aiohttp.ClientSession:
-        # Made at the first request, since it binds to the loop that runs then.
-        self._check_open()
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                trace_configs=[trace_context.carrying()],
-                connector=aiohttp.TCPConnector(limit=self._max_connections),
-                cookie_jar=aiohttp.DummyCookieJar(),
-            )
-        return self._session
-
-
-def _timeout(connect_s: float, silence_s: float) -> aiohttp.ClientTimeout:
-    # aiohttp gives up on the whole exchange after 300 s unless told otherwise; a long answer is not
-    # an error, a silent backend is. `connect` also counts the wait for a connection to be free.
-    return aiohttp.ClientTimeout(
-        total=None, connect=2 * connect_s, sock_connect=connect_s, sock_read=silence_s
-    )
 
 
 def _renamed(body: bytes, model: str | None) -> bytes:
@@ -221,7 +191,7 @@ def _with_usage(body: bytes) -> bytes:
     return msgspec.json.encode({**fields, "stream_options": asked})
 
 
-def _relayed_headers(response: _Response) -> dict[str, str]:
+def _relayed_headers(response: Answer) -> dict[str, str]:
     return {
         known: value
         for name, value in response.headers.items()
@@ -238,23 +208,23 @@ def _relayed_as(name: str) -> str | None:
     return name if _RELAYED.fullmatch(name) else None
 
 
-def _sane_headers(response: _Response) -> dict[str, str]:
+def _sane_headers(response: Answer) -> dict[str, str]:
     """The response's headers, lower-case; those that no server may send are left out."""
     return {n.lower(): v for n, v in response.headers.items() if _SANE.fullmatch(v)}
 
 
-def _file_headers(response: aiohttp.ClientResponse, renamed: bool) -> dict[str, str]:
+def _file_headers(response: Answer, renamed: bool) -> dict[str, str]:
     headers = _sane_headers(response)
     kept = {name: value for name, value in headers.items() if _FILE.fullmatch(name)}
     if renamed or "content-encoding" in headers:
-        # The bytes that go on are others: aiohttp has unpacked them, or they get another name.
+        # The bytes that go on are others: they have been unpacked, or get another name.
         kept.pop("content-length", None)
     return kept
 
 
-async def _untouched(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+async def _untouched(response: Answer) -> AsyncIterator[bytes]:
     with _translated_errors():
-        async for chunk in response.content.iter_any():
+        async for chunk in response:
             yield chunk
 
 
@@ -264,7 +234,7 @@ class _Asked(AbstractAsyncContextManager[Relayed]):
     def __init__(self, backend: OpenAIBackend, ask: Ask) -> None:
         self._backend = backend
         self._ask = ask
-        self._response: _Response
+        self._response: Answer
 
     async def __aenter__(self) -> Relayed:
         try:
@@ -290,8 +260,8 @@ class _Asked(AbstractAsyncContextManager[Relayed]):
 class _Content:
     """An answer's bytes as they come; raises BackendError when it breaks off."""
 
-    def __init__(self, response: _Response) -> None:
-        self._pieces = response.content.iter_any()
+    def __init__(self, response: Answer) -> None:
+        self._pieces = response
         self._is_stream = response.content_type == "text/event-stream"
         self._tail = b""
 
@@ -313,14 +283,12 @@ class _Content:
         return piece
 
 
-def _whole(response: _Response) -> bytes | None:
+def _whole(response: Answer) -> bytes | None:
     """The body, where it came together with its head; not a stream's, whose end tells something."""
-    if isinstance(response, plain_http.Answer) and response.content_type != "text/event-stream":
-        return response.waiting
-    return None
+    return None if response.content_type == "text/event-stream" else response.waiting
 
 
-_FAILURES = (TimeoutError, aiohttp.ClientError, ConnectionError)
+_FAILURES = (TimeoutError, Broken)
 
 
 @contextmanager
@@ -334,8 +302,7 @@ def _translated_errors() -> Iterator[None]:
 def _translated(error: Exception) -> BackendError:
     if isinstance(error, TimeoutError):
         return BackendTimeout("the backend went silent")
-    # Its text may hold the URL and header values; its type says enough.
-    return BackendUnavailable(f"the backend could not be used: {type(error).__name__}")
+    return BackendUnavailable(f"the backend could not be used: {error}")
 
 
 # ---------------------------------------------------------------- errors
@@ -355,7 +322,7 @@ class _Body(_About):
     error: _About | str | None = None
 
 
-async def _error(response: _Response) -> ProxyError:
+async def _error(response: Answer) -> ProxyError:
     """What to raise for an answer that is none."""
     with _translated_errors():
         said = _said(await _start_of(response))
@@ -382,9 +349,9 @@ async def _error(response: _Response) -> ProxyError:
     )
 
 
-async def _start_of(response: _Response) -> bytes:
+async def _start_of(response: Answer) -> bytes:
     body = b""
-    async for chunk in response.content.iter_any():
+    async for chunk in response:
         body += chunk
         if len(body) > _MAX_ERROR:
             break

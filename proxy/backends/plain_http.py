@@ -1,11 +1,12 @@
-"""POST over plain HTTP/1.1, on connections that are kept: the way to engines in the same network.
+"""Plain HTTP/1.1, on connections that are kept: the way to engines in the same network.
 
 A fraction of a full client's work for each request: no TLS, no proxies, no redirects, no cookies,
-no compression; for these there is aiohttp. Source: RFC 9110 and 9112; llhttp (by httptools) reads.
+no compression, no uploads piece by piece. Source: RFC 9110 and 9112; llhttp (by httptools) reads.
 
 What a server says is bounded and distrusted. A connection is used again only when its answer ended
 where it said that it would, nothing came after it, and all that we wrote is out. A request is sent
-once: a connection that breaks after the first byte is an error, for the caller to judge.
+once: a connection that breaks after the first byte is an error, for the caller to judge. Only what
+may be asked twice, such as a GET, is, where a connection that was kept turns out to be closed.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import NamedTuple, Self, cast
+from urllib.parse import urlsplit
 
 import httptools
-from yarl import URL
 
 KEPT_S = 4.0
 """Seconds for which an idle connection is kept. vLLM's server closes them after 5: one that is used
@@ -29,6 +30,10 @@ _ENOUGH = 256 * 1024
 """Bytes that wait to be read until the server is told to pause."""
 _AT_ONCE = 64 * 1024
 """A body up to this size goes out together with its head, in one write."""
+_IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE"})
+"""Methods that may be sent again when nobody knows whether they arrived (RFC 9110, 9.2.2)."""
+_WITHOUT_BODY = frozenset({"GET", "HEAD"})
+"""Methods that do not say of an absent body that it has no bytes (RFC 9110, 8.6)."""
 
 
 class Broken(ConnectionError):
@@ -69,24 +74,16 @@ class Answer:
         return _without_parameters(self.headers.get("content-type", "application/octet-stream"))
 
     @property
-    def content(self) -> Answer:
-        """The body: see `iter_any`."""
-        return self
-
-    @property
     def waiting(self) -> bytes | None:
         """All of the body that was not read yet; None while more may come."""
         return b"".join(self._pieces) if self._is_over else None
-
-    def iter_any(self) -> Answer:
-        """The body as it comes, what has come together in one piece; raises TimeoutError after
-        silence, and Broken."""
-        return self
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> bytes:
+        """The body as it comes, what has come together in one piece; raises TimeoutError after
+        silence, and Broken."""
         while not self._pieces:
             if self._is_over:
                 raise StopAsyncIteration
@@ -154,6 +151,8 @@ class _Connection(asyncio.Protocol):
     def __init__(self, idle: deque[_Connection], freed: Callable[[], None]) -> None:
         """`freed` is told each time that an answer is over, or given up."""
         self.is_usable = True
+        self.was_kept = False
+        """Whether it has answered before."""
         self._freed = freed
         self._idle = idle
         self._transport: asyncio.Transport
@@ -163,17 +162,22 @@ class _Connection(asyncio.Protocol):
         self._head_size = 0
         self._has_head = False
         self._ends_by_closing = False
+        self._asks_head = False
         self._is_paused = False
         self._expiry: asyncio.TimerHandle | None = None
 
     # ------------------------------------------------------------ one request
 
-    def send(self, head: bytes, body: bytes, silence_s: float | None) -> Answer:
-        """Send a request; its answer, of which nothing is there yet."""
+    def send(
+        self, head: bytes, body: bytes, silence_s: float | None, *, asks_head: bool = False
+    ) -> Answer:
+        """Send a request; its answer, of which nothing is there yet. `asks_head`: whatever its
+        head says, no body follows."""
         if self._expiry is not None:
             self._expiry.cancel()
         self._parser = httptools.HttpResponseParser(self)
         self._headers, self._head_size, self._has_head = {}, 0, False
+        self._asks_head = asks_head
         self._answer = answer = Answer(self, silence_s)
         if len(body) <= _AT_ONCE:
             self._transport.write(head + body)
@@ -208,6 +212,7 @@ class _Connection(asyncio.Protocol):
             self.resume()
             self._expiry = asyncio.get_running_loop().call_later(KEPT_S, self.abort)
             self._idle.append(self)
+            self.was_kept = True
         else:
             self.abort()
 
@@ -259,6 +264,9 @@ class _Connection(asyncio.Protocol):
         if status < 200:
             self._headers = {}
             return
+        if self._head_size > MAX_HEAD and sum(map(len, headers.values())) > MAX_HEAD:
+            self._done(Broken("the head of the answer is too large"), can_stay=False)
+            return
         if headers.get("content-encoding", "identity") != "identity":
             self._done(Broken("the answer is compressed, which nobody asked for"), can_stay=False)
             return
@@ -268,6 +276,9 @@ class _Connection(asyncio.Protocol):
         )
         if self._answer is not None:
             self._answer.began(status, headers)
+        if self._asks_head:
+            # The parser waits for a body that does not come.
+            self._done(None, can_stay=False)
 
     def on_body(self, piece: bytes) -> None:
         if self._answer is not None and self._answer.add(piece) and not self._is_paused:
@@ -288,30 +299,45 @@ class PlainClient:
         self._free = asyncio.Semaphore(max_connections)
         self._idle: dict[tuple[str, int], deque[_Connection]] = {}
 
-    async def post(
-        self, url: str, body: bytes, headers: Mapping[str, str], silence_s: float | None
+    async def request(
+        self,
+        method: str,
+        url: str,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        silence_s: float | None,
     ) -> Answer:
         """The answer to a request, as soon as its head is there; close it in any case.
 
         `url` is percent-encoded; `silence_s` bounds each wait, for the head and between pieces.
         Raises ConnectTimedOut and other TimeoutErrors, and Broken.
         """
-        place = _place(url)
-        head = _head(place, headers, len(body))
-        answer = (await self._connection(place)).send(head, body, silence_s)
+        place = _place(method, url)
+        if body is None and method not in _WITHOUT_BODY:
+            body = b""
+        connection = await self._connection(place)
+        may_repeat = connection.was_kept and method in _IDEMPOTENT
+        answer = connection.send(
+            _head(place, headers, body), body or b"", silence_s, asks_head=method == "HEAD"
+        )
         try:
             await answer.heard()
-        except BaseException:
+        except BaseException as error:
             answer.close()
+            if may_repeat and isinstance(error, Broken):
+                # The server closed what it had kept, just then; so it will have with the others.
+                self._forget(place)
+                return await self.request(method, url, body, headers, silence_s)
             raise
         return answer
 
     def close(self) -> None:
         """Close what is idle; what is in use closes with its answer."""
         for idle in self._idle.values():
-            for connection in idle:
-                connection.abort()
-            idle.clear()
+            _abort(idle)
+
+    def _forget(self, place: _Place) -> None:
+        _abort(self._idle[place.host, place.port])
 
     async def _connection(self, place: _Place) -> _Connection:
         await self._room()
@@ -351,7 +377,8 @@ def _timed_out() -> Iterator[None]:
         yield
     except TimeoutError as error:
         raise ConnectTimedOut("no connection stood in time") from error
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
+        # UnicodeError: of a name that can be no host's.
         raise Broken(f"no connection: {type(error).__name__}") from error
 
 
@@ -360,20 +387,32 @@ def _without_parameters(content_type: str) -> str:
     return content_type.partition(";")[0].strip().lower()
 
 
+def _abort(idle: deque[_Connection]) -> None:
+    for connection in idle:
+        connection.abort()
+    idle.clear()
+
+
 @lru_cache(maxsize=1024)
-def _place(url: str) -> _Place:
-    parsed = URL(url, encoded=True)
-    host = parsed.host or ""
+def _place(method: str, url: str) -> _Place:
+    parsed = urlsplit(url)
+    host = parsed.hostname or ""
     named = f"[{host}]" if ":" in host else host
-    port = parsed.port or 80
-    shown = named if port == 80 else f"{named}:{port}"
-    start = f"POST {parsed.raw_path_qs} HTTP/1.1\r\nhost: {shown}\r\n"
-    return _Place(host, port, start.encode("ascii"))
+    try:
+        port = parsed.port or 80
+        shown = named if port == 80 else f"{named}:{port}"
+        target = (parsed.path or "/") + (f"?{parsed.query}" if parsed.query else "")
+        start = f"{method} {target} HTTP/1.1\r\nhost: {shown}\r\n".encode("ascii")
+    except ValueError as error:
+        raise Broken(f"no URL that can be asked: {type(error).__name__}") from error
+    return _Place(host, port, start)
 
 
-def _head(place: _Place, headers: Mapping[str, str], size: int) -> bytes:
+def _head(place: _Place, headers: Mapping[str, str], body: bytes | None) -> bytes:
     lines = [f"{name}: {value}\r\n" for name, value in headers.items()]
-    return place.start + f"{''.join(lines)}content-length: {size}\r\n\r\n".encode("latin-1")
+    if body is not None:
+        lines.append(f"content-length: {len(body)}\r\n")
+    return place.start + f"{''.join(lines)}\r\n".encode("latin-1")
 
 
 def _late(waiter: asyncio.Future[None]) -> None:

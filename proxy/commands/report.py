@@ -114,7 +114,7 @@ def _compared(options: argparse.Namespace, settings: Config) -> Report:
 
     scope = msgspec.structs.replace(_scope(options), margin=options.margin)
     left_out = Counter[LeftOut]()
-    with _told(), query.opened(_shelf(settings)) as connection:
+    with _told(), query.opened(_shelf(settings), scope.since) as connection:
         contest = _contest(options, reading.busiest(connection, scope, _local(settings)))
         records = reading.paired(connection, _shelf(settings).rows, scope)
         found = pairs(records, contest, _prices(settings), left_out)
@@ -168,9 +168,9 @@ def _billed(options: argparse.Namespace, settings: Config) -> Bill:
     from proxy.record import query
     from proxy.report import reading
 
-    local, prices = _local(settings), _prices(settings)
-    with _told(), query.opened(_shelf(settings)) as connection:
-        found = reading.billed(connection, _scope(options), local, prices, settings.costs)
+    scope, local, prices = _scope(options), _local(settings), _prices(settings)
+    with _told(), query.opened(_shelf(settings), scope.since) as connection:
+        found = reading.billed(connection, scope, local, prices, settings.costs)
     if found is None:
         raise CannotStart("no request was answered at home yet: there is nothing to reckon")
     return found

@@ -7,21 +7,18 @@ import asyncio
 import gc
 import socket
 import sys
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 import uvloop
 
-from proxy import config, logs, workers
-from proxy.app import Proxy, running
+from proxy import config, heap, logs, workers
+from proxy.asgi import proxies
 from proxy.auth import is_loopback
 from proxy.commands.shared import Commands, add_with_config
 from proxy.config import Config
 from proxy.errors import BadConfig, CannotStart
-from proxy.metrics import Metrics
-from proxy.quotas.memory import MemoryLedger
-from proxy.reload import Live, live
 from proxy.server import Server, address, bind
 from proxy.siblings import Place, Siblings
 from proxy.welcome import welcome
@@ -36,7 +33,7 @@ def add(commands: Commands) -> None:
     parser = add_with_config(commands, "serve", _serve, "answer requests until stopped")
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    add("--port", type=int, default=8080, help="port, 0 for any (%(default)s)")
+    add("--port", type=_port, default=8080, help="port, 0 for any (%(default)s)")
     add("--workers", type=_count, default=1, help="processes that share the port (%(default)s)")
     add("--log-level", choices=logs.LEVELS, default="info")
 
@@ -56,6 +53,8 @@ def _serve(options: argparse.Namespace) -> int:
 
 def _work(options: argparse.Namespace, bound: socket.socket, place: Place | None) -> int:
     """Answer what comes in through a socket, as one of several workers or alone."""
+    gc.set_threshold(_COLLECT_AFTER)
+    heap.share()
     logs.configure(options.log_level)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
@@ -65,11 +64,16 @@ def _work(options: argparse.Namespace, bound: socket.socket, place: Place | None
     return 0
 
 
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to 65535")
+    return int(text)
+
+
 def _count(text: str) -> int:
-    count = int(text)
-    if not 1 <= count <= 256:
-        raise argparse.ArgumentTypeError("from 1 to 256")
-    return count
+    if not text.isdecimal() or not 1 <= int(text) <= 256:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to 256")
+    return int(text)
 
 
 def _cause(group: ExceptionGroup) -> CannotStart:
@@ -81,33 +85,23 @@ def _cause(group: ExceptionGroup) -> CannotStart:
 
 
 async def _until_stopped(path: Path, host: str, bound: socket.socket, place: Place | None) -> None:
-    used, metrics = MemoryLedger(), Metrics({})
     siblings = None if place is None else Siblings(place)
-
-    @asynccontextmanager
-    async def start(live: Live) -> AsyncIterator[Proxy]:
-        settings = await asyncio.to_thread(config.load, path)
-        _check_exposure(host, settings)
-        async with running(settings, used, live, metrics, siblings) as proxy:
-            yield proxy
-
     settings = config.load(path)
     async with AsyncExitStack() as stack:
-        proxies = await stack.enter_async_context(
-            live(path, start, settings.limits.longest_s, siblings)
-        )
+        found = proxies(path, partial(_check_exposure, host), siblings)
+        live = await stack.enter_async_context(found)
         if siblings is not None:
             await stack.enter_async_context(siblings.telling())
-        # What start-up made stays; without this the collector walks over it again and again.
-        gc.collect()
+        # What start-up made stays; without this the collector walks over it again and again. It is
+        # not looked through for garbage, of which there is little: that took a tenth of the start.
         gc.freeze()
-        gc.set_threshold(_COLLECT_AFTER)
+        heap.trim()
         server = Server(
-            proxies,
+            live,
             grace_s=settings.limits.grace_s,
             on_ready=lambda: _announce(settings, bound, place),
-            on_stop=proxies.begin_draining,
-            on_hangup=proxies.want,
+            on_stop=live.begin_draining,
+            on_hangup=live.want,
         )
         await server.serve(sockets=[bound])
 

@@ -13,7 +13,6 @@ from proxy.dashboard.questions import (
     LONGEST,
     Call,
     Judgement,
-    Look,
     Row,
     Said,
     Search,
@@ -36,16 +35,13 @@ _CUT = 160
 """Letters of the question in a list."""
 _BESIDE = 50
 """Shadows, and statements, of one exchange that are shown."""
+_ROUNDING = 0.001
+"""Seconds by which a time as a number may miss the one in the record."""
 _TOOLS = 64 * 1024
 """Bytes of tools that a correction is checked against."""
 
 _SEARCH = f"""
-SELECT e.exchange, e.sealed, s.shadows, f.judgements
-FROM exchanges e
-LEFT JOIN (SELECT tenant, exchange_id, count(*) AS shadows FROM shadows GROUP BY ALL) s
-    ON s.tenant = e.tenant AND s.exchange_id = e.id
-LEFT JOIN (SELECT tenant, exchange_id, count(*) AS judgements FROM feedback GROUP BY ALL) f
-    ON f.tenant = e.tenant AND f.exchange_id = e.id
+SELECT e.id, e.tenant, epoch(e.started_at) AS at FROM exchanges e
 WHERE e.started_at >= to_timestamp($since) AND e.started_at < to_timestamp($until)
     AND ($domain = '' OR e.domain = $domain) AND ($backend = '' OR e.backend = $backend)
     AND ($tenant = '' OR e.tenant = $tenant) AND ($outcome = '' OR e.outcome = $outcome)
@@ -54,14 +50,28 @@ WHERE e.started_at >= to_timestamp($since) AND e.started_at < to_timestamp($unti
 ORDER BY e.started_at DESC, e.id LIMIT {FOUND + 1} OFFSET $skipped
 """  # noqa: S608  # constants only
 
-_ONE = """
-SELECT exchange, sealed FROM exchanges
-WHERE tenant = $tenant AND (id = $id OR request_id = $id) ORDER BY started_at DESC LIMIT 1
+_FOUND = """
+SELECT e.exchange, e.sealed, s.shadows, f.judgements
+FROM exchanges e
+LEFT JOIN (SELECT tenant, exchange_id, count(*) AS shadows FROM shadows
+    WHERE exchange_id IN (SELECT unnest($ids)) GROUP BY ALL) s
+    ON s.tenant = e.tenant AND s.exchange_id = e.id
+LEFT JOIN (SELECT tenant, exchange_id, count(*) AS judgements FROM feedback
+    WHERE exchange_id IN (SELECT unnest($ids)) GROUP BY ALL) f
+    ON f.tenant = e.tenant AND f.exchange_id = e.id
+WHERE e.id IN (SELECT unnest($ids))
+    AND e.started_at >= to_timestamp($first) AND e.started_at < to_timestamp($last)
+ORDER BY e.started_at DESC, e.id
 """
+"""What is told of those that were found: their times say where they lie, so that little else is
+read of the record's largest column."""
+
 _SHADOWS = f"""
 SELECT shadow, sealed FROM shadows WHERE tenant = $tenant AND exchange_id = $id
+    AND started_at < to_timestamp($at + {24 * 60 * 60})
 ORDER BY started_at LIMIT {_BESIDE}
 """  # noqa: S608  # constants only
+"""Shadows are asked within minutes: what waits for that is in memory."""
 _FEEDBACK = f"""
 SELECT feedback, sealed FROM feedback
 WHERE tenant = $tenant AND (exchange_id IN ($id, $request) OR conversation = $conversation)
@@ -81,17 +91,32 @@ def search(connection: duckdb.DuckDBPyConnection, rows: Rows, wanted: Search) ->
         **{name: getattr(wanted, name) for name in ("text", "domain", "backend", "tenant")},
         "outcome": wanted.outcome,
     }
-    found = [
-        _row(exchange, shadows, judgements)
-        for batch in query.run(connection, _SEARCH, values).record_batches()
-        for exchange, shadows, judgements in zip(
-            rows.exchanges(batch),
-            batch.column("shadows").to_pylist(),
-            batch.column("judgements").to_pylist(),
-            strict=True,
-        )
-    ]
+    chosen = query.typed(connection, _SEARCH, values, _Chosen)
+    found = list(_told(connection, rows, chosen)) if chosen else []
     return SearchFound(rows=found[:FOUND], has_more=len(found) > FOUND)
+
+
+class _Chosen(msgspec.Struct):
+    id: str
+    tenant: str
+    at: float
+
+
+def _told(
+    connection: duckdb.DuckDBPyConnection, rows: Rows, chosen: Sequence[_Chosen]
+) -> Iterator[Row]:
+    """The rows of those that were chosen, in their order."""
+    known = {(one.tenant, one.id) for one in chosen}
+    values = {
+        "ids": [one.id for one in chosen],
+        "first": chosen[-1].at - _ROUNDING,
+        "last": chosen[0].at + _ROUNDING,
+    }
+    for batch in _batches(connection, _FOUND, values):
+        counts = (batch.column(name).to_pylist() for name in ("shadows", "judgements"))
+        for exchange, shadows, judgements in zip(rows.exchanges(batch), *counts, strict=True):
+            if (exchange.tenant, exchange.id) in known:
+                yield _row(exchange, shadows, judgements)
 
 
 def _row(one: Exchange, shadows: int | None, judgements: int | None) -> Row:
@@ -130,17 +155,13 @@ def _request(one: Exchange) -> ChatRequest | None:
 
 
 def look(
-    connection: duckdb.DuckDBPyConnection, rows: Rows, wanted: Look, local: Sequence[str]
+    connection: duckdb.DuckDBPyConnection, rows: Rows, exchange: Exchange, local: Sequence[str]
 ) -> SeenFound:
     """One exchange with all that belongs to it."""
-    values = {"tenant": wanted.tenant, "id": wanted.id}
-    found = [one for batch in _batches(connection, _ONE, values) for one in rows.exchanges(batch)]
-    if not found:
-        return SeenFound(seen=None)
-    (exchange,) = found
-    values["id"] = exchange.id
+    values: dict[str, object] = {"tenant": exchange.tenant, "id": exchange.id}
+    at = {"at": exchange.started_at}
     shadows = [
-        one for batch in _batches(connection, _SHADOWS, values) for one in rows.shadows(batch)
+        one for batch in _batches(connection, _SHADOWS, values | at) for one in rows.shadows(batch)
     ]
     values |= {"request": exchange.request_id, "conversation": exchange.conversation or exchange.id}
     said = [

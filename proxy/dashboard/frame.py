@@ -10,13 +10,16 @@ import json
 import unicodedata
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from importlib.metadata import version
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import msgspec
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.types import Send
 
 from proxy.endpoints import send_bytes
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:;"
@@ -44,25 +47,36 @@ class Frame:
 
     def __init__(self, stamps: Mapping[str, str]) -> None:
         """`stamps`: of the static files."""
-        self._templates = Environment(
+        self._stamps = stamps
+
+    @cached_property
+    def _templates(self) -> Environment:
+        # Made for the first page, as it takes Jinja: most workers never show one.
+        from importlib.metadata import version
+
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+
+        made = Environment(
             loader=PackageLoader("proxy.dashboard"),
             autoescape=True,
             undefined=StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._templates.filters.update(
+        made.filters.update(
             shown=shown,
             json=lambda value: msgspec.json.encode(value).decode(),
             count=count,
             rate=rate,
             share=share,
             seconds=seconds,
+            figure=figure,
             dollars=dollars,
             moment=moment,
             words=lambda code: str(code).replace("_", " "),
         )
-        self._templates.globals.update(version=version("headrace"), stamps=stamps)
+        made.globals.update(version=version("headrace"), stamps=self._stamps)
+        return made
 
     def part(self, template: str, **values: object) -> bytes:
         """The HTML of a part of a page, with these values, all of them escaped."""
@@ -106,6 +120,11 @@ def escaped(text: str) -> str:
 def count(number: float) -> str:
     """A number with thin spaces between thousands."""
     return f"{number:,.0f}".replace(",", "\u202f")
+
+
+def figure(number: float) -> str:
+    """A number of any size: whole ones in full, others with four digits at most."""
+    return count(number) if number == round(number) or abs(number) >= 1000 else f"{number:.4g}"
 
 
 def rate(number: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from proxy.dashboard.questions import (
     Refusal,
     Savings,
     Search,
+    SeenFound,
     Traffic,
     unpacked,
 )
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
     from proxy.record.shelf import Shelf
 
+_DAY = 24 * 60 * 60
 _NICE = 5
 """Chosen: a busy processor leaves it a quarter of what it leaves a request."""
 
@@ -70,14 +73,32 @@ def _found(order: Order) -> Found:
 
     record, question = order.record, order.question
     shelf = Shelf(record.directory, open_archive(record), keyring(record))
-    since = 0.0 if isinstance(question, Look) else question.span.since
-    with query.opened(shelf, since) as connection:
-        return _asked(connection, shelf, order)
+    if isinstance(question, Look):
+        return _looked_at(shelf, question, order.local)
+    with query.opened(shelf, question.span.since) as connection:
+        return _asked(connection, shelf, order, question)
 
 
-def _asked(connection: duckdb.DuckDBPyConnection, shelf: Shelf, order: Order) -> Found:
+def _looked_at(shelf: Shelf, wanted: Look, local: Sequence[str]) -> SeenFound:
+    """One exchange, and what was said of it, or the day before of its conversation."""
+    exchange = shelf.find(wanted.id, wanted.tenant)
+    if exchange is None:
+        return SeenFound(seen=None)
+    from proxy.dashboard.conversations import look
+    from proxy.record import query
+
+    with query.opened(shelf, exchange.started_at - _DAY) as connection:
+        return look(connection, shelf.rows, exchange, local)
+
+
+def _asked(
+    connection: duckdb.DuckDBPyConnection,
+    shelf: Shelf,
+    order: Order,
+    question: Traffic | Savings | Agreements | Search,
+) -> Found:
     """Imports what the question takes, and no more: that is most of the time."""
-    match order.question:
+    match question:
         case Traffic(span=span):
             from proxy.dashboard.traffic import traffic
 
@@ -94,10 +115,6 @@ def _asked(connection: duckdb.DuckDBPyConnection, shelf: Shelf, order: Order) ->
             from proxy.dashboard.conversations import search as found
 
             return found(connection, shelf.rows, search)
-        case Look() as wanted:
-            from proxy.dashboard.conversations import look
-
-            return look(connection, shelf.rows, wanted, order.local)
 
 
 if __name__ == "__main__":

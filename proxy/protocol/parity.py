@@ -11,8 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from proxy.protocol.formats import FORMATS, prompt
-from proxy.protocol.formats.base import Unrenderable
 from proxy.protocol.openai import Function, Message
 
 PARITY = "parity.json"
@@ -37,6 +35,9 @@ class ParityError(ValueError):
 
 def rendering(templates: Mapping[str, str], encode: Callable[[str], list[int]]) -> Render:
     """Our own rendering, with these templates (format → source) and this tokenizer."""
+    # Here, as it takes Jinja: most of those who read a bundle render nothing.
+    from proxy.protocol.formats import FORMATS, prompt
+    from proxy.protocol.formats.base import Unrenderable
 
     def render(sample: Sample) -> list[int]:
         if sample.format not in FORMATS or sample.format not in templates:

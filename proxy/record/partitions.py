@@ -19,7 +19,7 @@ from proxy.protocol.parquet import SCHEMAS, SUFFIX, Rows, partition
 from proxy.protocol.segments import Record
 from proxy.protocol.shadowed import Shadowed
 
-_ROWS = 4096
+ROWS = 4096
 """Rows of a row group, at most. Chosen: a search reads few columns of many rows."""
 _BYTES = 24 * 1024 * 1024
 """Bytes of records that wait to be written, over all partitions; as rows they are some times that.
@@ -72,7 +72,7 @@ class Partitions:
             waiting = self._waiting.setdefault(place, [])
             waiting.append(record)
             self._bytes += _size(record)
-            if len(waiting) >= _ROWS:
+            if len(waiting) >= ROWS:
                 self._flush(place)
             if self._bytes > _BYTES:
                 self._flush_all()
@@ -123,7 +123,7 @@ def _groups(spool: Path) -> Iterator[pa.Table]:
     waiting: list[pa.Table] = []
     for table in _streams(spool):
         rows = sum(one.num_rows for one in waiting) + table.num_rows
-        if waiting and (rows > _ROWS or sum(one.nbytes for one in waiting) > _BYTES):
+        if waiting and (rows > ROWS or sum(one.nbytes for one in waiting) > _BYTES):
             yield pa.concat_tables(waiting)
             waiting.clear()
         waiting.append(table)

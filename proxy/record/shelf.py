@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +24,13 @@ from proxy.record.archive import Archive
 
 _BATCH = 512
 """Rows that are in memory at once; each may be a megabyte."""
+_OPEN = 64
+"""Files that are read at a time. Chosen: what is kept of an open one, some 0.1 MB, does not grow
+with the record, and a bucket is still asked for several at once."""
+_FOLDERS = pyarrow.dataset.partitioning(
+    pa.schema({"date": pa.date32(), "domain": pa.string()}), flavor="hive"
+)
+"""What a file's path says of its rows, so that one of another day or domain is not opened."""
 
 log = structlog.get_logger(__name__)
 
@@ -76,10 +83,22 @@ class Shelf:
 
     def dataset(self, kind: str, since: float = 0.0) -> pa.dataset.Dataset:
         """The archive's rows of one kind, as PyArrow sees them; `since` as in `files`."""
+        return self._dataset(kind, self.files(kind, since))
+
+    def _datasets(self, kind: str, files: Sequence[str]) -> Iterator[pa.dataset.Dataset]:
+        """These files, some at a time."""
+        for start in range(0, len(files), _OPEN):
+            yield self._dataset(kind, files[start : start + _OPEN])
+
+    def _dataset(self, kind: str, files: Sequence[str]) -> pa.dataset.Dataset:
         filesystem, prefix = self.archive.reading()
-        paths = [prefix + path for path in self.files(kind, since)]
         return pyarrow.dataset.dataset(
-            paths, schema=SCHEMAS[kind], filesystem=filesystem, format="parquet"
+            [prefix + path for path in files],
+            schema=SCHEMAS[kind],
+            filesystem=filesystem,
+            format="parquet",
+            partitioning=_FOLDERS,
+            partition_base_dir=prefix + kind,
         )
 
     def exchanges(self, since: float = 0.0) -> Iterator[Exchange]:
@@ -124,10 +143,10 @@ class Shelf:
 
     def _batches(self, kind: str, column: str, time: str, since: float) -> Iterator[pa.RecordBatch]:
         later = pc.field(time) >= datetime.fromtimestamp(since, UTC)
-        columns = [column, "sealed"]
-        yield from self.dataset(kind).to_batches(
-            columns=columns, filter=later if since else None, batch_size=_BATCH
-        )
+        for dataset in self._datasets(kind, self.files(kind, since)):
+            yield from dataset.to_batches(
+                columns=[column, "sealed"], filter=later if since else None, batch_size=_BATCH
+            )
 
     def _segments(self, since: float) -> Iterator[Path]:
         """The segments that were written to then or later."""
@@ -135,16 +154,45 @@ class Shelf:
             if path.stat().st_mtime >= since:
                 yield path
 
-    def find(self, id: str) -> Exchange | None:
-        """The exchange with this id, or of the request with this id."""
-        for path in journal.counting(self.directory):
-            for one in self.records(path):
-                if isinstance(one, Exchange) and id in (one.id, one.request_id):
-                    return one
+    def find(self, id: str, tenant: str | None = None) -> Exchange | None:
+        """The exchange with this id, or the last of the request with this id; of one tenant, if it
+        is named. What is newest is looked at first, and of what is old its ids only."""
+        for path in reversed(journal.counting(self.directory)):
+            records = (one for one in self.records(path) if isinstance(one, Exchange))
+            here = [one for one in records if id in (one.id, one.request_id)]
+            if found := _last(here, tenant):
+                return found
         named = (pc.field("id") == id) | (pc.field("request_id") == id)
-        dataset = self.dataset(EXCHANGES)
-        for batch in dataset.to_batches(columns=["exchange", "sealed"], filter=named):
+        for dataset in self._datasets(EXCHANGES, self.files(EXCHANGES)[::-1]):
+            there = [one for group in _holding(dataset, named) for one in self._read(group, named)]
+            if found := _last(there, tenant):
+                return found
+        return None
+
+    def _read(self, group: pa.dataset.Fragment, wanted: pc.Expression) -> Iterator[Exchange]:
+        for batch in group.to_batches(
+            columns=["exchange", "sealed"], filter=wanted, schema=SCHEMAS[EXCHANGES]
+        ):
             for exchange in self.rows.exchanges(batch):
                 if exchange.id not in self.erased:
-                    return exchange
-        return None
+                    yield exchange
+
+
+def _holding(
+    dataset: pa.dataset.Dataset, wanted: pc.Expression
+) -> Iterator[pa.dataset.ParquetFileFragment]:
+    """The row groups with rows that are wanted. PyArrow reads all columns that are asked for before
+    it leaves rows out, so that those that tell are read alone first."""
+    hits = dataset.to_table(columns=["__filename"], filter=wanted)
+    names = set(hits.column("__filename").to_pylist())
+    for file in dataset.get_fragments():
+        if file.path in names:
+            for group in file.split_by_row_group(wanted, SCHEMAS[EXCHANGES]):
+                if group.to_table(SCHEMAS[EXCHANGES], columns=["id"], filter=wanted).num_rows:
+                    yield group
+
+
+def _last(found: Sequence[Exchange], tenant: str | None) -> Exchange | None:
+    """The one that began last."""
+    own = (one for one in found if tenant in (None, one.tenant))
+    return max(own, key=lambda one: one.started_at, default=None)

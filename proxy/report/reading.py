@@ -29,6 +29,13 @@ _CHOSEN = """
     AND ($domain IS NULL OR e.domain = $domain) AND ($tenant IS NULL OR e.tenant = $tenant)
 """
 
+_SHADOWED = """
+    s.started_at >= to_timestamp($since)
+    AND ($domain IS NULL OR s.domain = $domain) AND ($tenant IS NULL OR s.tenant = $tenant)
+"""
+"""What follows for an exchange's shadows, which begin after it: what they are joined with says it
+too late to leave files unread."""
+
 _TWO_NAMES = """
 LEFT JOIN {said} a ON a.tenant = e.tenant AND a.exchange_id = e.id
 LEFT JOIN {said} b ON b.tenant = e.tenant AND b.exchange_id = e.request_id
@@ -48,7 +55,7 @@ found AS (
     FROM shadows s
     JOIN exchanges e ON e.id = s.exchange_id AND e.tenant = s.tenant
     {_TWO_NAMES.format(said="shown")}
-    WHERE {_CHOSEN})
+    WHERE {_CHOSEN} AND {_SHADOWED})
 SELECT exchange, exchange_sealed, shadow, shadow_sealed,
     last.feedback AS feedback, last.sealed AS feedback_sealed
 FROM found ORDER BY started_at, id, shadow_id
@@ -58,7 +65,7 @@ _BACKENDS = f"""
 WITH sides AS (
     SELECT DISTINCT s.id, s.backend AS shadow, unnest(e.attempts).backend AS answered
     FROM shadows s JOIN exchanges e ON e.id = s.exchange_id AND e.tenant = s.tenant
-    WHERE {_CHOSEN})
+    WHERE {_CHOSEN} AND {_SHADOWED})
 SELECT answered, shadow FROM sides WHERE answered <> shadow
 GROUP BY ALL ORDER BY count(*) DESC, answered, shadow LIMIT 1
 """  # noqa: S608  # constants only

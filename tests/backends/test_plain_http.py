@@ -35,7 +35,9 @@ async def serving(serve: Serve) -> AsyncIterator[str]:
 async def request(reader: asyncio.StreamReader) -> bytes:
     head = await reader.readuntil(b"\r\n\r\n")
     (size,) = (
-        int(line.partition(b":")[2]) for line in head.split(b"\r\n") if b"content-length" in line
+        int(line.partition(b":")[2])
+        for line in head.lower().split(b"\r\n")
+        if b"content-length" in line
     )
     return head + await reader.readexactly(size)
 
@@ -62,9 +64,9 @@ async def client() -> AsyncIterator[PlainClient]:
 
 
 async def asked(client: PlainClient, url: str, silence_s: float = 2) -> tuple[Answer, bytes]:
-    answer = await client.post(url, b"{}", {"x-one": "1"}, silence_s)
+    answer = await client.request("POST", url, b"{}", {"x-one": "1"}, silence_s)
     try:
-        return answer, b"".join([piece async for piece in answer.iter_any()])
+        return answer, b"".join([piece async for piece in answer])
     finally:
         answer.close()
 
@@ -91,9 +93,9 @@ async def test_what_is_asked_arrives_and_the_answer_comes_back(client: PlainClie
 
 async def test_what_came_together_is_given_together(client: PlainClient) -> None:
     async with serving(saying(CHUNKED + b"2\r\nhi\r\n1\r\n!\r\n0\r\n\r\n")) as url:
-        answer = await client.post(url, b"{}", {}, 2)
+        answer = await client.request("POST", url, b"{}", {}, 2)
 
-        assert [piece async for piece in answer.iter_any()] == [b"hi!"]
+        assert [piece async for piece in answer] == [b"hi!"]
 
 
 @pytest.mark.parametrize(("rest", "waiting"), [(b"0\r\n\r\n", b"hi"), (b"", None)])
@@ -101,7 +103,7 @@ async def test_a_body_that_is_there_is_known_to_be_whole(
     client: PlainClient, rest: bytes, waiting: bytes | None
 ) -> None:
     async with serving(saying(CHUNKED + b"2\r\nhi\r\n" + rest)) as url:
-        answer = await client.post(url, b"{}", {}, 2)
+        answer = await client.request("POST", url, b"{}", {}, 2)
 
         assert answer.waiting == waiting
         answer.close()
@@ -147,11 +149,12 @@ async def test_an_answer_without_a_length_ends_with_its_connection(client: Plain
         b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 2\r\n\r\nhi",
         b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\nhi",
         b"HTTP/1.1 200 OK\r\nx: " + b"x" * 100_000,
+        b"HTTP/1.1 200 OK\r\nx: " + b"x" * 100_000 + b"\r\ncontent-length: 0\r\n\r\n",
         b"HTTP/1.1 100 Continue\r\n\r\n" * 10_000,
         b"SSH-2.0-OpenSSH_9.2\r\n",
         b"\x15\x03\x01\x00\x02\x02",
     ],
-    ids=range(15),
+    ids=range(16),
 )
 async def test_what_is_no_whole_answer_is_an_error(client: PlainClient, said: bytes) -> None:
     async with serving(saying(said, then_closes=True)) as url:
@@ -231,11 +234,11 @@ async def test_a_flood_waits_until_it_is_read(client: PlainClient) -> None:
             sent += 100_000
 
     async with serving(serve) as url:
-        answer = await client.post(url, b"", {}, 2)
+        answer = await client.request("POST", url, b"", {}, 2)
         await asyncio.sleep(0.3)
         assert sent < 20_000_000
         before = sent
-        async for _ in answer.iter_any():
+        async for _ in answer:
             if sent > before + 10_000_000:
                 break
         answer.close()
@@ -253,7 +256,7 @@ async def test_an_answer_that_is_given_up_ends_its_connection(client: PlainClien
             gone.set()
 
     async with serving(serve) as url:
-        answer = await client.post(url, b"", {}, 2)
+        answer = await client.request("POST", url, b"", {}, 2)
         answer.close()
         async with asyncio.timeout(5):
             await gone.wait()
@@ -286,7 +289,7 @@ async def test_a_large_body_arrives_whole(client: PlainClient) -> None:
         writer.write(OK)
 
     async with serving(serve) as url:
-        answer = await client.post(url, b"x" * 5_000_000, {}, 5)
+        answer = await client.request("POST", url, b"x" * 5_000_000, {}, 5)
         answer.close()
 
     assert size == 5_000_000
@@ -295,14 +298,14 @@ async def test_a_large_body_arrives_whole(client: PlainClient) -> None:
 async def test_who_finds_no_free_connection_waits_no_longer_than_for_a_new_one() -> None:
     client = PlainClient(0.1, 1)
     async with serving(saying(b"")) as url:
-        first = asyncio.create_task(client.post(url, b"", {}, 5))
+        first = asyncio.create_task(client.request("POST", url, b"", {}, 5))
         await asyncio.sleep(0.05)
         with pytest.raises(ConnectTimedOut):
-            await client.post(url, b"", {}, 5)
+            await client.request("POST", url, b"", {}, 5)
         first.cancel()
         await asyncio.gather(first, return_exceptions=True)
 
-        second = asyncio.create_task(client.post(url, b"", {}, 0.2))
+        second = asyncio.create_task(client.request("POST", url, b"", {}, 0.2))
         with pytest.raises(TimeoutError, match="silent"):
             await second
     client.close()
@@ -311,3 +314,18 @@ async def test_who_finds_no_free_connection_waits_no_longer_than_for_a_new_one()
 async def test_nobody_there_is_an_error(client: PlainClient, unused_tcp_port: int) -> None:
     with pytest.raises(Broken, match="ConnectionRefusedError"):
         await asked(client, f"http://127.0.0.1:{unused_tcp_port}/")
+
+
+async def test_a_new_connection_that_breaks_is_not_asked_again(client: PlainClient) -> None:
+    connections = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        await reader.readuntil(b"\r\n\r\n")
+        connections += 1
+
+    async with serving(serve) as url:
+        with pytest.raises(Broken):
+            await client.request("GET", url, None, {}, 2)
+
+    assert connections == 1

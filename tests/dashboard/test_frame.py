@@ -43,6 +43,10 @@ def test_templates_escape_what_they_are_given():
     ("told", "expected"),
     [
         (frame.count(1234567), "1\u202f234\u202f567"),
+        (frame.figure(12345), "12\u202f345"),
+        (frame.figure(12345.678), "12\u202f346"),
+        (frame.figure(0.123456), "0.1235"),
+        (frame.figure(9), "9"),
         (frame.rate(0.0), "0.0"),
         (frame.rate(0.004), "0.004"),
         (frame.rate(12.34), "12.3"),

@@ -30,7 +30,7 @@ from proxy.dashboard.reader import answer
 from proxy.record.compact import Retention, compact
 from proxy.record.settings import ArchiveSettings, RecordSettings
 from tests.dashboard.visiting import HOSTILE, with_past
-from tests.record.examples import exchange, feedback, shelf, write
+from tests.record.examples import archived, exchange, feedback, shadowed, shelf, spoil, write
 from tests.report.examples import attempt, find, pair, request
 
 DAY = 24 * 60 * 60
@@ -210,6 +210,34 @@ def test_look_has_both_sides_and_how_they_compare(past: Path):
     assert seen.tools == ["find"]
     assert seen.messages[0].text == "Find 3."
     assert seen.sides[0].calls[0].arguments == '{\n  "city": "Rome",\n  "seats": 2\n}'
+
+
+def test_search_reads_what_it_shows(tmp_path: Path):
+    now = time.time()
+    write(tmp_path, *(exchange(f"{n:02}", started_at=now - n) for n in range(FOUND + 1)))
+    write(tmp_path, exchange("old", started_at=now - 5 * DAY))
+    compact(shelf(tmp_path), Retention())
+    spoil(archived(tmp_path, day=now - 5 * DAY), "exchange")
+
+    found = ask(tmp_path, Search(span=last(30)))
+
+    assert isinstance(found, SearchFound)
+    assert (len(found.rows), found.has_more) == (FOUND, True)
+
+
+def test_look_reads_the_shadows_of_its_time(tmp_path: Path):
+    at = time.time() - 10 * DAY
+    late = attempt("azure", find("x"), kind="shadow", started_at=at + 5 * DAY)
+    own = attempt("azure", find("x"), kind="shadow", started_at=at + 1)
+    write(tmp_path, exchange("a", started_at=at), shadowed("s-a", "a", attempt=own))
+    write(tmp_path, *(shadowed(f"s-{id}", id, attempt=late) for id in ("0", "z")))
+    compact(shelf(tmp_path), Retention())
+    spoil(archived(tmp_path, "shadows", at + 5 * DAY), "shadow")
+
+    found = ask(tmp_path, Look(id="a", tenant="t"))
+
+    assert isinstance(found, SeenFound) and found.seen is not None
+    assert [side.is_shadow for side in found.seen.sides] == [False, True]
 
 
 def test_look_finds_nothing_of_another_tenant(past: Path):

@@ -285,10 +285,10 @@ async def _answered(said: bytes) -> None:
     client = PlainClient(1, 2)
 
     async def asked(url: str, silence_s: float) -> bytes:
-        answer = await client.post(url, b"{}", {}, silence_s)
+        answer = await client.request("POST", url, b"{}", {}, silence_s)
         try:
             js([answer.status, answer.headers, answer.content_type])
-            return b"".join([piece async for piece in answer.iter_any()])
+            return b"".join([piece async for piece in answer])
         finally:
             answer.close()
 

@@ -185,10 +185,19 @@ class Sample(NamedTuple):
 
 
 async def sampled(process: Process, every_s: float, samples: list[Sample]) -> None:
-    """Look at the process, again and again."""
+    """Look at the process, again and again; a line a minute says how it is."""
+    told_at = began = time.monotonic()
     while True:
         tasks = await process.tasks()
-        samples.append(Sample(time.monotonic(), process.rss(), process.descriptors(), tasks))
+        seen = Sample(time.monotonic(), process.rss(), process.descriptors(), tasks)
+        samples.append(seen)
+        if seen.at - told_at >= 60:
+            told_at = seen.at
+            print(
+                f"{(seen.at - began) / 60:.0f} min: {seen.rss:.0f} MiB,"
+                f" {seen.descriptors} descriptors, {seen.tasks} tasks",
+                file=sys.stderr,
+            )
         await asyncio.sleep(every_s)
 
 

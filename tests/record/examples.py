@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
+import pyarrow.parquet as pq
 
 from proxy.protocol.exchange import VERSION, Answer, Attempt, Exchange, ToolResult
 from proxy.protocol.feedback import Feedback
@@ -115,3 +116,25 @@ def shelf(directory: Path, archive: Archive | None = None, keyring: Keyring | No
 def ids(directory: Path, archive: Archive | None = None) -> list[str]:
     """Ids of all exchanges that a new reader sees."""
     return [one.id for one in shelf(directory, archive).exchanges()]
+
+
+def spoil(path: Path, column: str | None = None) -> None:
+    """Make a Parquet file, or one of its columns, unreadable: who needs it not does not notice."""
+    if column is None:
+        path.write_bytes(b"no Parquet")
+        return
+    said = pq.read_metadata(path)
+    groups = [said.row_group(number) for number in range(said.num_row_groups)]
+    chunks = [group.column(number) for group in groups for number in range(said.num_columns)]
+    with path.open("r+b") as file:
+        for chunk in chunks:
+            if chunk.path_in_schema == column:
+                file.seek(chunk.dictionary_page_offset or chunk.data_page_offset)
+                file.write(b"\xff" * chunk.total_compressed_size)
+
+
+def archived(directory: Path, kind: str = "exchanges", day: float = NOW) -> Path:
+    """The only file of a kind and a day."""
+    date = f"date={datetime.fromtimestamp(day, UTC):%Y-%m-%d}"
+    (path,) = (directory / "archive" / kind / date).rglob("*.parquet")
+    return path

@@ -4,15 +4,27 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from proxy.protocol.sealing import Keyring
 from proxy.record import query
+from proxy.record.compact import Retention, compact
 from proxy.report import reading
 from proxy.report.ab import Scope
 from proxy.report.pairs import Paired
 from proxy.report.trials import Assigned
-from tests.record.examples import NOW, exchange, feedback, shadowed, shelf, write
+from tests.record.examples import (
+    DAY,
+    NOW,
+    archived,
+    exchange,
+    feedback,
+    shadowed,
+    shelf,
+    spoil,
+    write,
+)
 from tests.report.examples import find
 
 SCOPE = Scope(since=0.0, until=NOW + 1)
@@ -83,3 +95,31 @@ def test_an_assigned_request_that_was_judged_twice_counts_once(
     (one,) = assigned(tmp_path)
 
     assert one.liked == liked
+
+
+def test_shadows_of_other_domains_are_not_read(tmp_path: Path):
+    write(tmp_path, exchange("a"), shadowed("s", "a"))
+    write(tmp_path, exchange("b", domain="other"), shadowed("t", "b", domain="other"))
+    compact(shelf(tmp_path), Retention())
+    (other,) = (tmp_path / "archive/shadows").rglob("domain=other/*.parquet")
+    spoil(other)
+
+    with query.opened(shelf(tmp_path)) as connection:
+        scope = msgspec.structs.replace(SCOPE, domain="api")
+        (pair,) = reading.paired(connection, shelf(tmp_path).rows, scope)
+
+    assert pair.shadow.id == "s"
+
+
+def test_shadows_of_days_before_are_not_read(tmp_path: Path):
+    write(tmp_path, exchange("a", started_at=NOW - 3 * DAY), shadowed("s", "a"))
+    late = msgspec.structs.replace(shadowed("t", "b").attempt, started_at=NOW + 3 * DAY)
+    write(tmp_path, exchange("b", started_at=NOW + 3 * DAY), shadowed("t", "b", attempt=late))
+    compact(shelf(tmp_path), Retention())
+    spoil(archived(tmp_path, "shadows"), "shadow")
+
+    with query.opened(shelf(tmp_path)) as connection:
+        scope = msgspec.structs.replace(SCOPE, since=NOW + 2 * DAY, until=NOW + 4 * DAY)
+        (pair,) = reading.paired(connection, shelf(tmp_path).rows, scope)
+
+    assert pair.shadow.id == "t"

@@ -70,6 +70,15 @@ def test_a_failed_command_leaves_nothing_behind(capsys, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_place_that_is_a_file_is_told(capsys, tmp_path):
+    taken = tmp_path / "taken"
+    taken.write_text("")
+
+    line = told(capsys, "train", "--recipe", "api", "--out", str(taken))
+
+    assert line == f"headrace-trainer: {taken}: File exists"
+
+
 def test_a_missing_package_of_rows_is_told_with_the_remedy(capsys, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "bfcl_eval", None)
 

@@ -143,4 +143,6 @@ def test_what_is_gone_is_named(capsys, places, tmp_path):
 def test_a_name_that_nothing_has_is_told_with_what_to_name(capsys, places):
     assert main(["trace", "chatcmpl-9", *places]) == 1
 
-    assert "no exchange, adapter or row 'chatcmpl-9'" in capsys.readouterr().err
+    told = " ".join(capsys.readouterr().err.split())
+    assert "no exchange, adapter or row 'chatcmpl-9'" in told
+    assert "1 dataset and 1 record; name more" in told

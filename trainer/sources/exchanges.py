@@ -25,6 +25,7 @@ from proxy.protocol.feedback import Feedback
 from proxy.protocol.legacy import modern
 from proxy.protocol.openai import ChatRequest, MalformedRequest, parse_request
 from proxy.protocol.sealing import SealError
+from proxy.protocol.shadowed import Shadowed
 from proxy.record.keys import keyring
 from proxy.record.settings import ArchiveSettings, EncryptionSettings, RecordSettings
 from trainer.conversation import fault, workflow
@@ -61,7 +62,7 @@ class ExchangesSource:
 
     def rows(self) -> Iterator[Row]:
         with translated(self._settings.directory):
-            shelf, told = self._shelf, self._told
+            shelf, told = self._shelf, _Told(self._shelf, self._is_wanted)
             seen: Counter[_Key] = Counter()
             for exchange in shelf.exchanges():
                 if self._is_counted(exchange) and self._is_spread(exchange, told, seen):
@@ -73,19 +74,16 @@ class ExchangesSource:
         """Requests that can be rows, from then on (seconds since the epoch), with all that was
         said to them."""
         with translated(self._settings.directory):
+            told = _Told(self._shelf, self._is_wanted, since)
             for exchange in self._shelf.exchanges(since):
                 if self._is_wanted(exchange) and _unusable(exchange) is None:
-                    yield self._told.heard(exchange)
+                    yield told.heard(exchange)
 
     @cached_property
     def _shelf(self) -> Shelf:
         return open_shelf(self._settings, self._skips)
 
-    @cached_property
-    def _told(self) -> _Told:
-        return _Told(self._shelf, self._is_wanted)
-
-    def _is_wanted(self, exchange: Exchange) -> bool:
+    def _is_wanted(self, exchange: Exchange | Shadowed) -> bool:
         return is_wanted(self._settings, exchange)
 
     def _is_counted(self, exchange: Exchange) -> bool:
@@ -142,8 +140,8 @@ class ExchangesSource:
 # ---------------------------------------------------------------- which exchanges
 
 
-def is_wanted(settings: ExchangesSettings, exchange: Exchange) -> bool:
-    """Whether it is of a tenant and a domain that the settings take."""
+def is_wanted(settings: ExchangesSettings, exchange: Exchange | Shadowed) -> bool:
+    """Whether it, or what it is a shadow of, is of a tenant and a domain that the settings take."""
     return any(fnmatch.fnmatchcase(exchange.tenant, glob) for glob in settings.tenants) and any(
         fnmatch.fnmatchcase(exchange.domain, glob) for glob in settings.domains
     )
@@ -191,20 +189,23 @@ def _is_students(attempt: Attempt) -> bool:
 class _Told:
     """What the record tells of exchanges elsewhere than in them."""
 
-    def __init__(self, shelf: Shelf, is_wanted: Callable[[Exchange], bool]) -> None:
+    def __init__(
+        self, shelf: Shelf, is_wanted: Callable[[Exchange | Shadowed], bool], since: float = 0.0
+    ) -> None:
+        """Of exchanges from `since` on (seconds since the epoch): what is told of them is later."""
         self.counts: Counter[_Key] = Counter()
         """Conversation → its exchanges that can be rows."""
         self._outcomes: dict[tuple[str, str, str], ToolOutcome] = {}
         self._demonstrated: dict[_Key, Feedback] = {}
         self._approved: dict[_Key, Feedback] = {}
         self._shadows: dict[_Key, list[Attempt]] = {}
-        for exchange in shelf.exchanges():
+        for exchange in shelf.exchanges(since):
             if is_wanted(exchange):
                 self._count(exchange)
-        for feedback in shelf.feedback():
+        for feedback in shelf.feedback(since):
             self._hear(feedback)
-        for shadowed in shelf.shadows():
-            if shadowed.attempt.outcome == "completed":
+        for shadowed in shelf.shadows(since):
+            if shadowed.attempt.outcome == "completed" and is_wanted(shadowed):
                 key = (shadowed.tenant, shadowed.exchange)
                 self._shadows.setdefault(key, []).append(shadowed.attempt)
 

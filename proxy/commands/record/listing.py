@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from itertools import chain
 
 from proxy.commands.record.opened import errors_told, settings_of, shelf_of
+from proxy.commands.report import moment
 from proxy.commands.shared import Commands, add_with_config, formatted, on_one_line
 from proxy.protocol import segments
 from proxy.protocol.exchange import Exchange
@@ -27,6 +28,8 @@ _CONTENT = ("request", "attempts", "attempt", "value", "tool_results")
 def add(reading: Commands) -> None:
     """Add the commands."""
     ls = add_with_config(reading, "ls", _ls, "one line per exchange, oldest first")
+    text = "only those that began since: 12h, 7d, 4w ago, or a day (all)"
+    ls.add_argument("--since", type=moment, default=0.0, help=text)
     ls.add_argument("--json", action="store_true", help=_LINES)
     show = add_with_config(reading, "show", _show, "one exchange as JSON")
     show.add_argument("id", help="id of the exchange, chatcmpl-…, or of its request")
@@ -38,7 +41,7 @@ def add(reading: Commands) -> None:
 
 def _ls(options: argparse.Namespace) -> int:
     with errors_told():
-        for exchange in _exchanges(settings_of(options.config)):
+        for exchange in _exchanges(settings_of(options.config), options.since):
             print(_told_of(exchange, options.json))
     return 0
 
@@ -54,10 +57,11 @@ def _show(options: argparse.Namespace) -> int:
     return 0
 
 
-def _exchanges(settings: RecordSettings) -> Iterator[Exchange]:
+def _exchanges(settings: RecordSettings, since: float = 0.0) -> Iterator[Exchange]:
     if _is_archived(settings):
-        return shelf_of(settings).exchanges()
-    return segments.read(settings.directory, keyring=keyring(settings))
+        return shelf_of(settings).exchanges(since)
+    found = segments.read(settings.directory, keyring=keyring(settings))
+    return (one for one in found if one.started_at >= since)
 
 
 def _found(settings: RecordSettings, id: str) -> Exchange | None:

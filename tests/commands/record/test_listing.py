@@ -9,8 +9,8 @@ import msgspec
 import pytest
 
 from proxy.protocol.exchange import Exchange
-from tests.commands.record.recorded import run
-from tests.record.examples import exchange, write
+from tests.commands.record.recorded import ROUTES, run
+from tests.record.examples import DAY, NOW, exchange, write
 
 
 def test_ls_and_show_find_both_forms(routes: Path, capsys: pytest.CaptureFixture[str]):
@@ -45,3 +45,24 @@ def test_tail_shows_the_last_lines(routes: Path, capsys: pytest.CaptureFixture[s
     assert run(routes, "tail", "-n", "1") == 0
 
     assert re.split(" +", capsys.readouterr().out)[2] == "c"
+
+
+def test_ls_may_begin_later(routes: Path, capsys: pytest.CaptureFixture[str]):
+    write(routes.parent / "record", exchange("late", started_at=NOW + 5 * DAY))
+    capsys.readouterr()
+
+    assert run(routes, "ls", "--since", "2026-02-04") == 0
+
+    (line,) = capsys.readouterr().out.splitlines()
+    assert re.split(" +", line)[2] == "late"
+
+
+def test_ls_of_segments_alone_may_begin_later(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    path = tmp_path / "routes.yaml"
+    path.write_text(ROUTES)
+    write(tmp_path / "record", exchange("early"), exchange("late", started_at=NOW + 5 * DAY))
+
+    assert run(path, "ls", "--since", "2026-02-04") == 0
+
+    (line,) = capsys.readouterr().out.splitlines()
+    assert re.split(" +", line)[2] == "late"

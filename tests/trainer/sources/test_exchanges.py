@@ -18,7 +18,18 @@ from proxy.protocol.tombstones import Tombstone, encode
 from proxy.record.compact import Retention, compact
 from scripts.drive_traffic import drive
 from tests.record.buckets import bucket
-from tests.record.examples import NOW, exchange, feedback, result, shadowed, shelf, write
+from tests.record.examples import (
+    DAY,
+    NOW,
+    archived,
+    exchange,
+    feedback,
+    result,
+    shadowed,
+    shelf,
+    spoil,
+    write,
+)
 from trainer.errors import SourceError
 from trainer.recipe.sources import ExchangesSettings
 from trainer.rows import Label, Row
@@ -338,3 +349,18 @@ def test_what_a_proxy_recorded_is_read_back_as_rows(tmp_path):
     assert {one.label.by for one in read if one.label.kind == "log"} == {"gpt-4o-2024-08-06"}
     assert {"ok"} <= {one.label.tool_outcome for one in read if one.calls}
     assert any(one.cep for one in read)
+
+
+def test_what_is_heard_since_a_day_leaves_the_days_before_unread(tmp_path: Path):
+    late = {"started_at": NOW + 5 * DAY}
+    write(tmp_path, chat(student(called()), id="old"), feedback("f", "old"), shadowed("s", "old"))
+    write(tmp_path, chat(student(called()), id="new", **late))
+    write(tmp_path, feedback("g", "new", value=False, given_at=NOW + 5 * DAY))
+    compact(shelf(tmp_path), Retention())
+    for kind in ("exchanges", "shadows", "feedback"):
+        spoil(archived(tmp_path, kind))
+
+    source = ExchangesSource(ExchangesSettings(directory=str(tmp_path)), Skips())
+    (heard,) = source.heard(NOW + 3 * DAY)
+
+    assert (heard.exchange.id, heard.thumb) == ("new", False)
