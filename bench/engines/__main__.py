@@ -7,8 +7,8 @@ round, so that other work on the machine hits each of them; who is not asked is 
 some 330 tokens of text that no other request begins with, and 32 tokens are asked for, greedily,
 streamed. Headrace is asked through its whole proxy, the others directly.
 
-Then the aim of the embedded engine: sixteen clients over three adapters, which are three models in
-memory, through the proxy, constrained, verified and recorded. Agents send the same tools with each
+Then the aim of the embedded engine: sixteen clients over three adapters, through the proxy,
+constrained, verified and recorded. Agents send the same tools with each
 of their questions, strangers never do.
 """
 
@@ -59,7 +59,7 @@ def _options() -> argparse.Namespace:
     add("--quick", action="store_true", help="one round")
     add("--rounds", type=int, default=3, help="(%(default)s)")
     add("--only", choices=["beside", "adapters"], help="one of the two parts")
-    add("--threads", type=int, help="of each adapter's model (all cores)")
+    add("--threads", type=int, help="of the model (all cores)")
     add("--vllm", type=Path, default=ROOT / ".venv-vllm" / "bin" / "python")
     add("--llamacpp", type=Path, default=ROOT / ".venv-llamacpp" / "bin" / "python")
     add("--out", type=Path, help="directory of performance.md")

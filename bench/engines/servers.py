@@ -18,9 +18,8 @@ import msgspec
 from gguf import GGUFReader
 
 from bench.gateways.processes import DoesNotAnswer, free_port
-from proxy.backends.embedded.pool import MergedFiles
 from proxy.protocol import adapter
-from proxy.protocol.base_model import BaseModel, cache_directory
+from proxy.protocol.base_model import BaseModel
 from trainer.engines import base_weights
 
 ROOT = Path(__file__).parents[2]
@@ -44,14 +43,13 @@ class Server(NamedTuple):
 
 @contextmanager
 def headrace(scratch: Path, adapters: Path, threads: int | None) -> Iterator[Server]:
-    """`headrace serve` with the base and these adapters, each a model in memory.
+    """`headrace serve` with the base and these adapters, one model in memory.
 
-    `threads`: of each model; None: as many as Headrace chooses.
+    `threads`: of the model; None: as many as Headrace chooses.
     """
     changes = {
         "adapters: adapters ": f"adapters: {adapters} ",
         "~/.local/state/headrace/record": str(scratch / "record"),
-        "memory_limit_mib: 3072": "memory_limit_mib: 6144",
     }
     if threads is not None:
         changes["preload: true "] = f"threads: {threads}\n    preload: true "
@@ -121,11 +119,9 @@ def _export(folder: Path) -> None:
 
 @contextmanager
 def llamacpp(python: Path, scratch: Path) -> Iterator[Server]:
-    """llama.cpp's server, with the very file that the embedded engine loads."""
-    files = MergedFiles(BaseModel.find(MODEL).gguf, cache_directory() / "merged", 16)
-    whole = files.find_or_make(None)
+    """llama.cpp's server, with the very file that the embedded engine's model is made of."""
     port = free_port()
-    model = [str(whole), str(port), "16", str(os.cpu_count())]
+    model = [str(BaseModel.find(MODEL).gguf), str(port), "16", str(os.cpu_count())]
     command = [str(python), str(ROOT / "bench" / "llamacpp.py"), *model]
     url = f"http://127.0.0.1:{port}/health"
     with _running(command, {}, scratch / "llamacpp.log", url) as group:

@@ -149,16 +149,16 @@ class EmbeddedSettings(LocalSettings, frozen=True, kw_only=True, tag="embedded",
     """Id of a packaged base model (`smollm2-135m-instruct`), or the path of a .gguf file."""
     memory_limit_mib: Annotated[int, msgspec.Meta(ge=256)] = 3072
     """Memory for loaded models in MiB; above it the one that was used longest ago is unloaded.
-    Default 3072: the base and two adapters of a 135M model with their caches."""
+    Default 3072: a 135M base with up to eight adapters, and its successor while they change."""
     max_waiting: Annotated[int, msgspec.Meta(ge=1)] = 64
     """Requests that may wait or run at once; one more goes to the next backend. Default 64: at some
     5 requests a second and core pair, what waits longer than that has timed out."""
     preload: bool = True
     """Load the champions at start. Default true: else the first request of each waits seconds."""
     threads: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    """Threads with which each loaded model computes. Default: all cores, quickest where one adapter
-    is busy at a time. Several that are busy at once then wait for each other: on two cores, one
-    thread each gave three of them 80 tokens/s instead of 63 (docs/LOG.md)."""
+    """Threads with which each loaded model computes. Default: all cores, as one model answers for
+    up to eight adapters. With more, several models may be busy at once and wait for each other:
+    then fewer threads each are quicker (docs/LOG.md)."""
 
 
 class EngineSettings(Discreet, LocalSettings, frozen=True, kw_only=True):

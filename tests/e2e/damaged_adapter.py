@@ -86,11 +86,11 @@ async def greedy(path: Path, prompt: list[int]) -> list[int]:
     """What the engine answers with the adapter of a bundle."""
     model = BaseModel.find(MODEL)
     pool = Pipelines(
-        model.gguf, cache_directory() / "merged", 2**31, workers=Workers(max_waiting=1)
+        model.gguf, cache_directory() / "models", 2**31, workers=Workers(max_waiting=1)
     )
     ids: list[int] = []
-    async with aclosing(pool), pool.use(path, path.name) as pipeline:
-        steps = pipeline.generate(prompt, Sampling(max_tokens=TOKENS, stop_ids=()))
+    async with aclosing(pool), pool.use(path, path.name) as seat:
+        steps = seat.generate(prompt, Sampling(max_tokens=TOKENS, stop_ids=()))
         async with aclosing(steps):
             async for step in steps:
                 ids += step.ids

@@ -21,12 +21,11 @@ from proxy.backends.confidence import Trace
 from proxy.backends.embedded.pipeline import (
     EngineBusy,
     EngineError,
-    Pipeline,
     PromptTooLong,
     Sampling,
     Step,
 )
-from proxy.backends.embedded.pool import Pipelines, Workers
+from proxy.backends.embedded.pool import BASE, Pipelines, Seat, Workers
 from proxy.backends.embedded.weights import WeightsError
 from proxy.backends.prompts import rendered
 from proxy.backends.reading import Reader
@@ -83,8 +82,9 @@ class EmbeddedBackend:
         self._end = model.encode(END)[0]
         self._pool = Pipelines(
             model.gguf,
-            cache_directory() / "merged",
+            cache_directory() / "models",
             settings.memory_limit_mib * 2**20,
+            adapters={adapter.id: adapter.path for adapter in adapters},
             workers=Workers(max_waiting=settings.max_waiting, threads=settings.threads),
         )
 
@@ -115,10 +115,8 @@ class EmbeddedBackend:
         async with AsyncExitStack() as stack:
             with _translated():
                 use = self._pool.use(*_weights(None if ask.bare else ask.adapter))
-                pipeline = await stack.enter_async_context(use)
-            steps = await stack.enter_async_context(
-                aclosing(pipeline.generate(prompt.ids, sampling))
-            )
+                seat = await stack.enter_async_context(use)
+            steps = await stack.enter_async_context(aclosing(seat.generate(prompt.ids, sampling)))
             yield Generated(self._events(steps, prompt, ask.request.stops))
 
     async def spare(self, adapter: Adapter | None) -> None:
@@ -177,8 +175,8 @@ class EmbeddedBackend:
 
     async def _proven(self, adapter: Adapter | None) -> None:
         try:
-            async with self._pool.use(*_weights(adapter)) as pipeline:
-                if adapter is not None and not await self._passes(pipeline, adapter):
+            async with self._pool.use(*_weights(adapter)) as seat:
+                if adapter is not None and not await self._passes(seat, adapter):
                     raise CannotStart(
                         f"{adapter.path}: the loaded adapter does not answer its canary as trained;"
                         " train it again, or name another one in champions.json"
@@ -186,11 +184,11 @@ class EmbeddedBackend:
         except (WeightsError, EngineError, OSError) as error:
             raise CannotStart(f"backend {self.name!r}: {error}") from error
 
-    async def _passes(self, pipeline: Pipeline, adapter: Adapter) -> bool:
+    async def _passes(self, seat: Seat, adapter: Adapter) -> bool:
         canary = adapter.canary
         sampling = Sampling(max_tokens=_AGREES, stop_ids=(self._end,))
         ids: list[int] = []
-        async with aclosing(pipeline.generate(canary.prompt, sampling)) as steps:
+        async with aclosing(seat.generate(canary.prompt, sampling)) as steps:
             async for step in steps:
                 ids += step.ids
         # A short answer was recorded with the token that ends it, which the engine keeps to itself.
@@ -228,7 +226,7 @@ class _Tally:
 
 
 def _weights(adapter: Adapter | None) -> tuple[Path | None, str]:
-    return (None, "base") if adapter is None else (adapter.path, adapter.id)
+    return (None, BASE) if adapter is None else (adapter.path, adapter.id)
 
 
 @contextmanager

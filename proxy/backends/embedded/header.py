@@ -32,6 +32,11 @@ _STRING, _ARRAY = 8, 9
 _U32, _U64 = _SCALARS[4], _SCALARS[10]
 
 
+LANES = 64
+"""Numbers that the KV cache holds for a token to know its adapter by, as many as a head has: so
+many adapters at most in one model (graph.py)."""
+
+
 class HeaderError(ValueError):
     """The file is no GGUF file, or lacks a key that is needed; the message names both."""
 

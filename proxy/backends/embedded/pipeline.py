@@ -1,4 +1,4 @@
-"""One merged model, generating for many requests at once in a process of its own.
+"""One model with its adapters, generating for many requests at once in a process of its own.
 
 The proxy's end of the wire: it starts the worker, sends requests as token ids (so that trainer and
 engine share them by construction), and hands each step to the request that waits for it.
@@ -113,16 +113,24 @@ class Pipeline:
     @classmethod
     async def open(
         cls,
+        base: Path,
         model: Path,
         *,
-        kv_mib: int = 256,
+        kv_mib: int = 512,
         max_running: int = 16,
         max_waiting: int = 64,
         threads: int | None = None,
     ) -> Pipeline:
-        """Start a worker and wait until it has loaded the model; EngineFailed when it does not."""
+        """Start a worker and wait until it has loaded the model; EngineFailed when it does not.
+
+        `model`: a directory that graph.write has filled, of the GGUF file `base`.
+        """
         settings = Settings(
-            model=str(model), kv_mib=kv_mib, max_running=max_running, threads=threads
+            base=str(base),
+            model=str(model),
+            kv_mib=kv_mib,
+            max_running=max_running,
+            threads=threads,
         )
         process = await _spawn(settings)
         try:
@@ -152,15 +160,17 @@ class Pipeline:
         return self._process.pid
 
     async def generate(
-        self, prompt: Sequence[int], sampling: Sampling
+        self, prompt: Sequence[int], sampling: Sampling, lane: int = 0
     ) -> AsyncGenerator[Step, None]:
         """The answer to a prompt of token ids, step by step; the last step has a `finish`.
+
+        `lane`: which of the model's adapters answers; 0: the base.
 
         Closing the generator stops the worker's work on it: use contextlib.aclosing. Raises
         EngineBusy, PromptTooLong or EngineFailed; ValueError for ids outside the vocabulary and
         for a constraint that contradicts itself.
         """
-        start = self._request(prompt, sampling)
+        start = self._request(prompt, sampling, lane)
         steps: _Queue = asyncio.Queue()
         self._waiting[start.id] = steps
         self._expect_reports()
@@ -187,7 +197,7 @@ class Pipeline:
         await asyncio.wait([self._reader])
         await _end(self._process)
 
-    def _request(self, prompt: Sequence[int], sampling: Sampling) -> Start:
+    def _request(self, prompt: Sequence[int], sampling: Sampling, lane: int) -> Start:
         """The request as the worker reads it, checked: the engine itself checks next to nothing."""
         if self._failure is not None:
             raise EngineFailed(str(self._failure))
@@ -202,7 +212,9 @@ class Pipeline:
             raise ValueError(
                 f"prompt is empty or has ids outside 0 to {self._loaded.vocabulary - 1}"
             )
-        return _start(next(self._ids), prompt, sampling, room)
+        # How graph.py wants to be told the lane.
+        first = prompt[0] + lane * self._loaded.vocabulary
+        return _start(next(self._ids), [first, *prompt[1:]], sampling, room)
 
     def _send(self, command: Command) -> None:
         # What waits in the pipe is bounded by the number of requests; that the worker is dead, the

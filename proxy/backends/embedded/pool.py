@@ -1,58 +1,49 @@
-"""The pipelines in memory: one for the base and one for each adapter in use, within a limit.
+"""The pipelines in memory, within a limit: as few as can be, as each is a batch of its own.
 
-An adapter's weights are merged once into a file of the cache, named after what went into it; its
-pipeline is opened when first asked for, and closed again when another one needs the memory.
+The base and all adapters that are known make one model, in which each adapter has a lane, so that
+requests for different ones share every step. Another adapter brings another model, with it and
+those that are there; the former one goes when nobody uses it any more.
 """
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import functools
-import hashlib
-import os
-import subprocess
-import sys
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import structlog
 
-import proxy
-from proxy.backends.embedded import weights
-from proxy.backends.embedded.pipeline import EngineBusy, EngineFailed, Pipeline
+from proxy.backends.embedded.files import ModelFiles
+from proxy.backends.embedded.pipeline import (
+    EngineBusy,
+    EngineFailed,
+    Pipeline,
+    Sampling,
+    Step,
+)
 
 log = structlog.get_logger()
 
-MERGE_VERSION = 1
-"""Raise it when weights.py writes other bytes: cached files of other versions are not used."""
-
 MIB = 2**20
-RESIDENT = 2.0
-"""Bytes in memory for a byte of the model's file. Measured with SmolLM2-135M: 350 MiB after loading
-138 MiB, of which 66 are Python and OpenVINO."""
-MERGED = 1.7
-"""Bytes of the merged file for a byte of the base, at most: 8.5 bits a weight for 5."""
+RESIDENT = 8.0
+"""Bytes in memory for a byte of the base's file, which has 5 bits a weight: the model as it is
+read, and as the processor multiplies it. Measured with SmolLM2-135M and three adapters after a
+batch of 16: 1,440 MiB in all, of which at most 430 are KV cache."""
 OVERHEAD = 256 * MIB
-"""Bytes of a worker besides weights and KV cache, with buffers for a batch of 16. Measured: 260,
-where `MERGED` already takes 40 too many."""
-
-
-class Merged(msgspec.Struct, frozen=True):
-    """What stands beside a merged file: how to know that it is whole."""
-
-    size: int
-    sha256: str
+"""Bytes of a worker besides weights and KV cache, with buffers for a batch of 16."""
+TOGETHER = 8
+"""Adapters of one model at most. Each costs every token, its own or not: 2 ms a step."""
 
 
 class Workers(msgspec.Struct, frozen=True, kw_only=True):
     """How each pipeline is opened; see Pipeline.open."""
 
-    kv_mib: int = 256
+    kv_mib: int = 512
     max_running: int = 16
     max_waiting: int = 64
     threads: int | None = None
@@ -60,13 +51,17 @@ class Workers(msgspec.Struct, frozen=True, kw_only=True):
 
 DEFAULT_WORKERS = Workers()
 
+BASE = "base"
+"""Key of the base."""
+
 
 @dataclass
 class _Slot:
-    """A pipeline that is loaded or being loaded, and who uses it."""
+    """A pipeline that is loaded or being loaded, what it answers as, and how many use it."""
 
     opening: asyncio.Task[Pipeline]
-    bytes: int
+    lanes: Mapping[str, int]
+    """Lane by key."""
     users: int = 0
     used_at: float = field(default_factory=time.monotonic)
 
@@ -81,6 +76,22 @@ class _Slot:
             or self.opening.result().is_broken
         )
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it answers now."""
+        return self.opening.done() and not self.is_useless
+
+
+class Seat(NamedTuple):
+    """A pipeline, and the lane in which it answers as one adapter."""
+
+    pipeline: Pipeline
+    lane: int
+
+    def generate(self, prompt: Sequence[int], sampling: Sampling) -> AsyncGenerator[Step, None]:
+        """See Pipeline.generate."""
+        return self.pipeline.generate(prompt, sampling, self.lane)
+
 
 class Pipelines:
     """Hands out pipelines. Belongs to one event loop; close it with `aclose`."""
@@ -91,17 +102,21 @@ class Pipelines:
         cache: Path,
         memory_limit: int,
         *,
+        adapters: Mapping[str, Path] | None = None,
         workers: Workers = DEFAULT_WORKERS,
-        max_files: int = 16,
+        max_models: int = 4,
         patience: float = 10.0,
     ) -> None:
-        """`memory_limit` in bytes, for all workers together, by estimate. `max_files` merged files
-        are kept on disk. `patience`: seconds to wait for memory while all pipelines are in use."""
-        self._files = MergedFiles(base, cache, max_files)
+        """`memory_limit` in bytes, for all workers together, by estimate. `adapters` by key are in
+        the first model. `max_models` models are kept on disk. `patience`: seconds to wait for
+        memory while all pipelines are in use."""
+        self._base = base
+        self._files = ModelFiles(base, cache, max_models)
         self._limit = memory_limit
         self._workers = workers
         self._patience = patience
-        self._slots: dict[str, _Slot] = {}
+        self._known = dict(adapters or {})
+        self._slots: list[_Slot] = []
         self._closing: set[asyncio.Task[None]] = set()
         self._changing = asyncio.Lock()
         self._released = asyncio.Event()
@@ -109,24 +124,25 @@ class Pipelines:
         self._each = estimate(base, workers)
 
     @property
-    def loaded(self) -> tuple[str, ...]:
-        """Keys of the pipelines in memory, least recently used first."""
-        return tuple(sorted(self._slots, key=lambda key: self._slots[key].used_at))
+    def loaded(self) -> tuple[tuple[str, ...], ...]:
+        """Keys of the adapters of each pipeline in memory, newest first."""
+        return tuple(tuple(slot.lanes)[1:] for slot in self._slots)
 
     @asynccontextmanager
-    async def use(self, adapter: Path | None, key: str) -> AsyncIterator[Pipeline]:
+    async def use(self, adapter: Path | None, key: str) -> AsyncIterator[Seat]:
         """The pipeline of an adapter (None: of the base), kept in memory for the block's duration.
 
         `key` names it: equal keys, equal weights. Raises weights.WeightsError for an adapter that
-        cannot be merged, EngineBusy when there is no memory, EngineFailed when it does not load.
+        cannot be used, EngineBusy when there is no memory, EngineFailed when it does not load.
         """
         slot = self._at_hand(key) or await self._made(adapter, key)
         slot.users += 1
         try:
-            yield await _opened(slot, key)
+            yield Seat(await _opened(slot, key), slot.lanes[key])
         finally:
             slot.users -= 1
             slot.used_at = time.monotonic()
+            self._retire()
             self._released.set()
             self._idled.set()
 
@@ -138,19 +154,20 @@ class Pipelines:
             await self._idled.wait()
 
     def _is_spared(self, key: str) -> bool:
-        is_idle = not any(slot.users for slot in self._slots.values())
+        is_idle = not any(slot.users for slot in self._slots)
         return is_idle and (self._at_hand(key) is not None or self._fits())
 
     async def aclose(self) -> None:
         """Close every pipeline; requests in flight fail."""
-        for key in list(self._slots):
-            self._forget(key)
+        for slot in list(self._slots):
+            self._forget(slot)
         if self._closing:
             await asyncio.wait(self._closing)
 
     def _at_hand(self, key: str) -> _Slot | None:
-        slot = self._slots.get(key)
-        return None if slot is None or slot.is_useless else slot
+        """The newest pipeline that answers as this one now, or soon."""
+        able = [slot for slot in self._slots if key in slot.lanes and not slot.is_useless]
+        return max(able, key=lambda slot: slot.is_open, default=None)
 
     async def _made(self, adapter: Path | None, key: str) -> _Slot:
         """A new slot; closes idle pipelines until there is memory for it, one caller at a time."""
@@ -158,25 +175,47 @@ class Pipelines:
         async with self._changing:
             # Another caller may have made it while this one waited.
             while (slot := self._at_hand(key)) is None:
-                if key in self._slots:
-                    await self._forgotten(key)
+                if useless := [slot for slot in self._slots if slot.is_useless]:
+                    await self._forgotten(useless[0])
                 elif self._fits():
-                    opening = asyncio.create_task(self._open(adapter, key), name=f"embedded-{key}")
-                    self._slots[key] = _Slot(opening, self._each)
+                    return self._begun(adapter, key)
                 elif (idle := self._idle()) is not None:
                     await self._forgotten(idle)
                 else:
                     await self._release(key, deadline)
             return slot
 
+    def _begun(self, adapter: Path | None, key: str) -> _Slot:
+        """A slot for this adapter and its company, the newest now."""
+        adapters = self._company(key) | ({} if adapter is None else {key: adapter})
+        opening = asyncio.create_task(self._open(adapters), name=f"embedded-{key}")
+        lanes = {name: lane for lane, name in enumerate([BASE, *adapters])}
+        self._slots.insert(0, _Slot(opening, lanes))
+        return self._slots[0]
+
+    def _company(self, key: str) -> dict[str, Path]:
+        """All others that are known; of too many for one model, those that are in none."""
+        room = TOGETHER if key == BASE else TOGETHER - 1
+        others = {other: path for other, path in self._known.items() if other != key}
+        if len(others) > room:
+            others = {other: others[other] for other in others if self._at_hand(other) is None}
+        return dict(list(others.items())[-room:])
+
     def _fits(self) -> bool:
         # One pipeline must be allowed, or a limit that is set too low would mean no answers at all.
-        in_memory = sum(slot.bytes for slot in self._slots.values())
-        return not self._slots or in_memory + self._each <= self._limit
+        return not self._slots or (len(self._slots) + 1) * self._each <= self._limit
 
-    def _idle(self) -> str | None:
+    def _idle(self) -> _Slot | None:
         """The pipeline that nobody has used for longest."""
-        return next((key for key in self.loaded if not self._slots[key].users), None)
+        idle = [slot for slot in self._slots if not slot.users]
+        return min(idle, key=lambda slot: slot.used_at, default=None)
+
+    def _retire(self) -> None:
+        """Close what nobody uses and a newer pipeline can do too."""
+        for at, slot in reversed(list(enumerate(self._slots))):
+            newer = (other for other in self._slots[:at] if other.is_open)
+            if not slot.users and any(slot.lanes.keys() <= other.lanes.keys() for other in newer):
+                self._forget(slot)
 
     async def _release(self, key: str, deadline: float) -> None:
         """Wait until somebody has done with a pipeline."""
@@ -185,25 +224,37 @@ class Pipelines:
             async with asyncio.timeout_at(deadline):
                 await self._released.wait()
         except TimeoutError:
-            in_use = ", ".join(self.loaded)
-            raise EngineBusy(f"no memory for {key}: {in_use} are in use") from None
+            raise EngineBusy(f"no memory for {key}: what is loaded is in use") from None
 
-    async def _forgotten(self, key: str) -> None:
+    async def _forgotten(self, slot: _Slot) -> None:
         # `wait` and not `await`: a caller that is cancelled must not leave a worker half closed.
-        await asyncio.wait([self._forget(key)])
+        await asyncio.wait([self._forget(slot)])
 
-    def _forget(self, key: str) -> asyncio.Task[None]:
-        closing = asyncio.create_task(_close(self._slots.pop(key)), name=f"embedded-close-{key}")
+    def _forget(self, slot: _Slot) -> asyncio.Task[None]:
+        self._slots.remove(slot)
+        closing = asyncio.create_task(_close(slot), name="embedded-close")
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
-        log.info("embedded_pipeline_closed", key=key)
+        log.info("embedded_pipeline_closed", adapters=tuple(slot.lanes)[1:])
         return closing
 
-    async def _open(self, adapter: Path | None, key: str) -> Pipeline:
+    async def _open(self, adapters: Mapping[str, Path]) -> Pipeline:
+        try:
+            pipeline = await self._loaded(adapters)
+        except Exception:
+            # One of them may spoil it for all: what is open stays together, others come alone.
+            open_ = {key for slot in self._slots if slot.is_open for key in slot.lanes}
+            self._known = {key: path for key, path in self._known.items() if key in open_}
+            raise
+        self._known.update(adapters)
+        return pipeline
+
+    async def _loaded(self, adapters: Mapping[str, Path]) -> Pipeline:
         started = time.monotonic()
-        model = await asyncio.to_thread(self._files.find_or_make, adapter)
-        merged = time.monotonic()
+        model = await asyncio.to_thread(self._files.find_or_make, list(adapters.values()))
+        made = time.monotonic()
         pipeline = await Pipeline.open(
+            self._base,
             model,
             kv_mib=self._workers.kv_mib,
             max_running=self._workers.max_running,
@@ -213,16 +264,16 @@ class Pipelines:
         ready = time.monotonic()
         log.info(
             "embedded_pipeline_opened",
-            key=key,
-            merge_s=round(merged - started, 3),
-            load_s=round(ready - merged, 3),
+            adapters=tuple(adapters),
+            make_s=round(made - started, 3),
+            load_s=round(ready - made, 3),
         )
         return pipeline
 
 
 def estimate(base: Path, workers: Workers) -> int:
     """Bytes of memory of one worker, rather more than less."""
-    return int(RESIDENT * MERGED * base.stat().st_size) + OVERHEAD + workers.kv_mib * MIB
+    return int(RESIDENT * base.stat().st_size) + OVERHEAD + workers.kv_mib * MIB
 
 
 async def _opened(slot: _Slot, key: str) -> Pipeline:
@@ -238,101 +289,3 @@ async def _close(slot: _Slot) -> None:
     await asyncio.wait([slot.opening])
     if not slot.opening.cancelled() and slot.opening.exception() is None:
         await slot.opening.result().close()
-
-
-class MergedFiles:
-    """The directory of merged files. All methods block: call them in a thread."""
-
-    def __init__(self, base: Path, directory: Path, max_files: int) -> None:
-        self._base = base
-        self._directory = directory
-        self._max_files = max_files
-
-    def find_or_make(self, adapter: Path | None) -> Path:
-        """The merged file of an adapter, whole; made when it is missing or damaged.
-
-        One process makes it, others that want it at the same time wait.
-        """
-        self._directory.mkdir(parents=True, exist_ok=True)
-        target = self._directory / f"{self._digest(adapter)}.gguf"
-        with _locked(target.with_suffix(".lock")):
-            if not _is_whole(target):
-                _merge(self._base, adapter, target)
-                _vouch(target)
-        os.utime(target)
-        self._prune()
-        return target
-
-    def _digest(self, adapter: Path | None) -> str:
-        """Name of everything that decides the merged file's content."""
-        parts = [str(MERGE_VERSION), self._base_sha256]
-        if adapter is not None:
-            parts += [
-                _sha256(adapter / weights.CONFIG_NAME),
-                _sha256(adapter / weights.WEIGHTS_NAME),
-            ]
-        return hashlib.sha256(" ".join(parts).encode()).hexdigest()
-
-    @functools.cached_property
-    def _base_sha256(self) -> str:
-        return _sha256(self._base)
-
-    def _prune(self) -> None:
-        """Remove the files not used for longest; a worker that has loaded one keeps it."""
-        with suppress(FileNotFoundError):  # another process was faster
-            files = sorted(self._directory.glob("*.gguf"), key=lambda path: path.stat().st_mtime)
-            for path in files[: -self._max_files]:
-                for suffix in (".gguf", ".json", ".lock"):
-                    path.with_suffix(suffix).unlink(missing_ok=True)
-
-
-def _merge(base: Path, adapter: Path | None, target: Path) -> None:
-    """weights.merge in a process of its own.
-
-    In a thread of this one its linear algebra would run while workers are started: BLAS's fork
-    handlers then wait for each other, and the proxy stands still for ever (docs/LOG.md).
-    """
-    root = str(Path(proxy.__file__).parents[1])
-    paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-    ended = subprocess.run(  # noqa: S603  # our own interpreter and module
-        [sys.executable, "-m", weights.__name__, base, adapter or "", target],
-        env=os.environ | {"PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if ended.returncode == weights.REFUSED:
-        raise weights.WeightsError(ended.stderr.strip())
-    if ended.returncode:
-        raise EngineFailed(f"merging {adapter or base} failed: {ended.stderr[-500:]}")
-
-
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise weights.WeightsError(f"{path}: {error.strerror}") from error
-
-
-def _is_whole(path: Path) -> bool:
-    try:
-        expected = msgspec.json.decode(path.with_suffix(".json").read_bytes(), type=Merged)
-        return path.stat().st_size == expected.size and _sha256(path) == expected.sha256
-    except (OSError, msgspec.MsgspecError):
-        return False
-
-
-def _vouch(path: Path) -> None:
-    merged = Merged(path.stat().st_size, _sha256(path))
-    staged = path.with_suffix(".json.tmp")
-    staged.write_bytes(msgspec.json.encode(merged))
-    staged.replace(path.with_suffix(".json"))
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock between processes; it ends with the process, however that ends."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -1,28 +1,21 @@
-"""One file from the base model and an adapter: Q4_1 in, update added, Q8_0 out.
+"""What a model is made of, read and checked: the base's GGUF file, and adapters as PEFT has them.
 
 Sources: the GGUF specification (ggml-org/ggml, docs/gguf.md); the file layout of PEFT's LoRA
 (`adapter_config.json`, `adapter_model.safetensors`); the row order of q and k in `permute` of
 llama.cpp's convert_hf_to_gguf.py.
-
-Why merge at all: OpenVINO GenAI does not apply LoRA to a model that it reads from GGUF, and reads
-the minimum of a Q4_1 block as an integer, which moves the weights by 8 %. Q8_0 has no minimum.
 """
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType, GGUFWriter
-from gguf.gguf_reader import ReaderTensor
-from gguf.quants import dequantize, quantize
+from gguf import GGUFReader
+from gguf.quants import dequantize
 from safetensors import SafetensorError, deserialize
 
 Floats: TypeAlias = npt.NDArray[np.float32]
@@ -44,6 +37,13 @@ LINEARS = {
     "mlp.down_proj": "ffn_down",
 }
 """The linears of a layer: PEFT's name for it → GGUF's."""
+
+EMBEDDING = "token_embd.weight"
+OUTPUT = "output.weight"
+"""Missing where it is the embedding."""
+OUTPUT_NORM = "output_norm.weight"
+ROPE_FACTORS = "rope_freqs.weight"
+"""What Llama 3.1 and later divide the frequencies by."""
 
 _TARGETS = frozenset(name.rpartition(".")[2] for name in LINEARS)
 _PREFIX = "base_model.model.model.layers."
@@ -67,12 +67,9 @@ _UNSUPPORTED = (
 # PiSSA, OLoRA, CorDA and LoftQ also change the base; the others only choose where A and B start.
 _HARMLESS_STARTS = (True, False, None, "gaussian", "eva", "orthogonal", "lora_ga")
 
-_Q8_0_FILE = 7
-"""LlamaFileType.MOSTLY_Q8_0, for `general.file_type`."""
-
 
 class WeightsError(ValueError):
-    """Base or adapter cannot be merged; the message names the file and the tensor or key."""
+    """Base or adapter cannot be used; the message names the file and the tensor or key."""
 
 
 class LoraConfig(msgspec.Struct, frozen=True):
@@ -105,20 +102,6 @@ class Adapter(msgspec.Struct, frozen=True):
     path: Path
     scale: float
     pairs: dict[str, Pair]
-
-
-def merge(base: Path, adapter: Path | None, target: Path) -> None:
-    """Write `target`: the base with the adapter's update added, linears in Q8_0, same metadata.
-
-    `adapter` is a PEFT directory; None re-quantises the base alone. `target` appears whole or not
-    at all. Raises WeightsError before anything is written when the adapter does not fit.
-    """
-    reader = _open_base(base)
-    update = read_adapter(adapter) if adapter is not None else None
-    if update is not None:
-        _check_fit(reader, update)
-    with _replacing(target) as temporary:
-        _write(reader, update, temporary)
 
 
 def read_adapter(directory: Path) -> Adapter:
@@ -223,7 +206,7 @@ def _locate(path: Path, name: str) -> tuple[str, str]:
     layer, _, rest = name.removeprefix(_PREFIX).partition(".")
     linear, _, half = rest.partition(".lora_")
     if not name.startswith(_PREFIX) or not layer.isdecimal() or linear not in LINEARS:
-        raise WeightsError(f"{path}: {name} belongs to no linear that can be merged")
+        raise WeightsError(f"{path}: {name} belongs to no linear that can be adapted")
     if half not in ("A.weight", "B.weight"):
         raise WeightsError(f"{path}: {name} is neither lora_A nor lora_B")
     return f"blk.{int(layer)}.{LINEARS[linear]}.weight", half[0]
@@ -238,148 +221,74 @@ def _pair(path: Path, linear: str, found: dict[str, Floats], rank: int) -> Pair:
     return Pair(a, b)
 
 
-def _open_base(path: Path) -> GGUFReader:
+class Base:
+    """The base model in a GGUF file: sizes, and weights as PEFT and transformers order them."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises WeightsError for what is no plain Llama."""
+        self.path = path
+        self._reader = _opened(path)
+        self._tensors = {tensor.name: tensor for tensor in self._reader.tensors}
+        self.heads = int(self._value("attention.head_count"))
+        self.kv_heads = int(self._value("attention.head_count_kv"))
+        self.layers = int(self._value("block_count"))
+        self.epsilon = float(self._value("attention.layer_norm_rms_epsilon"))
+        self.rope_base = float(self._value("rope.freq_base", 10000.0))
+        self.vocabulary, self.width = self.shape(EMBEDDING)
+        self.head_size = self.width // self.heads
+        if unknown := sorted(self._tensors.keys() - self._known()):
+            raise WeightsError(f"{path}: a plain Llama has no {unknown[0]}")
+
+    def has(self, name: str) -> bool:
+        """Whether there is a tensor of this name."""
+        return name in self._tensors
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape in numpy's order: (out, in). GGUF counts the fastest dimension first."""
+        if name not in self._tensors:
+            raise WeightsError(f"{self.path}: lacks {name}")
+        return tuple(int(n) for n in reversed(self._tensors[name].shape.tolist()))
+
+    def floats(self, name: str) -> Floats:
+        """The tensor as it is meant, whatever it is stored in."""
+        shape, tensor = self.shape(name), self._tensors[name]
+        values: Floats = dequantize(tensor.data, tensor.tensor_type).reshape(shape)
+        heads = {"attn_q": self.heads, "attn_k": self.kv_heads}.get(name.split(".")[-2])
+        return values if heads is None else _halves_apart(values, heads)
+
+    def check_fit(self, adapter: Adapter) -> None:
+        """WeightsError where the adapter is one of another model."""
+        for name, (a, b) in adapter.pairs.items():
+            update = (b.shape[0], a.shape[1])
+            ours = self.shape(name) if self.has(name) else None
+            if ours != update:
+                raise WeightsError(f"{adapter.path}: {name} is {update}, the base has {ours}")
+
+    def _known(self) -> set[str]:
+        parts = [*LINEARS.values(), "attn_norm", "ffn_norm"]
+        layers = {f"blk.{n}.{part}.weight" for n in range(self.layers) for part in parts}
+        return layers | {EMBEDDING, OUTPUT, OUTPUT_NORM, ROPE_FACTORS}
+
+    def _value(self, key: str, default: float | None = None) -> Any:
+        field = self._reader.get_field(f"llama.{key}")
+        if field is None and default is None:
+            raise WeightsError(f"{self.path}: lacks llama.{key}")
+        return default if field is None else field.contents()
+
+
+def _opened(path: Path) -> GGUFReader:
     try:
         reader = GGUFReader(path)
     except (OSError, ValueError, KeyError, IndexError) as error:
         raise WeightsError(f"{path}: not a readable GGUF file ({error})") from error
-    if _metadata(reader, "general.architecture") != "llama":
+    field = reader.get_field("general.architecture")
+    if field is None or field.contents() != "llama":
         # The row order of q and k is that of the converter for this architecture only.
         raise WeightsError(f"{path}: architecture is not llama")
     return reader
 
 
-def _metadata(reader: GGUFReader, key: str) -> Any:
-    field = reader.get_field(key)
-    return None if field is None else field.contents()
-
-
-def _check_fit(reader: GGUFReader, adapter: Adapter) -> None:
-    shapes = {tensor.name: _shape(tensor) for tensor in reader.tensors}
-    for name, (a, b) in adapter.pairs.items():
-        update = (b.shape[0], a.shape[1])
-        if shapes.get(name) != update:
-            raise WeightsError(
-                f"{adapter.path}: {name} is {update}, the base has {shapes.get(name)}"
-            )
-
-
-def _shape(tensor: ReaderTensor) -> tuple[int, ...]:
-    """Shape in numpy's order: (out, in). GGUF counts the fastest dimension first."""
-    return tuple(int(n) for n in reversed(tensor.shape.tolist()))
-
-
-def _write(reader: GGUFReader, adapter: Adapter | None, path: Path) -> None:
-    """Tensor by tensor, so that the memory in use is that of the largest one."""
-    writer = GGUFWriter(path, _metadata(reader, "general.architecture"))
-    try:
-        _copy_metadata(reader, writer)
-        for tensor in reader.tensors:
-            _announce(writer, tensor)
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_ti_data_to_file()
-        for tensor in reader.tensors:
-            writer.write_tensor_data(_converted(reader, tensor, adapter))
-    finally:
-        writer.close()
-
-
-def _copy_metadata(reader: GGUFReader, writer: GGUFWriter) -> None:
-    for name, field in reader.fields.items():
-        # Keys under GGUF. are the reader's own view of the header, and the writer has set the
-        # architecture; an empty array has no element type to copy.
-        if name.startswith("GGUF.") or name == "general.architecture" or len(field.types) == 0:
-            continue
-        value = _Q8_0_FILE if name == "general.file_type" else field.contents()
-        is_array = field.types[0] == GGUFValueType.ARRAY
-        if is_array and len(field.types) == 1:
-            continue
-        writer.add_key_value(name, value, field.types[0], field.types[-1] if is_array else None)
-
-
-def _is_kept(tensor: ReaderTensor) -> bool:
-    return tensor.tensor_type in (GGMLQuantizationType.F32, GGMLQuantizationType.Q8_0) and (
-        not tensor.name.startswith("blk.") or len(tensor.shape) == 1
-    )
-
-
-def _announce(writer: GGUFWriter, tensor: ReaderTensor) -> None:
-    kind = tensor.tensor_type if _is_kept(tensor) else GGMLQuantizationType.Q8_0
-    block, size = _BLOCKS[kind]
-    writer.add_tensor_info(
-        tensor.name,
-        _shape(tensor),
-        np.dtype(np.float32),
-        tensor.n_elements // block * size,
-        raw_dtype=kind,
-    )
-
-
-_BLOCKS = {GGMLQuantizationType.F32: (1, 4), GGMLQuantizationType.Q8_0: (32, 34)}
-"""Elements of a block → its bytes, of the types that are written."""
-
-
-def _converted(
-    reader: GGUFReader, tensor: ReaderTensor, adapter: Adapter | None
-) -> npt.NDArray[Any]:
-    """The tensor as it is written: float32, or Q8_0 blocks as bytes."""
-    stored: npt.NDArray[Any] = tensor.data
-    if _is_kept(tensor):
-        return stored
-    weight: Floats = dequantize(stored, tensor.tensor_type).reshape(_shape(tensor))
-    pair = adapter.pairs.get(tensor.name) if adapter is not None else None
-    if adapter is not None and pair is not None:
-        weight = weight + _stored_order(reader, tensor.name, adapter.scale * (pair.b @ pair.a))
-        _check_range(adapter, tensor.name, weight)
-    blocks: npt.NDArray[Any] = quantize(weight, GGMLQuantizationType.Q8_0)
-    return blocks
-
-
-def _check_range(adapter: Adapter, name: str, weight: Floats) -> None:
-    # A block's scale is a half-precision number: beyond 65504 * 127 it would be infinite.
-    if not np.abs(weight).max() < 65504 * 127:
-        raise WeightsError(f"{adapter.path}: {name} is too large after the update")
-
-
-def _stored_order(reader: GGUFReader, name: str, update: Floats) -> Floats:
-    """The update's rows in the file's order, which for q and k is rotary: pairs side by side."""
-    heads_key = {"attn_q": "head_count", "attn_k": "head_count_kv"}.get(name.split(".")[-2])
-    if heads_key is None:
-        return update
-    heads = int(_metadata(reader, f"llama.attention.{heads_key}"))
-    rows, columns = update.shape
-    return (
-        update.reshape(heads, 2, rows // heads // 2, columns).swapaxes(1, 2).reshape(rows, columns)
-    )
-
-
-@contextmanager
-def _replacing(target: Path) -> Iterator[Path]:
-    """A temporary name beside `target`, renamed to it when the block ends well, else removed."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-REFUSED = 3
-"""Exit status for weights that cannot be merged; why is on stderr."""
-
-
-def main(base: str, adapter: str, target: str) -> int:
-    """`python -m proxy.backends.embedded.weights BASE ADAPTER TARGET`; ADAPTER may be empty."""
-    try:
-        merge(Path(base), Path(adapter) if adapter else None, Path(target))
-    except WeightsError as error:
-        print(error, file=sys.stderr)
-        return REFUSED
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+def _halves_apart(rows: Floats, heads: int) -> Floats:
+    """Rows of q or k, which the file has in rotary pairs side by side, in transformers' order."""
+    count, columns = rows.shape
+    return rows.reshape(heads, count // heads // 2, 2, columns).swapaxes(1, 2).reshape(count, -1)

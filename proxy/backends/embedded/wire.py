@@ -21,8 +21,10 @@ HEAD_BYTES = _LENGTH.size
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker needs to know once."""
 
+    base: str
+    """Path of the GGUF file that the model is made of, and that has its tokenizer."""
     model: str
-    """Path of the GGUF file."""
+    """Directory that holds the model."""
     kv_mib: int
     """MiB for the keys and values of running requests and of cached prefixes."""
     max_running: int
