@@ -214,13 +214,6 @@ async def test_a_request_is_sent_once(client: PlainClient) -> None:
     assert requests == 2
 
 
-@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nh"])
-async def test_silence_ends_in_time(client: PlainClient, said: bytes) -> None:
-    async with serving(saying(said)) as url:
-        with pytest.raises(TimeoutError):
-            await asked(client, url, silence_s=0.1)
-
-
 async def test_a_flood_waits_until_it_is_read(client: PlainClient) -> None:
     sent = 0
 
@@ -242,24 +235,6 @@ async def test_a_flood_waits_until_it_is_read(client: PlainClient) -> None:
             if sent > before + 10_000_000:
                 break
         answer.close()
-
-
-async def test_an_answer_that_is_given_up_ends_its_connection(client: PlainClient) -> None:
-    gone = asyncio.Event()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await request(reader)
-        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nh")
-        try:
-            await reader.read()
-        finally:
-            gone.set()
-
-    async with serving(serve) as url:
-        answer = await client.request("POST", url, b"", {}, 2)
-        answer.close()
-        async with asyncio.timeout(5):
-            await gone.wait()
 
 
 async def test_idle_connections_are_closed(
@@ -309,11 +284,6 @@ async def test_who_finds_no_free_connection_waits_no_longer_than_for_a_new_one()
         with pytest.raises(TimeoutError, match="silent"):
             await second
     client.close()
-
-
-async def test_nobody_there_is_an_error(client: PlainClient, unused_tcp_port: int) -> None:
-    with pytest.raises(Broken, match="ConnectionRefusedError"):
-        await asked(client, f"http://127.0.0.1:{unused_tcp_port}/")
 
 
 async def test_a_new_connection_that_breaks_is_not_asked_again(client: PlainClient) -> None:
