@@ -36,6 +36,9 @@ _SHADOWED = """
 """What follows for an exchange's shadows, which begin after it: what they are joined with says it
 too late to leave files unread."""
 
+# Exchanges come first in each join: DuckDB, which does not know how many rows there are, keeps what
+# comes second in memory.
+
 _TWO_NAMES = """
 LEFT JOIN {said} a ON a.tenant = e.tenant AND a.exchange_id = e.id
 LEFT JOIN {said} b ON b.tenant = e.tenant AND b.exchange_id = e.request_id
@@ -52,8 +55,8 @@ WITH shown AS (
 found AS (
     SELECT e.started_at, e.id, s.id AS shadow_id, e.exchange, e.sealed AS exchange_sealed,
         s.shadow, s.sealed AS shadow_sealed, {_LATER} AS last
-    FROM shadows s
-    JOIN exchanges e ON e.id = s.exchange_id AND e.tenant = s.tenant
+    FROM exchanges e
+    JOIN shadows s ON e.id = s.exchange_id AND e.tenant = s.tenant
     {_TWO_NAMES.format(said="shown")}
     WHERE {_CHOSEN} AND {_SHADOWED})
 SELECT exchange, exchange_sealed, shadow, shadow_sealed,
@@ -64,7 +67,7 @@ FROM found ORDER BY started_at, id, shadow_id
 _BACKENDS = f"""
 WITH sides AS (
     SELECT DISTINCT s.id, s.backend AS shadow, unnest(e.attempts).backend AS answered
-    FROM shadows s JOIN exchanges e ON e.id = s.exchange_id AND e.tenant = s.tenant
+    FROM exchanges e JOIN shadows s ON e.id = s.exchange_id AND e.tenant = s.tenant
     WHERE {_CHOSEN} AND {_SHADOWED})
 SELECT answered, shadow FROM sides WHERE answered <> shadow
 GROUP BY ALL ORDER BY count(*) DESC, answered, shadow LIMIT 1
@@ -112,7 +115,7 @@ WITH sides AS (
         unnest([e.attempts[-1].completion_tokens, s.completion_tokens]) AS completion_tokens,
         unnest([s.model, e.attempts[-1].model]) AS model,
         unnest([s.cost_usd, e.attempts[-1].cost_usd]) AS cost_usd
-    FROM shadows s JOIN exchanges e ON e.id = s.exchange_id AND e.tenant = s.tenant
+    FROM exchanges e JOIN shadows s ON e.id = s.exchange_id AND e.tenant = s.tenant
     WHERE e.outcome = 'completed' AND s.outcome = 'completed')
 SELECT epoch(e.started_at) AS at, conversation, prompt_tokens, completion_tokens, model, cost_usd
 FROM sides e

@@ -123,3 +123,14 @@ def test_shadows_of_days_before_are_not_read(tmp_path: Path):
         (pair,) = reading.paired(connection, shelf(tmp_path).rows, scope)
 
     assert pair.shadow.id == "t"
+
+
+def test_exchanges_that_nobody_else_answered_are_not_held_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(query._CONFIG, "memory_limit", "60MB")
+    words = msgspec.Raw(msgspec.json.encode({"messages": ["word " * 8000]}))
+    alone = (exchange(f"e{number}", request=words) for number in range(3000))
+    write(tmp_path, exchange("a"), shadowed("s", "a"), *alone)
+
+    assert [pair.exchange.id for pair in paired(tmp_path)] == ["a"]
