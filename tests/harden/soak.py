@@ -345,7 +345,7 @@ def main() -> None:
         found = asyncio.run(soak(Path(directory), 60 * asked.minutes, asked.rate, asked.seed))
     print(found)
     grows = asked.minutes >= SETTLED_MINUTES and slope(found.samples).low > 0
-    sys.exit(not found.holds or grows)
+    sys.exit(0 if found.holds and not grows else 1)
 
 
 if __name__ == "__main__":
