@@ -14,19 +14,20 @@ import jsonschema_rs
 import msgspec
 
 from proxy.protocol.exchange import ToolOutcome
+from proxy.protocol.schemas import PATTERNS
 
 _STEP = re.compile(r"\.([A-Za-z_][A-Za-z0-9_-]*)|\[(\d+)\]")
 _PATH = re.compile(rf"\$(?:{_STEP.pattern})+")
 _MAX_TEXT = 16 * 1024
 """Characters of a result that a regular expression is tried on. Chosen: an error is short."""
-_PATTERNS = jsonschema_rs.FancyRegexOptions(backtrack_limit=100_000, size_limit=1024 * 1024)
-"""Python's own patterns hold the whole process while they go back and forth. Without look-arounds
-and references these never do; with them, as far as this. Chosen: as for clients' schemas."""
 
 
 def _searching(regex: str) -> jsonschema_rs.Draft202012Validator:
-    """Finds the expression anywhere in a text; raises ValidationError for what is none."""
-    return jsonschema_rs.Draft202012Validator({"pattern": regex}, pattern_options=_PATTERNS)
+    """Finds the expression anywhere in a text; raises ValidationError for what is none.
+
+    Python's own patterns would hold the whole process while they go back and forth.
+    """
+    return jsonschema_rs.Draft202012Validator({"pattern": regex}, pattern_options=PATTERNS)
 
 
 class ErrorRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

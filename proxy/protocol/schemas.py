@@ -25,8 +25,9 @@ _CACHED_BYTES = 64 * 1024
 _LEVELS = 2
 """Levels of a value for which a schema's references must not multiply, or it is refused at once.
 Chosen: deeper ones may be recursive and good; there the answer's own depth decides."""
-_PATTERNS = jsonschema_rs.FancyRegexOptions(backtrack_limit=100_000, size_limit=1024 * 1024)
-"""A pattern comes from a client: its time and memory have limits. Chosen: some milliseconds."""
+PATTERNS = jsonschema_rs.FancyRegexOptions(backtrack_limit=100_000, size_limit=1024 * 1024)
+"""A pattern, or what it is tried on, comes from a client: its time and memory have limits. Chosen:
+some milliseconds."""
 _Change: TypeAlias = Callable[[dict[str, Json]], dict[str, Json]]
 
 _NAMED = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
@@ -68,7 +69,7 @@ def _anew(schema: bytes, strict: bool) -> jsonschema_rs.Validator:
     if strict:
         plain = changed(plain, _closed)
     try:
-        return _draft(plain)(plain, validate_formats=True, offline=True, pattern_options=_PATTERNS)
+        return _draft(plain)(plain, validate_formats=True, offline=True, pattern_options=PATTERNS)
     except jsonschema_rs.ValidationError as error:
         raise BrokenSchema(_why_broken(error, schema)) from None
     except ValueError as error:
