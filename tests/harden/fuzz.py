@@ -2,10 +2,11 @@
 
     python -m tests.harden.fuzz --minutes 30 [--only NAME] [--seed 1]
 
-prints one line a parser: inputs tried, kinds of failures, inputs kept. Atheris, which is libFuzzer,
-keeps an input when it reaches a line that none did before; what is kept is in corpus/NAME.zip, and
-is where the next run begins. An input that failed is kept too. An input that takes longer than 20
-seconds, or more than 4 GiB of memory, ends the parser's run. `test_fuzz.py` is the short form.
+prints one line a parser: inputs tried, time, a processor's time, kinds of failures, inputs kept.
+Atheris, which is libFuzzer, keeps an input when it reaches a line that none did before; what is
+kept is in corpus/NAME.zip, and is where the next run begins. An input that failed is kept too. An
+input that takes longer than 20 seconds, or more than 4 GiB of memory, ends the parser's run.
+`test_fuzz.py` is the short form.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import argparse
 import hashlib
 import random
 import re
+import resource
 import subprocess
 import sys
 import tempfile
@@ -104,8 +106,10 @@ def fuzzed(name: str, minutes: float, number: int) -> tuple[str, int]:
         lines = ("".join(f"\\x{byte:02x}" for byte in word) for word in words)
         # A dictionary must not be empty.
         (place / "words").write_text("".join(f'"{line}"\n' for line in lines) or '"\\x00"\n')
+        before = _processor()
         said = _atheris(name, place, f"-max_total_time={60 * minutes:.0f}", f"-seed={number}",
                         f"-dict={place / 'words'}", str(place / "corpus"))  # fmt: skip
+        spent = (_processor() - before) / 60
         tried = max(map(int, re.findall(r"^#(\d+)\t", said, re.MULTILINE)), default=0)
         found = [path.read_bytes() for path in sorted((place / "found").iterdir())]
         _atheris(name, place, "-merge=1", str(place / "least"), str(place / "corpus"))
@@ -114,7 +118,14 @@ def fuzzed(name: str, minutes: float, number: int) -> tuple[str, int]:
     if not tried:
         sys.exit(f"{name} was not tried: {said[-2000:]}")
     print("".join(re.findall(r"^  FAILED .*\n", said, re.MULTILINE)), end="", flush=True)
-    return f"| {name} | {tried} | {minutes:g} min | {len(found)} | {count} |", len(found)
+    cells = [name, tried, f"{minutes:g} min", f"{spent:.1f} min", len(found), count]
+    return f"| {' | '.join(map(str, cells))} |", len(found)
+
+
+def _processor() -> float:
+    """Seconds of a processor that ended children have had."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return children.ru_utime + children.ru_stime
 
 
 def _atheris(name: str, place: Path, *options: str) -> str:
@@ -140,9 +151,8 @@ def main() -> None:
     given.add_argument("--only", action="append", choices=PARSERS, help="these parsers alone")
     given.add_argument("--seed", type=int, default=1)
     asked = given.parse_args()
-    print(
-        "| parser | inputs | time | kinds of failures | kept |\n|---|---|---|---|---|", flush=True
-    )
+    columns = ["parser", "inputs", "time", "of a processor", "kinds of failures", "kept"]
+    print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|", flush=True)
     failures = 0
     for name in asked.only or PARSERS:
         line, failed = fuzzed(name, asked.minutes, asked.seed)
