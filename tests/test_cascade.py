@@ -886,6 +886,21 @@ async def test_second_backend_is_asked_once_the_first_is_slower_than_it_ever_was
     assert response.headers["x-headrace-backend"] == "spare"
 
 
+async def test_how_an_answer_goes_on_says_nothing_about_when_the_next_one_begins():
+    usual = [Text("So"), Pause(0), Text("!"), finish()]
+    first = Engine("first", usual, then=[*[usual] * 11, [Pause(0.3), GOOD, finish()]])
+    spare = Engine("spare", [GOOD, finish()])
+    learning = settings("first", "spare", policy="hedge: {share: 1}")
+
+    async with serving_with(learning, first, spare) as url:
+        for _ in range(13):
+            await ask(url, stream=True)
+
+    # Twelve answers are not enough to know what is slow; their pieces are many more.
+    assert len(first.asks) == 13
+    assert spare.asks == []
+
+
 async def test_no_more_requests_are_asked_twice_than_the_domain_allows():
     slow, spare = Engine("slow", [Pause(0.3), GOOD, finish()]), Engine("spare", [GOOD, finish()])
     seldom = settings("slow", "spare", policy="hedge: {after_s: 0.05, share: 0.25}")
