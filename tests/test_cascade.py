@@ -274,6 +274,16 @@ async def test_stream_of_a_cloud_passes_byte_for_byte(cloud: ScriptedCloud):
     assert response.content == b"".join(odd) + b"data: [DONE]\n\n"
 
 
+async def test_last_event_of_a_cloud_that_lacks_its_empty_line_passes_too(cloud: ScriptedCloud):
+    pieces = stream(chunk({"content": "hi"}), b"data: [DONE]", done=False)
+    cloud.plays(*pieces, b"0\r\n\r\n")
+
+    async with serving_with(settings("cloud"), cloud_backend(cloud)) as url:
+        response = await ask(url, stream=True)
+
+    assert response.content.endswith(b"\n\ndata: [DONE]")
+
+
 async def test_stream_of_a_mapped_model_has_the_client_s_name(cloud: ScriptedCloud):
     cloud.plays(*stream(chunk({"role": "assistant", "content": "hi"}), chunk({}, "stop")))
     mapped = cloud_backend(cloud, models={"headrace": "gpt-4o-mini"})
