@@ -1,10 +1,13 @@
 """The pages of the documentation: links lead somewhere, each page is linked, commands can be typed,
-settings are read, and files that are named are there."""
+Python runs, settings are read, and files that are named are there."""
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -166,6 +169,24 @@ def is_known(span: str) -> bool:
         return not plain or (len(plain) == 1 and any(a.startswith(plain[0]) for a in there))
     options = {word.partition("=")[0] for word in words if word.startswith("--")}
     return options <= there[name]._option_string_actions.keys()
+
+
+PYTHON = [
+    pytest.param(text, id=f"{named(page)}-{number}")
+    for page in LIVING
+    for number, (language, text) in enumerate(blocks(page))
+    if language == "python"
+]
+
+
+@pytest.mark.parametrize("text", PYTHON)
+def test_python_runs_when_it_is_pasted_alone(text: str, tmp_path: Path):
+    home = {**os.environ, "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    ran = subprocess.run(
+        [sys.executable, "-c", text], env=home, cwd=tmp_path, capture_output=True, text=True
+    )
+
+    assert (ran.returncode, ran.stderr) == (0, "")
 
 
 # ------------------------------------------------------------------ settings and files
