@@ -37,6 +37,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     recording: Recording
     facts: Facts
     deadline: Deadline
+    is_metered: bool = False
+    """Whether a quota waits for what it came to."""
 
 
 class Piece(NamedTuple):
@@ -167,7 +169,7 @@ def _asked(attempt: Attempt, job: Job) -> AbstractAsyncContextManager[Reply]:
             job.route.policy.constrain or again,
             candidate.bare,
             tenant=job.recording.tenant,
-            counted=attempt.kind == "shadow",
+            counted=job.is_metered or attempt.kind == "shadow",
         )
     )
 
