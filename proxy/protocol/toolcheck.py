@@ -16,7 +16,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from proxy.protocol import schemas
+from proxy.protocol import schemas, strict_json
 from proxy.protocol.openai import (
     ChatRequest,
     Function,
@@ -151,11 +151,15 @@ def _allowed(choice: NamedChoice) -> set[str] | None:
 
 
 def _parsed(text: str) -> Json:
-    """The JSON value in `text`; raises ValueError where there is none, or a bottomless one."""
+    """The JSON value in `text`, read by everybody alike; raises ValueError where there is none.
+
+    A key that is there twice has one value for us, and perhaps another one for the client.
+    """
     try:
         value: Json = msgspec.json.decode(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    strict_json.loads(text.encode())
     return value
 
 
