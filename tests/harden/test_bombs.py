@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
+from proxy import attempt
 from proxy.backends.base import Text
 from proxy.domains import Defaults, Domain
 from proxy.protocol import parquet, segments
@@ -163,6 +164,23 @@ def test_no_text_takes_the_redaction_longer_than_its_length():
     ended = subprocess.run([sys.executable, "-c", _REDACT, *REDACTED], check=False)
 
     assert ended.returncode == 0
+
+
+# ---------------------------------------------------------------- what has no end
+
+
+async def test_whole_answer_of_a_cloud_is_held_up_to_a_bound(
+    cloud: ScriptedCloud, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(attempt, "MAX_WHOLE", MIB)
+    begun = head(200, "content-type: application/json")
+    endless = [begun, *[b" " * MIB] * 64]
+    cloud.plays(*endless)
+
+    async with serving_with(settings("cloud"), cloud_backend(cloud)) as url:
+        response = await ask(url)
+
+    assert (response.status, response.json["error"]["code"]) == (502, "backend_unavailable")
 
 
 # ---------------------------------------------------------------- nesting
