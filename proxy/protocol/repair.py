@@ -121,7 +121,7 @@ class _Fix(NamedTuple):
 def _mend(value: Json, function: Function, codes: list[Code]) -> Json:
     validator = schemas.validator(function)
     for _ in range(_MOST):
-        error = next(iter(validator.iter_errors(value)), None)
+        error = schemas.complaint(validator, value)
         if error is None:
             return value
         fix = _fix(error, value)

@@ -65,7 +65,7 @@ def compiled(schema: bytes, strict: bool) -> jsonschema_rs.Validator:
 def _anew(schema: bytes, strict: bool) -> jsonschema_rs.Validator:
     plain = loaded(schema)
     if unfolding.is_folded(schema) and _looks(schema, _LEVELS) > unfolding.MOST:
-        raise BrokenSchema("the JSON Schema's references multiply beyond all measure")
+        raise BrokenSchema("the JSON Schema's parts multiply beyond all measure")
     if strict:
         plain = changed(plain, _closed)
     try:
@@ -112,10 +112,25 @@ def problem(value: Json, schema: bytes, strict: bool) -> str | None:
     validator = compiled(schema, strict)
     if unfolding.is_folded(schema) and _is_too_much(value, schema):
         return "$ is nested too deeply for the schema's references to be followed"
+    error = complaint(validator, value)
+    return None if error is None else f"{_place(error, schema)} {_words(error.kind)}"
+
+
+def complaint(
+    validator: jsonschema_rs.Validator, value: Json
+) -> jsonschema_rs.ValidationError | None:
+    """The first thing that is wrong with a value; None if nothing is.
+
+    Only the first: to find all takes minutes where each of a thousand values is none of a thousand
+    options.
+    """
     if validator.is_valid(value):
         return None
-    error = next(iter(validator.iter_errors(value)))
-    return f"{_place(error, schema)} {_words(error.kind)}"
+    try:
+        validator.validate(value)
+    except jsonschema_rs.ValidationError as error:
+        return error
+    return None
 
 
 def _is_too_much(value: Json, schema: bytes) -> bool:

@@ -166,6 +166,34 @@ def test_no_text_takes_the_redaction_longer_than_its_length():
     assert ended.returncode == 0
 
 
+_COMPLAIN = """
+import resource
+resource.setrlimit(resource.RLIMIT_CPU, (10, 10))
+import msgspec
+from proxy.protocol.repair import repair
+from proxy.protocol.openai import ChatRequest, Function, FunctionCall, Message, Tool, ToolCall
+from proxy.protocol.toolcheck import check
+
+options = {"items": {"enum": [{"k": n} for n in range(3000)]}}
+schema = msgspec.Raw(msgspec.json.encode({"properties": {"a": options}}))
+request = ChatRequest(
+    model="m",
+    messages=[Message(role="user")],
+    tools=[Tool("function", Function("f", parameters=schema))],
+)
+calls = [ToolCall("1", FunctionCall("f", msgspec.json.encode({"a": [{}] * 3000}).decode()))]
+assert check(calls, request).reason == "schema_violation"
+assert repair(calls, request) is None
+"""
+
+
+def test_many_wrong_values_of_many_options_are_told_as_one():
+    """All complaints would be nine million, and take half a minute each time."""
+    ended = subprocess.run([sys.executable, "-c", _COMPLAIN], check=False)
+
+    assert ended.returncode == 0
+
+
 # ---------------------------------------------------------------- what has no end
 
 

@@ -141,3 +141,27 @@ def test_a_chain_that_is_too_long_to_follow_is_refused():
 
     with pytest.raises(MalformedRequest):
         check_tools(offered)
+
+
+def stacked(keyword: str, around: str, depth: int) -> dict[str, Any]:
+    """Each part has to be looked at again by the one around it, to see what is left."""
+    schema: dict[str, Any] = {"properties": {"a": True}}
+    for _ in range(depth):
+        part = schema if around == "if" else [schema]
+        schema = {around: part, keyword: False}
+    return schema
+
+
+@pytest.mark.parametrize("around", ["allOf", "anyOf", "if"])
+@pytest.mark.parametrize("keyword", ["unevaluatedProperties", "unevaluatedItems"])
+def test_a_schema_that_looks_again_at_each_level_is_refused(keyword: str, around: str):
+    with pytest.raises(MalformedRequest, match="multiply beyond all measure"):
+        check_tools(request(stacked(keyword, around, 24)))
+
+
+def test_a_schema_that_looks_again_at_a_few_levels_is_good():
+    offer = request(stacked("unevaluatedProperties", "allOf", 6))
+
+    check_tools(offer)
+    assert check([ToolCall("1", FunctionCall("f", '{"a":1}'))], offer) is None
+    assert check([ToolCall("1", FunctionCall("f", '{"b":1}'))], offer) is not None
