@@ -64,7 +64,7 @@ class _Unfolding:
         self._anchors: dict[str, Json] = {}
         self._references = 0
         has_parts = False
-        for schema in _objects(document):
+        for schema in objects(document):
             has_parts |= "$id" in schema and schema is not document
             self._references += sum(name in schema for name in _REFERENCES)
             for name in ("$anchor", "$dynamicAnchor"):
@@ -123,7 +123,8 @@ def _inside(value: Json, step: str) -> Json:
     return None
 
 
-def _objects(value: Json) -> Iterator[dict[str, Json]]:
+def objects(value: Json) -> Iterator[dict[str, Json]]:
+    """All objects in a document, itself included."""
     waiting = [value]
     while waiting:
         one = waiting.pop()

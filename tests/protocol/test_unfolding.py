@@ -165,3 +165,33 @@ def test_a_schema_that_looks_again_at_a_few_levels_is_good():
     check_tools(offer)
     assert check([ToolCall("1", FunctionCall("f", '{"a":1}'))], offer) is None
     assert check([ToolCall("1", FunctionCall("f", '{"b":1}'))], offer) is not None
+
+
+DEAR = r"\pL{4}"
+
+
+@pytest.mark.parametrize(
+    "schemas",
+    [
+        [{"patternProperties": {f"{DEAR}{n}": True for n in range(600)}}],
+        [{"allOf": [{"pattern": f"{DEAR}{n}"} for n in range(600)]}],
+        [{"pattern": f"{DEAR}{n}"} for n in range(600)],
+    ],
+)
+def test_more_patterns_than_anybody_writes_are_refused(schemas: list[dict[str, Any]]):
+    """Each may take 5 ms and a MiB."""
+    tools = [
+        Tool("function", Function(f"f{n}", parameters=msgspec.Raw(msgspec.json.encode(schema))))
+        for n, schema in enumerate(schemas)
+    ]
+
+    with pytest.raises(MalformedRequest, match="patterns"):
+        check_tools(ChatRequest(model="m", messages=[], tools=tools))
+
+
+def test_some_patterns_are_good_each_time():
+    offer = request({"patternProperties": {f"^a{n}$": {"type": "null"} for n in range(9)}})
+
+    check_tools(offer)
+    assert check([ToolCall("1", FunctionCall("f", '{"a1":null}'))], offer) is None
+    assert check([ToolCall("1", FunctionCall("f", '{"a1":1}'))], offer) is not None
