@@ -343,7 +343,7 @@ class Tape:
             outcome=outcome,
             reason=reason,
             answer=heard.answer(),
-            usage=heard.usage or (used and used.plain),
+            usage=heard.usage or (None if used is None else used.plain),
             cached_tokens=heard.cached_tokens or (used.cached if used else 0),
             mean_logprob=heard.mean_logprob,
             name_probability=sure.name if sure else None,
