@@ -15,11 +15,21 @@ import msgspec
 from proxy.auth import Caller
 from proxy.errors import Forbidden
 
-_STATELESS = re.compile(r"/(?:audio|images)/[a-z_-]+|/moderations")
-"""Paths below /v1 whose answers keep nothing and refer to nothing (OpenAI's API reference)."""
+_STATELESS = re.compile(
+    r"/audio/(?:speech|transcriptions|translations)|/images/(?:edits|generations|variations)"
+    r"|/moderations"
+)
+"""Paths below /v1 where nothing is kept; what their bodies refer to is to be checked (OpenAI's API
+reference)."""
 
-_REFERENCES = frozenset(("file_id", "file_ids", "vector_store_ids", "container", "container_id"))
+_REFERENCES = frozenset({
+    "comparison_response_id", "container", "container_id", "file_id", "file_ids", "input_file_id",
+    "skill_id", "tunnel_id", "vector_store_ids",
+})  # fmt: skip
 """Keys, wherever they are, whose text is the id of something kept."""
+_NAMED = ("audio", "voice")
+"""Keys whose object is something kept where it has an id: audio that was said, a voice of one's
+own."""
 _AT_THE_TOP = ("previous_response_id", "conversation")
 _DEPTH = 64
 _REMEDY = "is for tenants that the cloud's account belongs to (auth.account_tenants)"
@@ -54,7 +64,17 @@ def _at_the_top(request: Mapping[str, object]) -> str | None:
     # A text there is what /completions completes.
     if isinstance(request.get("prompt"), dict):
         return "prompt"
+    items = request.get("input")
+    if isinstance(items, list) and any(map(_is_untyped_reference, items)):
+        return "item_reference"
     return next((name for name in _AT_THE_TOP if request.get(name)), None)
+
+
+def _is_untyped_reference(item: object) -> bool:
+    """A reference may leave out its type; else only a message may, and that has a role."""
+    if not isinstance(item, dict) or item.get("type") or item.get("role"):
+        return False
+    return "id" in item
 
 
 def _reference(value: object, depth: int) -> str | None:
@@ -65,16 +85,20 @@ def _reference(value: object, depth: int) -> str | None:
         return next(filter(None, (_reference(one, depth - 1) for one in value)), None)
     if not isinstance(value, dict):
         return None
-    if value.get("type") == "item_reference":
+    if value.get("type") == "item_reference" or _is_image_by_id(value):
         return "item_reference"
-    if _names_audio(value.get("audio")):
-        return "audio.id"
+    if named := next((name for name in _NAMED if _has_id(value.get(name))), None):
+        return f"{named}.id"
     for key, inner in value.items():
         if key in _REFERENCES and isinstance(inner, str | list) and inner:
             return str(key)
     return next(filter(None, (_reference(one, depth - 1) for one in value.values())), None)
 
 
-def _names_audio(value: object) -> bool:
-    """An assistant's message refers to audio that it said before by its id."""
+def _is_image_by_id(item: Mapping[str, object]) -> bool:
+    """An image that was made before, and does not come with the request."""
+    return item.get("type") == "image_generation_call" and not item.get("result")
+
+
+def _has_id(value: object) -> bool:
     return isinstance(value, Mapping) and isinstance(value.get("id"), str)

@@ -25,6 +25,10 @@ from proxy.rename import WholeEvents
 from proxy.routing import Route
 from proxy.verify import Verification
 
+MAX_WHOLE = 64 * 1024 * 1024
+"""Bytes of a cloud's answer in one piece, which is held until it is whole. Chosen: far above any
+text, and minutes of audio."""
+
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One request, and all that its attempts need."""
@@ -37,6 +41,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     recording: Recording
     facts: Facts
     deadline: Deadline
+    is_metered: bool = False
+    """Whether a quota waits for what it came to."""
 
 
 class Piece(NamedTuple):
@@ -122,13 +128,22 @@ async def whole(attempt: Attempt, job: Job, tape: Tape) -> list[Item]:
             if isinstance(reply, Relayed):
                 if reply.whole is not None:
                     return [Piece(reply, tape.take(reply.whole))]
-                return [Piece(reply, b"".join([tape.take(p) async for p in reply.content]))]
+                return [Piece(reply, await _joined(reply, tape))]
             verification = _verification(attempt, job, tape)
             given: list[Item] = []
             async for events in reply.events:
                 for event in events:
                     given += verification.feed(tape.hear(event))
             return given
+
+
+async def _joined(reply: Relayed, tape: Tape) -> bytes:
+    said = bytearray()
+    async for piece in reply.content:
+        said += tape.take(piece)
+        if len(said) > MAX_WHOLE:
+            raise BackendUnavailable(f"the backend's answer is larger than {MAX_WHOLE} bytes")
+    return bytes(said)
 
 
 async def events(attempt: Attempt, job: Job, tape: Tape) -> list[Event]:
@@ -167,7 +182,7 @@ def _asked(attempt: Attempt, job: Job) -> AbstractAsyncContextManager[Reply]:
             job.route.policy.constrain or again,
             candidate.bare,
             tenant=job.recording.tenant,
-            counted=attempt.kind == "shadow",
+            counted=job.is_metered or attempt.kind == "shadow",
         )
     )
 

@@ -23,7 +23,7 @@ class Counting:
 
     def __call__(self, attempt: Attempt, request_bytes: int) -> Attempt:
         """The attempt with its usage, estimated if need be, and its cost where a price is known."""
-        usage = attempt.usage or _estimated(attempt.answer, request_bytes)
+        usage = attempt.usage or _estimated(attempt, request_bytes)
         if usage is None:
             return attempt
         price = price_at(self._prices, attempt.model, attempt.started_at) if attempt.model else None
@@ -35,10 +35,14 @@ class Counting:
         )
 
 
-def _estimated(answer: Answer, request_bytes: int) -> Usage | None:
-    """Tokens by the length of the texts; None when nothing was said."""
-    characters = sum(map(len, _texts(answer)))
-    if not characters:
+def _estimated(attempt: Attempt, request_bytes: int) -> Usage | None:
+    """Tokens by the length of the texts; None when nothing was said.
+
+    Who left before that is counted the prompt: the backend has read it, and will ask for it.
+    """
+    characters = sum(map(len, _texts(attempt.answer)))
+    has_left = attempt.outcome == "client_aborted" and request_bytes >= _CHARACTERS
+    if not characters and not has_left:
         return None
     return Usage.of(request_bytes // _CHARACTERS, -(-characters // _CHARACTERS))
 

@@ -118,6 +118,7 @@ class Gateway:
                     recording=recording,
                     facts=facts,
                     deadline=deadline,
+                    is_metered=slot.is_metered,
                 )
                 tenant, wish = inbound.caller.tenant, _cache_wish(inbound.headers)
                 lasting = self._lasting(give, recording)

@@ -20,6 +20,7 @@ import structlog
 from proxy.counting import Counting
 from proxy.errors import BudgetSpent, TooManyRequests
 from proxy.logs import Facts
+from proxy.protocol.exchange import CHAT
 from proxy.protocol.prices import PRICES, PriceTable
 from proxy.quotas.base import LEASE_S, Charge, Claim, Ledger, Standing, Who, claims
 from proxy.quotas.memory import MemoryLedger
@@ -70,11 +71,15 @@ class Slot(AbstractAsyncContextManager["Slot"]):
 
     def __init__(self, limits: Limits, who: Who, body: bytes, facts: Facts) -> None:
         self.recording: Recording | None = None
-        """What was said; None for what is passed on unread, which uses no tokens that we know
-        of."""
+        """What was said, and so used; None where it never came to that."""
         self._limits = limits
         self._asked = (who, body, facts)
         self._lease: _Lease | None = None
+
+    @property
+    def is_metered(self) -> bool:
+        """Whether what the answer comes to is counted: in tokens or in money."""
+        return self._lease is not None and any(map(_is_metered, self._lease.claims))
 
     async def __aenter__(self) -> Self:
         self._lease = await self._limits.enter(*self._asked)
@@ -199,15 +204,25 @@ class Limits:
             await self._ledger.renew(held)
 
 
+def _is_metered(claim: Claim) -> bool:
+    return claim.unit in ("tokens", "usd")
+
+
 def _charges(over: _Over, prices: PriceTable) -> list[Charge]:
     """What is to be added to what was claimed at first; reads what was said, so not in the loop."""
-    counted = [claim for claim in over.claims if claim.unit in ("tokens", "usd")]
-    if not counted or over.recording is None:
+    counted = [claim for claim in over.claims if _is_metered(claim)]
+    if not counted or over.recording is None or _told_nothing(over.recording):
         return []
     tokens, usd = spent(over.recording, prices)
     return [
         Charge(claim, usd if claim.unit == "usd" else tokens - claim.amount) for claim in counted
     ]
+
+
+def _told_nothing(recording: Recording) -> bool:
+    """Whether this was passed on unread, and did not say what it used: what it claimed stays."""
+    exchange = recording.exchange()
+    return exchange.endpoint != CHAT and all(one.usage is None for one in exchange.attempts)
 
 
 def spent(recording: Recording, prices: PriceTable) -> tuple[int, float]:

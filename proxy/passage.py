@@ -1,7 +1,8 @@
 """The way past the gateway: what is no chat is passed on to a cloud, and its answer passed back.
 
 Nothing is read here but what must be known: who calls, whether there is room, and for requests that
-name a model whether clients may ask for it. The record gets no content.
+name a model whether clients may ask for it; of what is answered, what it used. The record gets no
+content.
 """
 
 from __future__ import annotations
@@ -90,12 +91,12 @@ class Passage:
         """Give this cloud's answer, admitted and recorded without content."""
         facts = inbound.facts
         facts.domain, facts.match = route.domain, route.reason
-        async with self._gateway.limits.admit(who(inbound, route), _body(forward), facts):
+        async with self._gateway.limits.admit(who(inbound, route), _body(forward), facts) as slot:
             facts.backend, facts.attempts = cloud.name, 1
-            recording = self._recording(inbound, forward, route)
+            recording = slot.recording = self._recording(inbound, forward, route)
             with (
                 self._gateway.recorded(recording, facts),
-                recording.attempt("primary", cloud.name) as tape,
+                recording.attempt("primary", cloud.name, model=forward.model) as tape,
             ):
                 async with cloud.relay(forward) as reply:
                     content = tape.unheard(reply)

@@ -30,6 +30,7 @@ from proxy.errors import BackendError, InvalidAnswer, LowConfidence, ProxyError
 from proxy.hearing import Heard
 from proxy.protocol.exchange import CHAT, VERSION, Attempt, Exchange, Kind, Level, Outcome
 from proxy.protocol.openai import ChatRequest
+from proxy.tally import Tally
 
 MAX_ANSWER = 8 * 1024 * 1024
 """Bytes of one relayed answer that are kept. Chosen: 100 times the largest answers in use."""
@@ -208,7 +209,8 @@ class Tape:
         self._outcome: Outcome | None = None
         self._reason: str | None = None
         self._repairs: list[str] = []
-        self._is_unheard = False
+        self._tally: Tally | None = None
+        """What is heard of an answer that is passed on unread."""
         self._span: trace_context.AttemptSpan | None = None
         self._deadline: Deadline | None = None
 
@@ -305,11 +307,12 @@ class Tape:
         self._events[-1:-1] = calls
 
     async def unheard(self, reply: Relayed) -> AsyncIterator[bytes]:
-        """The reply's bytes, timed and not kept: what they say is not for the record."""
-        self._is_unheard = True
+        """The reply's bytes, timed and not kept: of what they say, only what they used is for the
+        record."""
+        tally = self._tally = Tally(reply.headers.get("content-type", ""))
         async for chunk in reply.content:
             self._mark_first_byte()
-            yield chunk
+            yield tally.take(chunk)
 
     def heard(self) -> Heard:
         """What was said so far, be it in events or in bytes."""
@@ -327,7 +330,8 @@ class Tape:
         """The attempt to be kept. `completed` only when what was heard is a whole answer."""
         outcome, reason = self._outcome or "failed", self._reason
         sure = heard.confidence
-        if outcome == "completed" and not self._is_unheard:
+        used, model = (None, None) if self._tally is None else self._tally.read()
+        if outcome == "completed" and self._tally is None:
             outcome, reason = heard.judged()
         return Attempt(
             kind=self.kind,
@@ -335,12 +339,12 @@ class Tape:
             adapter=self.adapter,
             format=self.format,
             replica=self.replica,
-            model=heard.model or self.model,
+            model=heard.model or model or self.model,
             outcome=outcome,
             reason=reason,
             answer=heard.answer(),
-            usage=heard.usage,
-            cached_tokens=heard.cached_tokens,
+            usage=heard.usage or (None if used is None else used.plain),
+            cached_tokens=heard.cached_tokens or (used.cached if used else 0),
             mean_logprob=heard.mean_logprob,
             name_probability=sure.name if sure else None,
             arguments_probability=sure.arguments if sure else None,

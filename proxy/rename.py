@@ -13,6 +13,9 @@ import msgspec
 
 _HELD = 8 * 1024 * 1024
 """Bytes that may wait for the end of their event; a longer one is passed in pieces."""
+_LONGEST = 256 * 1024 * 1024
+"""Bytes of a whole answer that may wait for its end; a longer one passes as it is. Chosen: above
+the embeddings of as many texts as OpenAI takes at once."""
 
 _EVENT = re.compile(rb".+?(?:\r?\n\r?\n|$)", re.DOTALL)
 _EMPTY = re.compile(rb"\[\s*\]")
@@ -61,10 +64,24 @@ async def rename_content(
         async for events in whole_events(content):
             yield rename_events(events, model)
     elif content_type.startswith("application/json"):
-        yield rename(b"".join([piece async for piece in content]), model)
+        async for piece in _renamed(content, model):
+            yield piece
     else:
         async for piece in content:
             yield piece
+
+
+async def _renamed(content: AsyncIterator[bytes], model: str) -> AsyncIterator[bytes]:
+    held = bytearray()
+    async for piece in content:
+        held += piece
+        if len(held) > _LONGEST:
+            yield bytes(held)
+            break
+    else:
+        yield rename(bytes(held), model)
+    async for piece in content:
+        yield piece
 
 
 class WholeEvents:

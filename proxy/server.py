@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+import httptools
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -112,7 +113,11 @@ class _Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._unread += len(data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self._parse(data)
+        except httptools.HttpParserError:
+            self.send_400_response("the parser stopped")
         if self._unread > _MAX_HEAD and not self.transport.is_closing():
             self._refuse_head()
 
@@ -120,10 +125,42 @@ class _Protocol(HttpToolsProtocol):
         super().on_message_begin()
         self._await_head()
 
+    def _parse(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while True:
+            try:
+                self.parser.feed_data(rest)
+                return
+            except httptools.HttpParserUpgrade as upgrade:
+                rest = rest[upgrade.args[0] :]
+                self._stay_with_http()
+
+    def _stay_with_http(self) -> None:
+        """Read a request that asks for another protocol as one that does not.
+
+        So RFC 9110, 7.8, lets us; Java's client asks for HTTP/2 with each. The parser leaves its
+        body unread, which would then be taken for the next request on the connection.
+        """
+        method, version = self.parser.get_method(), self.parser.get_http_version()
+        if method == b"CONNECT":
+            raise httptools.HttpParserError("what follows would be no HTTP")
+        head = [b"%s %s HTTP/%s" % (method, self.url, version.encode())]
+        head += [b"%s: %s" % header for header in self.headers if header[0] != b"connection"]
+        kept = b"keep-alive" if self.parser.should_keep_alive() else b"close"
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self.parser.feed_data(b"\r\n".join([*head, b"connection: " + kept, b"\r\n"]))
+
     def on_headers_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
         self._unread = 0
         self._stop_waiting()
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
 
     def on_body(self, body: bytes) -> None:
         self._unread = 0

@@ -48,9 +48,15 @@ _UniqueKeys.yaml_implicit_resolvers = {
 _UniqueKeys.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 
 
+_DEEPEST, _MOST = 100, 1_000_000
+"""Levels, and values, of settings. Chosen: ten times the deepest ones; 50 000
+domains."""
+
+
 def plain(text: str) -> object:
     """The values in a YAML text; raises BadConfig with line and column."""
     try:
+        _check_size(text)
         return yaml.load(text, _UniqueKeys)  # noqa: S506  # a SafeLoader
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
@@ -59,6 +65,30 @@ def plain(text: str) -> object:
         raise BadConfig(f"{place}{error.problem}{hint}") from None
     except yaml.YAMLError as error:
         raise BadConfig(f"not YAML: {error}") from None
+
+
+def _check_size(text: str) -> None:
+    """Raise BadConfig for what is nested too deeply, or becomes too much where its aliases stand.
+
+    The library, in C, would end the process of the one, and find no end of the other.
+    """
+    sizes, anchors, whole = [0], [""], dict[str, int]()
+    for event in yaml.parse(text, SafeLoader):
+        match event:
+            case yaml.CollectionStartEvent():
+                sizes.append(1)
+                anchors.append(event.anchor or "")
+            case yaml.CollectionEndEvent():
+                size = sizes.pop()
+                whole[anchors.pop()] = size
+                sizes[-1] += size
+            case yaml.AliasEvent():
+                sizes[-1] += whole.get(event.anchor or "", 1)
+            case yaml.ScalarEvent():
+                sizes[-1] += 1
+        if len(sizes) > _DEEPEST or sizes[-1] > _MOST:
+            line = event.start_mark.line + 1 if event.start_mark else 1
+            raise BadConfig(f"line {line}: more, or deeper, than any settings are")
 
 
 def _line(text: str, mark: yaml.Mark | None) -> str:

@@ -19,13 +19,28 @@ KEPT = [
     ({"tools": [{"type": "code_interpreter", "container": "cntr_1"}]}, "container"),
     ({"tools": [{"container": {"type": "auto", "file_ids": ["file-1"]}}]}, "file_ids"),
     ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "item_reference"),
+    ({"input": [{"id": "msg_1"}]}, "item_reference"),
+    ({"input": [{"id": "msg_1", "type": None}]}, "item_reference"),
+    ({"input": [{"id": "ig_1", "type": "image_generation_call"}]}, "item_reference"),
     ({"messages": [{"role": "assistant", "audio": {"id": "audio_1"}}]}, "audio.id"),
+    ({"audio": {"voice": {"id": "voice_1"}, "format": "wav"}}, "voice.id"),
+    ({"input": "Say this", "voice": {"id": "voice_1"}}, "voice.id"),
+    ({"images": [{"file_id": "file-1"}], "prompt": "bluer"}, "file_id"),
+    ({"tools": [{"type": "mcp", "tunnel_id": "tunnel_1"}]}, "tunnel_id"),
+    (
+        {"tools": [{"environment": {"skills": [{"type": "skill_reference", "skill_id": "s"}]}}]},
+        "skill_id",
+    ),
 ]
 FREE = [
     {"prompt": "Say this"},
     {"store": False},
     {"metadata": {"conversation": "mine"}},
     {"audio": {"voice": "alloy", "format": "wav"}},
+    {"input": [{"id": "msg_1", "role": "assistant", "content": "hi"}]},
+    {"input": [{"id": "fc_1", "type": "function_call", "call_id": "c", "name": "f"}]},
+    {"input": [{"id": "ig_1", "type": "image_generation_call", "result": "aGk="}]},
+    {"messages": [{"role": "assistant", "tool_calls": [{"id": "call_1", "function": {}}]}]},
     {"tools": [{"function": {"parameters": {"properties": {"file_id": {"type": "string"}}}}}]},
     {"tools": [{"function": {"parameters": {"required": ["file_id", "container"]}}}]},
 ]
@@ -69,6 +84,8 @@ def test_nesting_hides_no_reference():
         ("GET", "/audio/speech"),
         ("POST", "/audio/../files"),
         ("POST", "/images/edits/x"),
+        ("POST", "/audio/voices"),
+        ("POST", "/audio/voice_consents"),
     ],
 )
 def test_paths_of_what_is_kept_are_for_the_account_s_tenants(method, path):

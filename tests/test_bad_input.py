@@ -52,6 +52,9 @@ async def url() -> AsyncIterator[str]:
         pytest.param(b'{"seed":' + b"9" * 20 + b"," + USER + b"}", "$.seed", id="no 64 bits"),
         pytest.param(b'{"stream":"yes",' + USER + b"}", "$.stream", id="text for a truth"),
         pytest.param(b'{"stop":[1],' + USER + b"}", "$.stop[0]", id="number for a text"),
+        pytest.param(
+            b'{"stop":["a"' + b',"b"' * 100 + b"]," + USER + b"}", "$.stop", id="endless stops"
+        ),
         pytest.param(b'{"tools":{},' + USER + b"}", "$.tools", id="object for a list"),
         pytest.param(b'{"tools":[{"type":"function"}],' + USER + b"}", "$.tools[0]", id="no name"),
         pytest.param(b'{"tool_choice":"must",' + USER + b"}", "$.tool_choice", id="no such choice"),

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from proxy.config import load, parse
 from proxy.errors import BadConfig
+from proxy.yaml_text import plain
 
 GOOD = """
 version: 1
@@ -331,3 +334,33 @@ def test_price_of_one_s_own_makes_a_budget_possible():
 def test_key_that_is_no_text_is_told_with_its_place(text: str):
     with pytest.raises(BadConfig, match=r"line \d+, column \d+: a key must be a text"):
         parse(text, Path("/nowhere"), {})
+
+
+LAUGHS = "a0: &a0 [x]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 20)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [("[" * 100_000, 1), ("- " * 100_000, 1), ("a: {b: " + "{b: " * 5000, 1), (LAUGHS, 7)],
+)
+def test_settings_without_a_bottom_or_an_end_are_refused_before_they_are_read(text: str, line: int):
+    """In a process of its own: the library's answer to the first ones is a segmentation fault."""
+    code = "import sys\nfrom proxy.yaml_text import plain\nplain(sys.stdin.read())"
+
+    ended = subprocess.run(
+        [sys.executable, "-c", code], input=text, text=True, capture_output=True, check=False
+    )
+
+    assert f"BadConfig: line {line}: more, or deeper, than any settings are" in ended.stderr
+
+
+def test_aliases_stand_for_what_they_name():
+    shared = "x: &x {plan: [a]}\ny: [*x, *x]\nz: {<<: *x, b: 1}"
+
+    assert plain(shared) == {
+        "x": {"plan": ["a"]},
+        "y": [{"plan": ["a"]}] * 2,
+        "z": {"plan": ["a"], "b": 1},
+    }

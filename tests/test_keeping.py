@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from datetime import date
 
 import msgspec
@@ -94,6 +96,19 @@ def test_usage_that_nobody_reported_is_estimated_and_said_to_be():
     assert attempt.usage_source == "estimated"
     assert attempt.usage.completion_tokens == 100
     assert attempt.cost_usd > 0
+
+
+def test_prompt_of_who_left_before_the_answer_was_used():
+    recorded = recording()
+    with contextlib.suppress(asyncio.CancelledError), recorded.attempt("primary", "cloud"):
+        raise asyncio.CancelledError
+    recorded.close(499)
+
+    (attempt,) = Keeping(counting=Counting(PRICES))(recorded).attempts
+
+    size = len(msgspec.json.encode(BODY))
+    assert (attempt.outcome, attempt.usage) == ("client_aborted", Usage.of(size // 4, 0))
+    assert attempt.usage_source == "estimated"
 
 
 def test_answer_without_a_word_has_no_usage():

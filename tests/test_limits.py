@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 from structlog.testing import capture_logs
@@ -21,7 +22,7 @@ from proxy.quotas.memory import MemoryLedger
 from proxy.quotas.settings import Quota
 from proxy.recording import Recording
 from tests import scripted
-from tests.scripted import Pause, ScriptedCloud, completion
+from tests.scripted import Pause, ScriptedCloud, chunk, completion, usage_chunk
 from tests.serving import serving, settings
 from tests.valkey import Valkey, valkey
 from tests.wire import ask, send
@@ -380,6 +381,51 @@ async def test_day_s_money_is_refused_once_it_is_spent(cloud: ScriptedCloud):
     assert (refused.status, refused.json["error"]["code"]) == (429, "insufficient_quota")
     assert refused.headers["x-should-retry"] == "false"
     assert other.status == 200
+
+
+RESPONSE = {"model": "gpt-4o", "usage": {"input_tokens": 3, "output_tokens": 2}}
+COMPLETED = {"model": "gpt-4o", "usage": {"prompt_tokens": 3, "completion_tokens": 2}}
+CHAT = msgspec.json.encode({
+    "model": "gpt-4o", "messages": [{"role": "user", "content": "x"}], "stream": True,
+})  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("path", "more", "answers"),
+    [
+        ("responses", {}, [scripted.answer(RESPONSE)]),
+        ("responses", {"stream": True}, scripted.stream({"response": RESPONSE})),
+        ("embeddings", {}, [scripted.answer(COMPLETED)]),
+    ],
+)
+async def test_money_is_spent_on_what_is_passed_on(
+    cloud: ScriptedCloud, path: str, more: dict[str, object], answers: list[object]
+):
+    body = msgspec.json.encode({"model": "gpt-4o", "input": "x"} | more)
+
+    async with limited(cloud, "{quotas: [{usd_per_day: 0.00002}]}", answers=answers) as url:
+        first = await send("POST", f"{url}/{path}", body, ACME)
+        async with asyncio.timeout(10):
+            while (await send("POST", f"{url}/{path}", body, ACME)).status == 200:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+    assert first.status == 200
+
+
+@pytest.mark.parametrize(
+    ("quota", "asked"), [("usd_per_day", True), ("tokens_per_minute", True), ("concurrent", False)]
+)
+async def test_stream_s_usage_is_asked_for_where_somebody_pays_by_it(
+    cloud: ScriptedCloud, quota: str, asked: bool
+):
+    """What a model thinks in silence is in no text."""
+    answers = scripted.stream(chunk({"content": "x"}, "stop"), usage_chunk(3, 2))
+
+    async with limited(cloud, f"{{quotas: [{{{quota}: 1000}}]}}", answers=answers) as url:
+        answer = await send("POST", f"{url}/chat/completions", CHAT, ACME)
+
+    assert ("stream_options" in cloud.requests[0].json) == asked
+    assert (b'"usage"' not in answer.content) == asked
 
 
 async def test_slots_are_held_for_as_long_as_the_answer_lasts(cloud: ScriptedCloud):

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.rename import rename, rename_events, whole_events
+from proxy import rename as renaming
+from proxy.rename import rename, rename_content, rename_events, whole_events
 
 
 def test_only_the_model_changes():
@@ -28,6 +29,18 @@ def test_every_event_of_a_stream_is_renamed():
     assert rename_events(events, "mine") == (
         b'data: {"model":"mine","n":1}\n\n: ping\n\ndata: {"model":"mine"}\n\ndata: [DONE]\n\n'
     )
+
+
+@pytest.mark.parametrize(("longest", "named"), [(13, b"b"), (12, b"a")])
+async def test_answer_that_is_too_long_to_be_held_passes_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, longest: int, named: bytes
+):
+    monkeypatch.setattr(renaming, "_LONGEST", longest)
+    pieces = [b'{"mod', b'el":"a"', b"}"]
+
+    given = [piece async for piece in rename_content("application/json", each(pieces), "b")]
+
+    assert b"".join(given) == b'{"model":"%b"}' % named
 
 
 @given(st.lists(st.sampled_from([b"data: 1", b"\n", b"\r\n", b"\n\n", b"x"])))

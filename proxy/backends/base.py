@@ -60,8 +60,7 @@ class Ask(msgspec.Struct, frozen=True):
     tenant: str = ""
     """Whose request it is; an engine that can keeps what it remembers of tenants' prompts apart."""
     counted: bool = False
-    """Have the usage reported where a backend has to be asked for that; nobody else will read the
-    answer."""
+    """Have the usage reported where a backend has to be asked for that: somebody pays by it."""
 
 
 class Generated(msgspec.Struct, frozen=True):

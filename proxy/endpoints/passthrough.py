@@ -15,15 +15,24 @@ from urllib.parse import unquote
 from msgspec.structs import replace
 from starlette.types import Receive, Scope, Send
 
-from proxy.account import check_path
+from proxy.account import check_body, check_path
 from proxy.auth import Authenticator, Caller
 from proxy.backends.base import Forward
 from proxy.endpoints import ClientGone, caller_of, send_answer, while_connected
 from proxy.endpoints.reading import Upload, check_upload, is_json, read_json
-from proxy.errors import BadRequest, Forbidden, MethodNotAllowed, NotFound, ProxyError, Unsupported
+from proxy.errors import (
+    BadRequest,
+    Forbidden,
+    MethodNotAllowed,
+    NotFound,
+    ProxyError,
+    Unsupported,
+    UnsupportedMediaType,
+)
 from proxy.gateway import Inbound
 from proxy.limits import LimitSettings
 from proxy.passage import Passage
+from proxy.protocol.openai import MalformedRequest, parse_object
 from proxy.rename import with_model
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
@@ -58,10 +67,12 @@ class PassThrough:
         )
         deployment = scope["state"].get("deployment")
         try:
-            if deployment is not None and is_json(headers):
+            if is_json(headers) and (deployment is not None or not caller.has_account):
                 body = await read_json(headers, receive, self._max_body)
-                forward = _with_model(forward, body, deployment)
+                _check_json(caller, body)
+                forward = _with_body(forward, body, deployment)
             elif _has_body(headers):
+                _check_form(caller, headers)
                 await self._upload(inbound, forward, deployment, receive, send)
                 return
             await while_connected(self._answer(inbound, forward, send), receive)
@@ -109,6 +120,24 @@ def _check_caller(caller: Caller, method: str, target: str) -> None:
         raise Forbidden("a key with `models` may not use what names its model where we do not read")
 
 
+def _check_json(caller: Caller, body: bytes) -> None:
+    if caller.has_account:
+        return
+    try:
+        # A key that is there twice is one for us, and perhaps the other one for the cloud.
+        parse_object(body)
+    except MalformedRequest as error:
+        raise BadRequest(str(error), error.param) from error
+    check_body(caller, body)
+
+
+def _check_form(caller: Caller, headers: Mapping[bytes, bytes]) -> None:
+    """What is neither JSON nor a form is passed on for the account's tenants alone: who knows what
+    it refers to?"""
+    if not caller.has_account and _MULTIPART.match(headers.get(b"content-type", b"")) is None:
+        raise UnsupportedMediaType("the body must be application/json or multipart/form-data")
+
+
 def _has_body(headers: Mapping[bytes, bytes]) -> bool:
     return b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
 
@@ -151,9 +180,11 @@ def _is_sane(segment: str) -> bool:
 # ---------------------------------------------------------------- Azure's deployments
 
 
-def _with_model(forward: Forward, body: bytes, model: str) -> Forward:
+def _with_body(forward: Forward, body: bytes, model: str | None) -> Forward:
+    """The request with a body that was unpacked, and with its deployment's name, if it has one."""
     headers = {n: v for n, v in forward.headers.items() if n != "content-encoding"}
-    return replace(forward, headers=headers, body=with_model(body, model), model=model)
+    named = body if model is None else with_model(body, model)
+    return replace(forward, headers=headers, body=named, model=model)
 
 
 def _model_field(headers: Mapping[bytes, bytes], model: str, begin: bytes) -> bytes:

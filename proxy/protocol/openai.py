@@ -17,6 +17,8 @@ from proxy.protocol import strict_json, tools_in
 
 MAX_COUNT = 2**31 - 1
 """What every engine's integers can hold."""
+MAX_STOPS = 64
+"""Stop strings of a request: each piece of an answer is searched for all. OpenAI takes 4."""
 FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter", "function_call"]
 Role: TypeAlias = Literal["system", "developer", "user", "assistant", "tool", "function"]
 
@@ -183,7 +185,7 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     frequency_penalty: Annotated[float, msgspec.Meta(ge=-2, le=2)] | None = None
     presence_penalty: Annotated[float, msgspec.Meta(ge=-2, le=2)] | None = None
     n: Annotated[int, msgspec.Meta(ge=1, le=128)] | None = None
-    stop: str | list[str] | None = None
+    stop: str | Annotated[list[str], msgspec.Meta(max_length=MAX_STOPS)] | None = None
     seed: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | None = None
     logprobs: bool | None = None
     response_format: ResponseFormat | None = None

@@ -21,7 +21,7 @@ import jsonschema_rs
 import msgspec
 import pyjson5
 
-from proxy.protocol import schemas, toolcheck
+from proxy.protocol import schemas, strict_json, toolcheck
 from proxy.protocol.openai import ChatRequest, Function, FunctionCall, ToolCall
 from proxy.protocol.schemas import Json
 
@@ -77,7 +77,11 @@ def _read(text: str, codes: list[Code]) -> Json:
     """The JSON value in a text, read as JSON5 where it is none; raises _BeyondRepair."""
     try:
         value: Json = msgspec.json.decode(text or "{}")
+        strict_json.loads((text or "{}").encode())
         return value
+    except strict_json.NotStrict as error:
+        # Which of two values of one key was meant is anybody's guess.
+        raise _BeyondRepair from error
     except (ValueError, RecursionError):
         pass
     if len(text) > _LONGEST:
@@ -117,7 +121,7 @@ class _Fix(NamedTuple):
 def _mend(value: Json, function: Function, codes: list[Code]) -> Json:
     validator = schemas.validator(function)
     for _ in range(_MOST):
-        error = next(iter(validator.iter_errors(value)), None)
+        error = schemas.complaint(validator, value)
         if error is None:
             return value
         fix = _fix(error, value)

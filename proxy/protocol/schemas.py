@@ -28,6 +28,10 @@ Chosen: deeper ones may be recursive and good; there the answer's own depth deci
 PATTERNS = jsonschema_rs.FancyRegexOptions(backtrack_limit=100_000, size_limit=1024 * 1024)
 """A pattern, or what it is tried on, comes from a client: its time and memory have limits. Chosen:
 some milliseconds."""
+MOST_PATTERNS = 200
+"""Patterns of a request. Chosen: as dear as can be, they take a second to compile, and 200 MiB."""
+_CACHED_PATTERNS = 2
+"""Schemas with more of them are compiled anew each time, too: simple ones take microseconds."""
 _Change: TypeAlias = Callable[[dict[str, Json]], dict[str, Json]]
 
 _NAMED = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
@@ -58,14 +62,28 @@ def validator(function: Function) -> jsonschema_rs.Validator:
 
 def compiled(schema: bytes, strict: bool) -> jsonschema_rs.Validator:
     """The compiled schema, `strict` as OpenAI means it; raises BrokenSchema."""
-    compile_ = _cached if len(schema) <= _CACHED_BYTES else _anew
-    return compile_(schema, strict)
+    is_small = len(schema) <= _CACHED_BYTES and patterns(schema) <= _CACHED_PATTERNS
+    return (_cached if is_small else _anew)(schema, strict)
+
+
+def patterns(schema: bytes) -> int:
+    """How many patterns there are in a schema; raises BrokenSchema for what is none."""
+    if b"pattern" not in schema and b"\\u" not in schema:
+        return 0
+    return sum(map(_patterns, unfolding.objects(loaded(schema))))
+
+
+def _patterns(schema: dict[str, Json]) -> int:
+    named = schema.get("patternProperties")
+    return ("pattern" in schema) + (len(named) if isinstance(named, dict) else 0)
 
 
 def _anew(schema: bytes, strict: bool) -> jsonschema_rs.Validator:
     plain = loaded(schema)
+    if patterns(schema) > MOST_PATTERNS:
+        raise BrokenSchema(f"more than {MOST_PATTERNS} patterns")
     if unfolding.is_folded(schema) and _looks(schema, _LEVELS) > unfolding.MOST:
-        raise BrokenSchema("the JSON Schema's references multiply beyond all measure")
+        raise BrokenSchema("the JSON Schema's parts multiply beyond all measure")
     if strict:
         plain = changed(plain, _closed)
     try:
@@ -112,10 +130,25 @@ def problem(value: Json, schema: bytes, strict: bool) -> str | None:
     validator = compiled(schema, strict)
     if unfolding.is_folded(schema) and _is_too_much(value, schema):
         return "$ is nested too deeply for the schema's references to be followed"
+    error = complaint(validator, value)
+    return None if error is None else f"{_place(error, schema)} {_words(error.kind)}"
+
+
+def complaint(
+    validator: jsonschema_rs.Validator, value: Json
+) -> jsonschema_rs.ValidationError | None:
+    """The first thing that is wrong with a value; None if nothing is.
+
+    Only the first: to find all takes minutes where each of a thousand values is none of a thousand
+    options.
+    """
     if validator.is_valid(value):
         return None
-    error = next(iter(validator.iter_errors(value)))
-    return f"{_place(error, schema)} {_words(error.kind)}"
+    try:
+        validator.validate(value)
+    except jsonschema_rs.ValidationError as error:
+        return error
+    return None
 
 
 def _is_too_much(value: Json, schema: bytes) -> bool:

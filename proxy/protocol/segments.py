@@ -116,6 +116,7 @@ class Segment:
 
     def append(self, frames: bytes) -> None:
         """Write all of these frames or, when OSError is raised, none; then it must be closed."""
+        self._check_there()
         self._is_synced = False
         try:
             rest = memoryview(frames)
@@ -131,7 +132,13 @@ class Segment:
         """What was appended outlives a power cut once this returns."""
         if not self._is_synced:
             os.fsync(self._file)
+            self._check_there()
             self._is_synced = True
+
+    def _check_there(self) -> None:
+        """Raise FileNotFoundError when somebody has removed the file: what is written to it still,
+        nobody will read."""
+        os.stat(self.path)
 
     def close(self) -> None:
         """Close the file, without a sync; remove it when nothing is in it."""

@@ -26,6 +26,10 @@ _SPACED, _SOON = b'": ', 64
 """What is there, and how soon, where keys and values are set apart: not as we write."""
 
 
+_TOLD = 256
+"""Characters of a place that are told: keys are the client's, and may be as long as the body."""
+
+
 class NotStrict(ValueError):
     """The bytes are no JSON, or are ambiguous. `path` is where, if that can be said."""
 
@@ -123,7 +127,7 @@ class _Pairs(list[tuple[str, object]]):
 
 def _told(text: str) -> NotStrict:
     whole = json.loads(text, object_pairs_hook=_Pairs)
-    path = next(_repeated(whole, "$"), "$")
+    path = next(_repeated(whole, "$"), "$")[:_TOLD]
     return NotStrict(
         f"a key occurs twice, and readers differ on which one counts (at {path})", path
     )

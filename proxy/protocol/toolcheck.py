@@ -16,7 +16,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from proxy.protocol import schemas
+from proxy.protocol import schemas, strict_json
 from proxy.protocol.openai import (
     ChatRequest,
     Function,
@@ -151,11 +151,15 @@ def _allowed(choice: NamedChoice) -> set[str] | None:
 
 
 def _parsed(text: str) -> Json:
-    """The JSON value in `text`; raises ValueError where there is none, or a bottomless one."""
+    """The JSON value in `text`, read by everybody alike; raises ValueError where there is none.
+
+    A key that is there twice has one value for us, and perhaps another one for the client.
+    """
     try:
         value: Json = msgspec.json.decode(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    strict_json.loads(text.encode())
     return value
 
 
@@ -182,6 +186,7 @@ def _check_remembered(tools: bytes) -> None:
 
 def _check_tools(tools: Sequence[Tool]) -> None:
     names: set[str] = set()
+    patterns = 0
     for index, tool in enumerate(tools):
         name = _name(tool)
         if name in names:
@@ -190,6 +195,11 @@ def _check_tools(tools: Sequence[Tool]) -> None:
         names.add(name)
         if tool.function is not None:
             path = f"$.tools[{index}].function.parameters"
+            patterns += _patterns(schemas.of(tool.function), path)
+            if patterns > schemas.MOST_PATTERNS:
+                raise MalformedRequest(
+                    f"more patterns than {schemas.MOST_PATTERNS} (at {path})", path
+                )
             _check_schema(schemas.of(tool.function), bool(tool.function.strict), path)
 
 
@@ -202,6 +212,13 @@ def _check_response_format(request: ChatRequest) -> None:
         raise MalformedRequest(f"a json_schema is missing (at {path})", path)
     path = "$.response_format.json_schema.schema"
     _check_schema(bytes(asked.json_schema.schema), bool(asked.json_schema.strict), path)
+
+
+def _patterns(schema: bytes, path: str) -> int:
+    try:
+        return schemas.patterns(schema)
+    except BrokenSchema as error:
+        raise MalformedRequest(f"{error} (at {path})", path) from None
 
 
 def _check_schema(schema: bytes, strict: bool, path: str) -> None:

@@ -433,3 +433,33 @@ async def test_azure_client_s_form_that_names_its_model_stays_as_it_is(
     assert answer.text == "hello"
     assert cloud.requests[0].target == "/v1/audio/transcriptions"
     assert cloud.requests[0].body.count(b'name="model"') == 1
+
+
+# ---------------------------------------------------------------- what the account keeps
+
+
+ACME = f"auth: {{keys: [{{key: {KEY}, tenant: acme}}]}}"
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "kind", "status"),
+    [
+        ("audio/speech", b'{"voice":{"id":"voice_1"}}', "application/json", 403),
+        ("images/edits", b'{"images":[{"file_id":"file-1"}]}', "application/json", 403),
+        ("images/edits", b'{"images":[{"file_id":"file-1"}]}', "text/plain", 415),
+        ("images/edits", b'{"a":{"file_id":"x"},"a":1}', "application/json", 400),
+        ("audio/speech", b'{"voice":"alloy"}', "application/json", 200),
+        ("images/edits", b"--x\r\n\r\n--x--", "multipart/form-data; boundary=x", 200),
+    ],
+)
+async def test_other_tenants_reach_nothing_that_the_account_keeps(
+    cloud: ScriptedCloud, path: str, content: bytes, kind: str, status: int
+):
+    cloud.plays(OK)
+    headers = {"api-key": KEY, "content-type": kind}
+
+    async with serving_with(settings("cloud", extra=ACME), cloud_backend(cloud)) as url:
+        response = await send("POST", f"{url}/{path}", content, headers)
+
+    assert response.status == status
+    assert [request.body for request in cloud.requests] == [content] * (status == 200)

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
+from proxy import attempt
 from proxy.backends.base import Text
 from proxy.domains import Defaults, Domain
 from proxy.protocol import parquet, segments
@@ -163,6 +164,51 @@ def test_no_text_takes_the_redaction_longer_than_its_length():
     ended = subprocess.run([sys.executable, "-c", _REDACT, *REDACTED], check=False)
 
     assert ended.returncode == 0
+
+
+_COMPLAIN = """
+import resource
+resource.setrlimit(resource.RLIMIT_CPU, (10, 10))
+import msgspec
+from proxy.protocol.repair import repair
+from proxy.protocol.openai import ChatRequest, Function, FunctionCall, Message, Tool, ToolCall
+from proxy.protocol.toolcheck import check
+
+options = {"items": {"enum": [{"k": n} for n in range(3000)]}}
+schema = msgspec.Raw(msgspec.json.encode({"properties": {"a": options}}))
+request = ChatRequest(
+    model="m",
+    messages=[Message(role="user")],
+    tools=[Tool("function", Function("f", parameters=schema))],
+)
+calls = [ToolCall("1", FunctionCall("f", msgspec.json.encode({"a": [{}] * 3000}).decode()))]
+assert check(calls, request).reason == "schema_violation"
+assert repair(calls, request) is None
+"""
+
+
+def test_many_wrong_values_of_many_options_are_told_as_one():
+    """All complaints would be nine million, and take half a minute each time."""
+    ended = subprocess.run([sys.executable, "-c", _COMPLAIN], check=False)
+
+    assert ended.returncode == 0
+
+
+# ---------------------------------------------------------------- what has no end
+
+
+async def test_whole_answer_of_a_cloud_is_held_up_to_a_bound(
+    cloud: ScriptedCloud, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(attempt, "MAX_WHOLE", MIB)
+    begun = head(200, "content-type: application/json")
+    endless = [begun, *[b" " * MIB] * 64]
+    cloud.plays(*endless)
+
+    async with serving_with(settings("cloud"), cloud_backend(cloud)) as url:
+        response = await ask(url)
+
+    assert (response.status, response.json["error"]["code"]) == (502, "backend_unavailable")
 
 
 # ---------------------------------------------------------------- nesting

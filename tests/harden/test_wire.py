@@ -170,6 +170,43 @@ async def test_large_body_is_no_flood(url: str):
     assert statuses(await said(url, head, *pieces)) == [200]
 
 
+# ---------------------------------------------------------------- other protocols
+
+
+H2C = (b"connection: upgrade, http2-settings", b"upgrade: h2c", b"http2-settings: AAMAAABkAAQAAP__")
+"""What Java's own client sends with each request over plain HTTP."""
+
+
+async def test_request_that_asks_for_http_2_is_answered_in_http_1(url: str):
+    came = await said(url, chat(*H2C), chat(*H2C, b"connection: close"))
+
+    assert statuses(came) == [200, 200]
+
+
+@pytest.mark.parametrize("asks", ["h2c", "websocket"])
+async def test_body_of_a_request_that_asks_for_another_protocol_is_no_request(url: str, asks: str):
+    head = POST + b"connection: upgrade\r\nupgrade: %s\r\nexpect: 100-continue\r\n" % asks.encode()
+    host, port = url.removeprefix("http://").removesuffix("/v1").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+
+    writer.write(head + b"content-length: %d\r\n\r\n" % len(SMUGGLED))
+    came = await reader.readuntil(b"\r\n")
+    writer.write(SMUGGLED + chat(b"connection: close"))
+    came += await reader.read(-1)
+    writer.close()
+
+    assert statuses(came) == [100, 400, 200]
+
+
+async def test_many_requests_for_another_protocol_are_answered_in_order(url: str):
+    asking = b"GET /health HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: a\r\n\r\n"
+    last = b"GET /nothing HTTP/1.1\r\nhost: x\r\nconnection: close, upgrade\r\nupgrade: a\r\n\r\n"
+
+    came = await said(url, asking * 2000 + last)
+
+    assert statuses(came) == [200] * 2000 + [404]
+
+
 async def test_head_that_does_not_come_closes_the_connection(monkeypatch):
     monkeypatch.setattr(served, "_KEEP_ALIVE_S", 0.2)
     async with serving_with(settings("local"), Engine("local", [Text("hi"), finish()])) as url:

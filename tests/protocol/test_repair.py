@@ -67,6 +67,7 @@ def test_form_is_put_right(wrote, gets, codes):
         '{"days": "3.5"}',
         '{"days": "0x10"}',
         '{"days": "1e999"}',
+        '{"days": "3", "days": "4"}',
         '{"unit": "Kelvin"}',
         '{"same": "ª"}',
         '{"town": "Oslo"}',

@@ -45,6 +45,15 @@ def test_repeated_key_is_told_with_its_place(body: bytes, path: str):
     assert caught.value.path == path
 
 
+def test_no_more_of_a_place_is_told_than_helps():
+    key = b"k" * 10_000
+
+    with pytest.raises(NotStrict) as caught:
+        loads(b'{"%b":1,"%b":2}' % (key, key))
+
+    assert len(str(caught.value)) < 1000 and len(caught.value.path or "") < 1000
+
+
 @pytest.mark.parametrize(
     "body",
     [

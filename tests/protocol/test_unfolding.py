@@ -141,3 +141,57 @@ def test_a_chain_that_is_too_long_to_follow_is_refused():
 
     with pytest.raises(MalformedRequest):
         check_tools(offered)
+
+
+def stacked(keyword: str, around: str, depth: int) -> dict[str, Any]:
+    """Each part has to be looked at again by the one around it, to see what is left."""
+    schema: dict[str, Any] = {"properties": {"a": True}}
+    for _ in range(depth):
+        part = schema if around == "if" else [schema]
+        schema = {around: part, keyword: False}
+    return schema
+
+
+@pytest.mark.parametrize("around", ["allOf", "anyOf", "if"])
+@pytest.mark.parametrize("keyword", ["unevaluatedProperties", "unevaluatedItems"])
+def test_a_schema_that_looks_again_at_each_level_is_refused(keyword: str, around: str):
+    with pytest.raises(MalformedRequest, match="multiply beyond all measure"):
+        check_tools(request(stacked(keyword, around, 24)))
+
+
+def test_a_schema_that_looks_again_at_a_few_levels_is_good():
+    offer = request(stacked("unevaluatedProperties", "allOf", 6))
+
+    check_tools(offer)
+    assert check([ToolCall("1", FunctionCall("f", '{"a":1}'))], offer) is None
+    assert check([ToolCall("1", FunctionCall("f", '{"b":1}'))], offer) is not None
+
+
+DEAR = r"\pL{4}"
+
+
+@pytest.mark.parametrize(
+    "schemas",
+    [
+        [{"patternProperties": {f"{DEAR}{n}": True for n in range(600)}}],
+        [{"allOf": [{"pattern": f"{DEAR}{n}"} for n in range(600)]}],
+        [{"pattern": f"{DEAR}{n}"} for n in range(600)],
+    ],
+)
+def test_more_patterns_than_anybody_writes_are_refused(schemas: list[dict[str, Any]]):
+    """Each may take 5 ms and a MiB."""
+    tools = [
+        Tool("function", Function(f"f{n}", parameters=msgspec.Raw(msgspec.json.encode(schema))))
+        for n, schema in enumerate(schemas)
+    ]
+
+    with pytest.raises(MalformedRequest, match="patterns"):
+        check_tools(ChatRequest(model="m", messages=[], tools=tools))
+
+
+def test_some_patterns_are_good_each_time():
+    offer = request({"patternProperties": {f"^a{n}$": {"type": "null"} for n in range(9)}})
+
+    check_tools(offer)
+    assert check([ToolCall("1", FunctionCall("f", '{"a1":null}'))], offer) is None
+    assert check([ToolCall("1", FunctionCall("f", '{"a1":1}'))], offer) is not None

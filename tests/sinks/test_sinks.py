@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -124,6 +125,28 @@ def test_a_sync_reaches_the_disk_once(tmp_path: Path, monkeypatch: pytest.Monkey
     sink.sync()
 
     assert len(synced) == 1
+
+
+def test_a_segment_that_somebody_removed_is_told_and_followed_by_another(tmp_path: Path) -> None:
+    directory = tmp_path / "record"
+    sink = SegmentSink(directory)
+    sink.write([exchange("a")])
+    shutil.rmtree(directory)
+
+    with pytest.raises(FileNotFoundError):
+        sink.write([exchange("b")])
+    sink.write([exchange("b")])
+
+    assert [one.id for one in read(directory)] == ["b"]
+
+
+def test_a_sync_of_what_somebody_removed_fails(tmp_path: Path) -> None:
+    sink = SegmentSink(tmp_path)
+    sink.write([exchange("a")])
+    segments(tmp_path)[0].unlink()
+
+    with pytest.raises(FileNotFoundError):
+        sink.sync()
 
 
 def _fails(*_: object) -> int:
