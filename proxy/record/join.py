@@ -104,7 +104,7 @@ def _step(join: Join, there: Mapping[str, Listed], now: float) -> tuple[Join | N
     old = there.keys() & join.replaced.keys()
     if join.state == "joining" and not _unchanged(join, there):
         return msgspec.structs.replace(join, state="undone", at=now), ()
-    if join.state == "joined" and not old:
+    if not old:
         return None, ()
     return msgspec.structs.replace(join, state="joined", at=now), old
 
@@ -121,8 +121,10 @@ def _unchanged(join: Join, there: Mapping[str, Listed]) -> bool:
 def _is_own(shelf: Shelf, mark: str, file: Listed) -> bool:
     """Whether it came from this directory: its name says so, or says nothing and the archive lies
     in the directory."""
+    if not file.path.endswith(SUFFIX):
+        return False
     _, _, owner = PurePosixPath(file.path).stem.partition("_")
-    if owner or not file.path.endswith(SUFFIX):
+    if owner:
         return owner == mark
     filesystem, prefix = shelf.archive.reading()
     is_local = isinstance(filesystem, pyarrow.fs.LocalFileSystem)

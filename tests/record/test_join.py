@@ -89,18 +89,29 @@ def test_files_of_a_day_that_is_over_become_one(tmp_path: Path, archive: Archive
     assert seen(tmp_path, archive) == before
 
 
-def test_old_files_stay_for_readers_until_the_next_run(tmp_path: Path, archive: Archive):
+def test_old_files_stay_for_those_who_read_them(tmp_path: Path, archive: Archive):
     fill(tmp_path, archive)
     old = set(archive.paths(EXCHANGES))
-    run(tmp_path, archive)
-    kept = set(archive.paths(EXCHANGES)) & old
 
+    run(tmp_path, archive)
+    run(tmp_path, archive, NOW + HOUR / 2)
+    kept = set(archive.paths(EXCHANGES))
     run(tmp_path, archive, NOW + HOUR)
+
     (file,) = archive.paths(EXCHANGES)
+    assert kept == {file} | old != {file}
+
+
+def test_list_stays_for_those_who_listed_old_files(tmp_path: Path, archive: Archive):
+    fill(tmp_path, archive)
+    run(tmp_path, archive)
+    run(tmp_path, archive, NOW + HOUR)
+
+    run(tmp_path, archive, NOW + 1.5 * HOUR)
+    kept = archive.paths(markers.FOLDER)
     run(tmp_path, archive, NOW + 2 * HOUR)
 
-    assert kept == old
-    assert {file} == set(archive.paths(EXCHANGES)) != old
+    assert len(kept) == 1
     assert archive.paths(markers.FOLDER) == []
 
 
@@ -489,6 +500,29 @@ def test_what_is_erased_while_it_is_joined_is_gone_at_once(tmp_path: Path, event
     assert later == [at_once] * 6
     assert callers(tmp_path) == {"app"}
     assert len(list((tmp_path / "archive").rglob("*.parquet"))) == 3
+
+
+class Forgetful(Interposed):
+    """Dies before it looks whether what it read was rewritten meanwhile."""
+
+    def listed(self, prefix: str = "") -> list[Listed]:
+        if "date=" in prefix:
+            raise Killed
+        return super().listed(prefix)
+
+
+def test_what_nobody_could_look_at_any_more_is_gone_with_the_next_run(tmp_path: Path):
+    fill(tmp_path)
+    event = ("put", markers.FOLDER)
+    archive = Forgetful(tmp_path / "archive", event, lambda: erase_elsewhere(tmp_path))
+
+    with pytest.raises(Killed):
+        run(tmp_path, archive)
+    later = [after_run(tmp_path, NOW + hour * HOUR) for hour in range(1, 6)]
+
+    assert later == [later[0]] * 5
+    assert len(later[0]) == 8
+    assert callers(tmp_path) == {"app"}
 
 
 def callers(directory: Path) -> set[str]:
