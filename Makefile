@@ -168,7 +168,7 @@ coverage: test-setup
 	@$(BIN)/python -m coverage combine --quiet
 	@$(BIN)/python -m coverage report --skip-covered --sort=cover
 
-# Small mistakes made in what decides, some 750: does a test see each? Some twenty minutes on two cores;
+# Small mistakes made in what decides, some 800: does a test see each? Some twenty minutes on two cores;
 # a sample of each module: `make mutants MUTANTS="--sample 60"`
 mutants: test-setup
 	$(HARDEN) -m tests.harden.mutants --seed $(SEED) $(MUTANTS)

@@ -308,7 +308,7 @@ class _Cascade:
         self, attempt: Attempt, after_s: float | None
     ) -> AsyncGenerator[Sequence[Item], None]:
         """The answer of whoever of two backends has something to send first."""
-        job, began = self._job, time.perf_counter()
+        job, began, has_begun = self._job, time.perf_counter(), False
         tapes = [attempt.tape(job.recording)]
         hedge = self._attempt("hedge", self._waiting[-1])
 
@@ -328,9 +328,9 @@ class _Cascade:
         given = first if after_s is None else race(first, second, after_s, decided)
         async with aclosing(given):
             async for some in given:
-                if began and self._answering is attempt:
+                if not has_begun and self._answering is attempt:
                     self._hedges.began(job.route.domain, time.perf_counter() - began)
-                began = 0
+                has_begun = True
                 yield some
 
     def _tell(self) -> None:

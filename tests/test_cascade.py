@@ -274,6 +274,16 @@ async def test_stream_of_a_cloud_passes_byte_for_byte(cloud: ScriptedCloud):
     assert response.content == b"".join(odd) + b"data: [DONE]\n\n"
 
 
+async def test_last_event_of_a_cloud_that_lacks_its_empty_line_passes_too(cloud: ScriptedCloud):
+    pieces = stream(chunk({"content": "hi"}), b"data: [DONE]", done=False)
+    cloud.plays(*pieces, b"0\r\n\r\n")
+
+    async with serving_with(settings("cloud"), cloud_backend(cloud)) as url:
+        response = await ask(url, stream=True)
+
+    assert response.content.endswith(b"\n\ndata: [DONE]")
+
+
 async def test_stream_of_a_mapped_model_has_the_client_s_name(cloud: ScriptedCloud):
     cloud.plays(*stream(chunk({"role": "assistant", "content": "hi"}), chunk({}, "stop")))
     mapped = cloud_backend(cloud, models={"headrace": "gpt-4o-mini"})
@@ -884,6 +894,21 @@ async def test_second_backend_is_asked_once_the_first_is_slower_than_it_ever_was
     assert before == 0
     assert response.headers["x-headrace-fallback-reason"] == "hedged"
     assert response.headers["x-headrace-backend"] == "spare"
+
+
+async def test_how_an_answer_goes_on_says_nothing_about_when_the_next_one_begins():
+    usual = [Text("So"), Pause(0), Text("!"), finish()]
+    first = Engine("first", usual, then=[*[usual] * 11, [Pause(0.3), GOOD, finish()]])
+    spare = Engine("spare", [GOOD, finish()])
+    learning = settings("first", "spare", policy="hedge: {share: 1}")
+
+    async with serving_with(learning, first, spare) as url:
+        for _ in range(13):
+            await ask(url, stream=True)
+
+    # Twelve answers are not enough to know what is slow; their pieces are many more.
+    assert len(first.asks) == 13
+    assert spare.asks == []
 
 
 async def test_no_more_requests_are_asked_twice_than_the_domain_allows():

@@ -38,13 +38,15 @@ SETTINGS = ["tests/test_config_schema.py", "tests/test_config.py"]
 """What the settings of the proxy are is published, with bounds and defaults."""
 CALLS = [f"tests/protocol/test_{name}.py"
          for name in ("toolcheck", "schemas", "fingerprints", "unfolding")]  # fmt: skip
+ANSWERS = ["tests/test_cascade.py", "tests/test_verify.py"]
 MODULES = {
     "routing": ("proxy.routing", ["tests/test_routing.py"]),
     "domains": ("proxy.domains", ["tests/test_routing.py", *SETTINGS]),
     "toolcheck": ("proxy.protocol.toolcheck", CALLS),
     "schemas": ("proxy.protocol.schemas", CALLS),
     "fingerprints": ("proxy.protocol.fingerprints", CALLS),
-    "cascade": ("proxy.cascade", ["tests/test_cascade.py", "tests/test_verify.py"]),
+    "cascade": ("proxy.cascade", ANSWERS),
+    "attempt": ("proxy.attempt", [*ANSWERS, "tests/test_shadow.py", "tests/test_wire_rules.py"]),
     "gate": ("trainer.gate_rules", ["tests/trainer/test_gate_rules.py",
              "tests/trainer/test_gate.py"]),
     "limits": ("proxy.limits", ["tests/test_limits.py", *SETTINGS]),
