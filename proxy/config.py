@@ -76,6 +76,8 @@ def load(path: Path) -> Config:
     text = ""
     try:
         text = path.read_text()
+        if not text.strip():
+            raise BadConfig("the file is empty; the routes.yaml of Headrace is one to begin with")
         return parse(text, path.parent, os.environ)
     except OSError as error:
         raise BadConfig(f"{path}: {error.strerror}; name another with --config") from error

@@ -74,7 +74,9 @@ def _store(url: str, environment: dict[str, str]) -> ObjectStore:
     try:
         return from_url(url, retry_config=_RETRIES, **options)
     except (BaseError, ValueError) as error:
-        raise FetchFailed(f"{url}: {_first_line(error)}") from error
+        raise FetchFailed(
+            f"{url}: {_first_line(error)}; a URL is like s3://bucket/folder"
+        ) from error
 
 
 def _files(store: ObjectStore, directory: Path) -> Iterator[File]:

@@ -15,6 +15,16 @@ from trainer.commands import COMMANDS
 from trainer.commands.examples import EXAMPLES
 from trainer.errors import TrainerError
 
+_EPILOG = """\
+examples:
+  headrace-trainer train --recipe api --out runs/api
+  headrace-trainer evaluate --dataset runs/api/dataset --subject base --subject api-v2
+  headrace-trainer run --domain geo
+
+exit codes: 0 done, 1 something is broken, 2 the command line cannot be followed, 3 done, but rows
+could not be read; `dataset taint`, `registry taint`, `promote` and `run` have more (docs/)
+"""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 when it did what it says, an error's status with one line on stderr when
@@ -27,6 +37,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (TrainerError, AdapterError, BaseModelError, UnknownTemplate) as error:
         print(f"headrace-trainer: {' '.join(str(error).split())}", file=sys.stderr)
         return error.status if isinstance(error, TrainerError) else 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader, `head` for instance, has had enough.
+        sys.stderr.close()
+        return 0
     except OSError as error:
         if error.filename is None:
             raise
@@ -37,10 +53,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        "headrace-trainer", description="Traffic into better adapters."
+        "headrace-trainer",
+        description="Traffic into better adapters.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
     for command in COMMANDS:
         command.add(commands)
     add_examples(parser, EXAMPLES)

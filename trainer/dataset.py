@@ -23,7 +23,7 @@ from pathlib import Path
 import msgspec
 
 from trainer import rows
-from trainer.errors import DatasetError
+from trainer.errors import DatasetError, cause_of
 from trainer.rows import Row
 
 SIDES = ("train", "validation", "seen", "unseen")
@@ -183,7 +183,8 @@ def manifest(directory: Path) -> Manifest:
         said = msgspec.json.decode(written, type=Manifest)
     except (OSError, ValueError) as error:
         raise DatasetError(
-            f"{directory} holds no dataset ({error}); run `headrace-trainer dataset build`"
+            f"{directory} holds no dataset ({cause_of(error)});"
+            " run `headrace-trainer dataset build`"
         ) from error
     if said.layout > LAYOUT:
         raise DatasetError(
@@ -259,7 +260,9 @@ def fates(directory: Path) -> Iterator[Fate]:
         with (directory / FATES).open("rb") as lines:
             yield from map(decoder.decode, lines)
     except (OSError, ValueError) as error:
-        raise DatasetError(f"{directory / FATES}: {error}; build the dataset again") from error
+        raise DatasetError(
+            f"{directory / FATES}: {cause_of(error)}; build the dataset again"
+        ) from error
 
 
 def why(directory: Path, name: str) -> list[Fate]:

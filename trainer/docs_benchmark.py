@@ -14,7 +14,7 @@ from proxy.protocol.evidence.clusters import sign_flip
 from proxy.protocol.evidence.intervals import Interval
 from proxy.protocol.evidence.paired import difference
 from trainer.benchmarks import SHA256, Question
-from trainer.errors import TrainerError
+from trainer.errors import TrainerError, cause_of
 from trainer.figures import Figure
 from trainer.scorers.docs import MARKS, Marks, Runs, mark
 from trainer.subject import Subject
@@ -165,7 +165,7 @@ def read(path: Path) -> DocsReport:
         report = msgspec.json.decode(path.read_bytes(), type=DocsReport)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise TrainerError(
-            f"{path}: {error}; `headrace-trainer evaluate --benchmark` writes reports"
+            f"{path}: {cause_of(error)}; `headrace-trainer evaluate --benchmark` writes reports"
         ) from error
     if report.benchmark != SHA256:
         raise TrainerError(f"{path} is of another version of the questions; ask them again")

@@ -29,6 +29,19 @@ class TrainerError(Exception):
     """What the command exits with."""
 
 
+def cause_of(error: Exception) -> str:
+    """What went wrong with a file, without its name, which stands before it."""
+    match error:
+        case OSError(strerror=str(told)):
+            return told
+        case UnicodeDecodeError():
+            return f"not UTF-8 text (byte {error.start})"
+        case _ if str(error) == "Expected `object`, got `null`":
+            return "the file is empty"
+        case _:
+            return " ".join(str(error).split())
+
+
 class RecipeError(TrainerError):
     pass
 

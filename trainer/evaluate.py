@@ -18,7 +18,7 @@ import msgspec
 from proxy.protocol.formats.base import Parsed, call, dumps
 from proxy.protocol.formats.structured import with_query
 from trainer.calibration import Judged
-from trainer.errors import TrainerError
+from trainer.errors import TrainerError, cause_of
 from trainer.figures import (
     Answered,
     Figure,
@@ -55,6 +55,8 @@ class Asker(Protocol):
 
     place: str
     """Where it asks, for people."""
+    trouble: str
+    """What the last request without an answer got in its place; empty where there was none."""
 
     async def ask(self, row: Row) -> Said | None:
         """The answer; None for an error in its place."""
@@ -111,7 +113,8 @@ async def evaluate(
         await asker.close()
     if not any(said):
         raise TrainerError(
-            f"{asker.place} answered none of {len(asked)} requests; is the server running?"
+            f"{asker.place} answered none of {len(asked)} requests"
+            f" ({asker.trouble or 'no error'}); is the server running?"
         )
     answers = [_answered(row, one) for row, one in zip(asked, said, strict=True)]
     return _report(answers, subject, side, said.count(None), dataset)
@@ -257,5 +260,5 @@ def read(path: Path) -> Report:
         return msgspec.json.decode(path.read_bytes(), type=Report)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise TrainerError(
-            f"{path}: {error}; `headrace-trainer evaluate --out` writes reports"
+            f"{path}: {cause_of(error)}; `headrace-trainer evaluate --out` writes reports"
         ) from error

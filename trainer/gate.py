@@ -18,7 +18,7 @@ import msgspec
 
 from proxy.protocol.evidence.power import smallest_difference
 from trainer import gate_rules as rules
-from trainer.errors import GateError
+from trainer.errors import GateError, cause_of
 from trainer.gate_rules import Evidence, Rule
 from trainer.pairs import Pairs
 from trainer.recipe import GateSettings
@@ -141,5 +141,5 @@ def read(path: Path) -> Verdict:
         return msgspec.json.decode(path.read_bytes(), type=Verdict)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise GateError(
-            f"{path}: {error}; `headrace-trainer gate --out` writes verdicts"
+            f"{path}: {cause_of(error)}; `headrace-trainer gate --out` writes verdicts"
         ) from error

@@ -31,6 +31,7 @@ class InProcess:
     """A model's greedy answers. `greedy` gets a prompt's token ids and how many to add at most."""
 
     place = "this process"
+    trouble = ""
 
     def __init__(
         self,

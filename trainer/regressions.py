@@ -14,7 +14,7 @@ import msgspec
 import yaml
 
 from proxy.protocol.openai import Message
-from trainer.errors import DatasetError
+from trainer.errors import DatasetError, cause_of
 from trainer.evaluate import Asker, Report, evaluate, recounted
 from trainer.figures import Answered
 from trainer.rows import Row
@@ -52,7 +52,9 @@ def read(name: str) -> list[Probe]:
             text = Path(name).read_text()
         return msgspec.convert(yaml.safe_load(text), list[Probe])
     except (OSError, UnicodeDecodeError, yaml.YAMLError, msgspec.ValidationError) as error:
-        raise DatasetError(f"{name}: {error}; a probe has an id, a question, any_of") from error
+        raise DatasetError(
+            f"{name}: {cause_of(error)}; a probe has an id, a question, any_of"
+        ) from error
 
 
 async def ask(

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
-from openai import APIError, AsyncOpenAI
+from openai import APIError, APIStatusError, AsyncOpenAI
 from openai.types.chat import ChatCompletion
 
 from proxy.protocol.formats.base import Parsed, call
@@ -33,6 +33,7 @@ class Served:
     ) -> None:
         self._most = most
         self.place = subject.url or base_url
+        self.trouble = ""
         self._subject = subject
         self._client = AsyncOpenAI(base_url=self.place, api_key=key, max_retries=0, timeout=120)
 
@@ -63,13 +64,25 @@ class Served:
             )
             completion = response.parse()
             return _said(completion, time.monotonic() - began, response.headers)
-        except (APIError, ValueError, IndexError):
+        except (APIError, ValueError, IndexError) as error:
+            self.trouble = _told(error)
             return None
 
     def _messages(self, row: Row) -> list[Message]:
         if not self._subject.prompt:
             return row.messages
         return [Message(role="system", content=self._subject.prompt), *row.messages]
+
+
+def _told(error: Exception) -> str:
+    """Which error it was, without its words: a server may quote what it was sent."""
+    match error:
+        case APIStatusError(status_code=status, code=code):
+            return f"status {status}{f', {code}' if code else ''}"
+        case APIError():
+            return str(error.message)
+        case _:
+            return f"an answer that cannot be read, {type(error).__name__}"
 
 
 def _said(completion: ChatCompletion, seconds: float, headers: Mapping[str, str]) -> Said:

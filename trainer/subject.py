@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from trainer.errors import TrainerError
+from trainer.errors import TrainerError, cause_of
 
 ROUTED = "routed"
 """Whom the proxy chooses itself: its routes, canaries and cascade, as for any client."""
@@ -90,4 +90,4 @@ def _prompt(name: str) -> str:
     try:
         return Path(name).read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise TrainerError(f"{name}: {error}; `prompt` names a text file") from error
+        raise TrainerError(f"{name}: {cause_of(error)}; `prompt` names a text file") from error

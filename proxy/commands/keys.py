@@ -14,6 +14,7 @@ from proxy.config import Config
 from proxy.errors import BadConfig
 from proxy.keys.base import Key, KeyStore, a_new_key, new, the_one
 from proxy.keys.stores import store_of
+from proxy.protocol.command_line import positive
 
 _COLUMNS = ("prefix", "tenant", "name", "may", "expires", "state")
 
@@ -47,9 +48,9 @@ def _add_new(parser: argparse.ArgumentParser) -> None:
     one("--admin", action="store_true", help="the operator's: sees every tenant")
     one("--domain", action="append", default=[], help="may use this domain; again for more (all)")
     one("--model", action="append", default=[], help="may ask for this model; again for more (all)")
-    one("--days", type=float, help="stops working after so many days (never)")
+    one("--days", type=positive(36_500), help="stops working after so many days (never)")
     one("--replaces", metavar="PREFIX", help="what holds for this key holds for the new one")
-    one("--overlap-hours", type=float, default=24, help="how long both work (%(default)s)")
+    one("--overlap-hours", type=positive(8760), default=24, help="how long both work (%(default)s)")
     one("--json", action="store_true", help="the key and its entry as JSON")
 
 

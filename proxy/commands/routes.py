@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from proxy import config
@@ -40,7 +40,10 @@ def add(commands: Commands) -> None:
     one = add_with_config(asking, "explain", _explain, text)
     one.add_argument("request", type=Path, help="file with the request's JSON body, - for stdin")
     one.add_argument("--tenant", default="default", help="whose request it is (%(default)s)")
-    one.add_argument("--header", action="append", default=[], metavar="NAME:VALUE")
+    text = "of the request; again for more"
+    one.add_argument(
+        "--header", type=_header, action="append", default=[], metavar="NAME:VALUE", help=text
+    )
     one.add_argument("--json", action="store_true", help="print the explanation as JSON")
 
 
@@ -124,7 +127,7 @@ def _explain(options: argparse.Namespace) -> int:
         return Step(backend, _champion(settings, backend, domain))
 
     try:
-        found = explain(routes, options.tenant, request, _headers(options.header), step)
+        found = explain(routes, options.tenant, request, dict(options.header), step)
     except ProxyError as error:
         raise BadConfig(f"{options.request}: {error.message}") from error
     print(formatted(found) if options.json else "\n".join(told(found)))
@@ -140,6 +143,8 @@ def _request(path: Path) -> ChatRequest:
         raise BadConfig(f"{path}: no chat request: {error.message}") from error
 
 
-def _headers(given: list[str]) -> Mapping[bytes, bytes]:
-    pairs = (one.partition(":") for one in given)
-    return {name.strip().lower().encode(): value.strip().encode() for name, _, value in pairs}
+def _header(text: str) -> tuple[bytes, bytes]:
+    name, colon, value = text.partition(":")
+    if not (name.strip() and colon):
+        raise argparse.ArgumentTypeError(f"{text!r} is not like NAME:VALUE")
+    return name.strip().lower().encode(), value.strip().encode()

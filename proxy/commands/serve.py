@@ -19,6 +19,7 @@ from proxy.auth import is_loopback
 from proxy.commands.shared import Commands, add_with_config
 from proxy.config import Config
 from proxy.errors import BadConfig, CannotStart
+from proxy.protocol.command_line import whole_number
 from proxy.server import Server, address, bind
 from proxy.siblings import Place, Siblings
 from proxy.welcome import welcome
@@ -33,8 +34,13 @@ def add(commands: Commands) -> None:
     parser = add_with_config(commands, "serve", _serve, "answer requests until stopped")
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    add("--port", type=_port, default=8080, help="port, 0 for any (%(default)s)")
-    add("--workers", type=_count, default=1, help="processes that share the port (%(default)s)")
+    add("--port", type=whole_number(0, 65535), default=8080, help="port, 0 for any (%(default)s)")
+    add(
+        "--workers",
+        type=whole_number(1, 256),
+        default=1,
+        help="processes that share the port (%(default)s)",
+    )
     add("--log-level", choices=logs.LEVELS, default="info")
 
 
@@ -62,18 +68,6 @@ def _work(options: argparse.Namespace, bound: socket.socket, place: Place | None
         except ExceptionGroup as group:
             raise _cause(group) from group
     return 0
-
-
-def _port(text: str) -> int:
-    if not text.isdecimal() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to 65535")
-    return int(text)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 256:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to 256")
-    return int(text)
 
 
 def _cause(group: ExceptionGroup) -> CannotStart:

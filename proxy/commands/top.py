@@ -52,7 +52,7 @@ def add(commands: Commands) -> None:
     parser.set_defaults(command=_top)
     add = parser.add_argument
     add("--url", default="http://127.0.0.1:8080", help="the proxy (%(default)s)")
-    add("--every", type=float, default=2.0, metavar="SECONDS", help="%(default)s; rates are its")
+    add("--every", type=float, default=2.0, metavar="SECONDS", help="time of a look (%(default)s)")
     add("--once", action="store_true", help="one look over that time, and an end")
     add("--json", action="store_true", help="one JSON object a line, for each look")
 

@@ -27,8 +27,9 @@ NEEDLES = [
     b"PlantedPlanted",
     b"planted.person",
     b"planted.example",
-    b"4111",
-    b"1111 1111",
+    b"4111 1111",
+    b"411111",
+    b"Hunter2-",
     b"0044 0532",
     b"5550123",
     CLIENT_KEY.encode(),
@@ -64,7 +65,7 @@ def planted_body(is_streamed: bool) -> bytes:
                 },
             }
         ],
-        "unknown": {"deep": [[{"in": [ALL, arguments]}]], "password": "4111"},
+        "unknown": {"deep": [[{"in": [ALL, arguments]}]], "password": "Hunter2-planted"},
         "stop": [ALL],
     }
     return msgspec.json.encode(body)

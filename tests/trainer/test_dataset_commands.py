@@ -201,3 +201,16 @@ def test_a_side_is_exported(built, tmp_path):
     lines = out.read_bytes().splitlines()
     assert len(lines) == dataset.manifest(built).rows["train"] > 0
     assert msgspec.json.decode(lines[0])["messages"][-1]["role"] == "assistant"
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [1280, 400])
+def test_the_page_fits(browser, built, tmp_path, width: int):
+    file = tmp_path / "page.html"
+    run("show", str(built), "--html", str(file))
+    page = browser.new_page(viewport={"width": width, "height": 900})
+
+    page.goto(file.as_uri())
+
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.close()

@@ -13,8 +13,10 @@ from trainer.errors import TrainerError
 def add(commands: Commands) -> None:
     """Add the command."""
     convert = commands.add_parser("convert", help="an adapter merged into its base, or as GGUF")
-    convert.add_argument("id")
-    convert.add_argument("--adapters", type=Path, default=Path("adapters"))
+    convert.add_argument("id", help="of the bundle: geo-v8")
+    convert.add_argument(
+        "--adapters", type=Path, default=Path("adapters"), help="where bundles live (%(default)s)"
+    )
     convert.add_argument("--out", type=Path, required=True, help="directory for the merged model")
     convert.add_argument(
         "--converter", type=Path, help="llama.cpp's checkout: write both GGUF files, too"

@@ -13,7 +13,7 @@ from rich.table import Table
 from proxy.protocol import tombstones
 from trainer import dataset, pipeline, rows
 from trainer.commands.rows import export
-from trainer.commands.shared import Commands, console, tell
+from trainer.commands.shared import Commands, console, existing, tell
 from trainer.curate import report
 from trainer.curate.build import Watch
 from trainer.dataset import SIDES, Fate
@@ -24,6 +24,7 @@ from trainer.sources.base import Skips
 
 TAINTED = 4
 """Exit code of `dataset taint` where something is."""
+_DIRECTORY = "directory of a dataset"
 
 
 def add(commands: Commands) -> None:
@@ -32,26 +33,26 @@ def add(commands: Commands) -> None:
     of = ours.add_subparsers(required=True, metavar="COMMAND")
     _add_build(of)
     show = of.add_parser("show", help="the funnel, what was dropped and why")
-    show.add_argument("dataset", type=Path)
+    show.add_argument("dataset", type=Path, help=_DIRECTORY)
     show.add_argument("--html", type=Path, help="write it as a page, with samples")
     show.set_defaults(run=_show)
     diff = of.add_parser("diff", help="what changed from one dataset to another")
-    diff.add_argument("first", type=Path)
-    diff.add_argument("second", type=Path)
+    diff.add_argument("first", type=Path, help=_DIRECTORY)
+    diff.add_argument("second", type=Path, help="of the later one")
     diff.set_defaults(run=_diff)
     why = of.add_parser("why", help="in which step a row stayed or fell")
-    why.add_argument("dataset", type=Path)
+    why.add_argument("dataset", type=Path, help=_DIRECTORY)
     why.add_argument("row", help="id of a row or of an exchange, or a row's source")
     why.set_defaults(run=_why)
     taint = of.add_parser("taint", help="mark datasets of which exchanges were erased since")
-    taint.add_argument("datasets", type=Path, nargs="+")
+    taint.add_argument("datasets", type=Path, nargs="+", help="their directories")
     taint.add_argument("--record", type=Path, required=True, help="the record's directory")
     taint.set_defaults(run=_taint)
     exporting = of.add_parser("export", help="write a side in a format that others read")
-    exporting.add_argument("dataset", type=Path)
-    exporting.add_argument("--side", choices=SIDES, default="train")
-    exporting.add_argument("--format", choices=FORMATS, default="openai")
-    exporting.add_argument("--out", type=Path, required=True)
+    exporting.add_argument("dataset", type=Path, help=_DIRECTORY)
+    exporting.add_argument("--side", choices=SIDES, default="train", help="(%(default)s)")
+    exporting.add_argument("--format", choices=FORMATS, default="openai", help="(%(default)s)")
+    exporting.add_argument("--out", type=Path, required=True, help="file to write")
     exporting.set_defaults(run=_export)
 
 
@@ -61,7 +62,9 @@ def _add_build(of: Commands) -> None:
         "--recipe", required=True, help="a YAML file, or the name of a shipped recipe"
     )
     build.add_argument("--out", type=Path, required=True, help="directory to write the dataset to")
-    build.add_argument("--on", default="1", help="cores for the filters: a number, `all`, or `ray`")
+    build.add_argument(
+        "--on", default="1", help="cores for the filters: a number, `all`, or `ray` (%(default)s)"
+    )
     build.add_argument("--html", type=Path, help="write the report as a page, too")
     build.set_defaults(run=_build)
 
@@ -150,7 +153,7 @@ def _sentence(fate: Fate) -> str:
 
 
 def _taint(options: argparse.Namespace) -> int:
-    erased = tombstones.erased(options.record)
+    erased = tombstones.erased(existing(options.record))
     found = {directory: dataset.find_taint(directory, erased) for directory in options.datasets}
     for directory, taint in found.items():
         if taint is None:

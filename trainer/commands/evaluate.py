@@ -13,6 +13,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from proxy.protocol import adapter
+from proxy.protocol.command_line import whole_number
 from trainer import card, dataset, docs_benchmark, gate, regressions, sealed
 from trainer.benchmarks import python_docs
 from trainer.calibration import calibrate
@@ -35,12 +36,14 @@ def add(commands: Commands) -> None:
     """Add the command."""
     judge = commands.add_parser("evaluate", help="ask a server a dataset's held-out rows")
     asked = judge.add_mutually_exclusive_group(required=True)
-    asked.add_argument("--dataset", type=Path)
+    asked.add_argument("--dataset", type=Path, help="directory of a dataset")
     asked.add_argument("--benchmark", choices=("python-docs",), help="ask its questions instead")
     asked.add_argument(
         "--probes", metavar="FILE", help="plain questions, or `general`: forgetting, canaries"
     )
-    judge.add_argument("--base-url", default="http://127.0.0.1:8080/v1")
+    judge.add_argument(
+        "--base-url", default="http://127.0.0.1:8080/v1", help="the proxy (%(default)s)"
+    )
     judge.add_argument(
         "--subject",
         action="append",
@@ -48,16 +51,28 @@ def add(commands: Commands) -> None:
         " chooses; `cloud,backend=NAME`,"
         " `cloud,url=URL,model=NAME`; `,votes=5` and `,prompt=FILE` after any; may be repeated",
     )
-    judge.add_argument("--key-env", default="", help="environment variable with the endpoint's key")
+    judge.add_argument("--key-env", default="", help="variable with the endpoint's key (none)")
     judge.add_argument(
         "--in-process", type=Path, help="bundle to ask in this process too, to compare the answers"
     )
-    judge.add_argument("--side", action="append", choices=(*SIDES[1:], dataset.SEALED))
+    judge.add_argument(
+        "--side",
+        action="append",
+        choices=(*SIDES[1:], dataset.SEALED),
+        help="again for more (seen and unseen)",
+    )
     judge.add_argument(
         "--verdict", type=Path, help="that the open sides were passed: opens the sealed side, once"
     )
-    judge.add_argument("--most", type=int, default=150, help="rows of a side, at most")
-    judge.add_argument("--concurrency", type=int, default=4)
+    judge.add_argument(
+        "--most",
+        type=whole_number(1, 10**9),
+        default=150,
+        help="rows of a side, at most (%(default)s)",
+    )
+    judge.add_argument(
+        "--concurrency", type=whole_number(1, 256), default=4, help="requests at once (%(default)s)"
+    )
     judge.add_argument("--out", type=Path, help="directory for the reports in JSON")
     judge.add_argument("--describe", type=Path, help="bundle whose card shall show the figures")
     judge.add_argument(

@@ -39,7 +39,7 @@ EXAMPLES = {
     "report index": "headrace-trainer report index pages",
     "promote": "headrace-trainer promote api-v2 --verdict verdict.json --record record",
     "convert": "headrace-trainer convert api-v2 --out merged",
-    "router train": "headrace-trainer router train --record record --out router.json",
+    "router train": "headrace-trainer router train --record record --out router.safetensors",
     "prefer": "headrace-trainer prefer api-v2 --recipe api --by dpo --out runs/api-dpo",
     "workflows": "headrace-trainer workflows --subject base --subject api-v2 --times 3",
     "run": "headrace-trainer run --all --dry-run",

@@ -24,9 +24,25 @@ _MARKS = {"holds": "✓", "fails": "✗", "open": "?", "no reason": "="}
 def add(commands: Commands) -> None:
     """Add the command."""
     gate = commands.add_parser("gate", help="decide on a candidate by its evaluation's reports")
-    gate.add_argument("--candidate", type=Path, action="append", required=True, metavar="REPORT")
-    gate.add_argument("--champion", type=Path, action="append", default=[], metavar="REPORT")
-    gate.add_argument("--cloud", type=Path, action="append", default=[], metavar="REPORT")
+    gate.add_argument(
+        "--candidate",
+        type=Path,
+        action="append",
+        required=True,
+        metavar="REPORT",
+        help="what `evaluate --out` wrote of it; again for each side",
+    )
+    gate.add_argument(
+        "--champion",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="REPORT",
+        help="the same of it",
+    )
+    gate.add_argument(
+        "--cloud", type=Path, action="append", default=[], metavar="REPORT", help="the same of it"
+    )
     gate.add_argument("--recipe", help="whose section `gate` holds the rules")
     gate.add_argument("--dataset", type=Path, help="to compare prompts, and for the sealed side")
     gate.add_argument("--bundle", type=Path, help="the candidate's, to compare prompts")

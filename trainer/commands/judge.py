@@ -13,6 +13,7 @@ import msgspec
 from rich.table import Table
 
 from proxy.protocol.base_model import cache_directory
+from proxy.protocol.command_line import whole_number
 from trainer import docs_benchmark
 from trainer.benchmarks import python_docs
 from trainer.commands.shared import Commands, console
@@ -36,20 +37,24 @@ def add(commands: Commands) -> None:
     judge = commands.add_parser("judge", help="let a model, or a person, grade answers")
     kinds = judge.add_subparsers(required=True, metavar="KIND")
     run = kinds.add_parser("run", help="grade two subjects' answers to the benchmark by a model")
-    run.add_argument("--base-url", required=True)
-    run.add_argument("--model", required=True)
-    run.add_argument("--key-env", default="OPENAI_API_KEY")
+    run.add_argument("--base-url", required=True, help="any OpenAI-compatible endpoint")
+    run.add_argument("--model", required=True, help="who judges, as the endpoint names it")
+    run.add_argument(
+        "--key-env", default="OPENAI_API_KEY", help="variable with the API key (%(default)s)"
+    )
     run.add_argument("--ratings", type=Path, help="people's levels, by `judge rate`")
     run.add_argument("--out", type=Path, help="file for the judgements in JSON")
     run.set_defaults(run=_run)
     rate = kinds.add_parser("rate", help="grade answers yourself, without seeing whose they are")
     rate.add_argument("--by", required=True, help="your name in the ratings")
     rate.add_argument("--ratings", type=Path, required=True, help="file that the levels go to")
-    rate.add_argument("--count", type=int, default=50, help="answers to rate")
+    rate.add_argument(
+        "--count", type=whole_number(1, 10_000), default=50, help="answers to rate (%(default)s)"
+    )
     rate.set_defaults(run=_rate)
     for kind in (run, rate):
         kind.add_argument("first", type=Path, help="report of `evaluate --benchmark`")
-        kind.add_argument("second", type=Path)
+        kind.add_argument("second", type=Path, help="report of the other subject")
 
 
 def _contests(options: argparse.Namespace) -> list[Contest]:
@@ -83,8 +88,9 @@ async def _judged(options: argparse.Namespace) -> Judged:
     key = os.environ.get(options.key_env, "none")
     cache = cache_directory() / "judgements"
     ratings = read_ratings(options.ratings) if options.ratings else []
+    asked = _contests(options)
     async with Judge(options.base_url, options.model, cache, key) as judge:
-        found = [await judge.judge(contest) for contest in _contests(options)]
+        found = [await judge.judge(contest) for contest in asked]
         judgements = [one for one in found if one is not None]
         if not judgements:
             raise JudgeError(f"{options.model} gave no verdict that can be read")

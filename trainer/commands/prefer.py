@@ -28,7 +28,9 @@ def add(commands: Commands) -> None:
         help="dpo learns from pairs of answers, kto from answers with a thumb",
     )
     prefer.add_argument("--out", type=Path, required=True, help="directory of the run")
-    prefer.add_argument("--adapters", type=Path, default=Path("adapters"))
+    prefer.add_argument(
+        "--adapters", type=Path, default=Path("adapters"), help="where bundles live (%(default)s)"
+    )
     prefer.set_defaults(run=_prefer)
 
 

@@ -27,6 +27,7 @@ from trainer.registry.registry import Registry
 
 EXIT: dict[Word, int] = {"promoted": 0, "waiting": 10, "rolled back": 20}
 """Exit status of `promote`; 1 and 2 are errors, as everywhere."""
+_PLACE = "a directory, or a bucket's URL (%(default)s)"
 _PAUSE_S = 2.0
 """Seconds between two looks. Chosen: the record is on the disk within half a second, and a proxy
 sees a changed champion file within another; together well below ten."""
@@ -35,7 +36,7 @@ sees a changed champion file within another; together well below ten."""
 def add(commands: Commands) -> None:
     """Add both commands."""
     promote = commands.add_parser("promote", help="let a bundle serve its domain, step by step")
-    promote.add_argument("id")
+    promote.add_argument("id", help="of the bundle: geo-v8")
     promote.add_argument("--domain", default="", help="another one than the bundle's own")
     promote.add_argument("--verdict", type=Path, help="what `gate --out` wrote of it")
     promote.add_argument(
@@ -50,14 +51,14 @@ def add(commands: Commands) -> None:
     promote.add_argument("--force", action="store_true", help="against verdict or cooldown")
     promote.set_defaults(run=_promote)
     back = commands.add_parser("rollback", help="back to the domain's former champion, at once")
-    back.add_argument("domain")
+    back.add_argument("domain", help="whose champion goes back")
     back.add_argument("--vacate", action="store_true", help="to no champion at all")
     back.set_defaults(run=_rollback)
     for one in (promote, back):
-        one.add_argument("--adapters", default="adapters", help="a directory, or a bucket's URL")
-        one.add_argument("--settings", type=Path, help="YAML file: docs/promotion.md")
+        one.add_argument("--adapters", default="adapters", help=_PLACE)
+        one.add_argument("--settings", type=Path, help="YAML file (docs/promotion.md)")
         one.add_argument("--reason", default="", help="what the history says")
-        one.add_argument("--json", action="store_true", help="for machines")
+        one.add_argument("--json", action="store_true", help="one JSON object a line")
 
 
 # ---------------------------------------------------------------- promote

@@ -10,8 +10,9 @@ import msgspec
 from rich.table import Table
 
 from proxy.protocol import adapter, signature
+from proxy.protocol.adapter import AdapterError
 from proxy.protocol.signature import SignatureError, Trusted
-from trainer.commands.shared import Commands, console
+from trainer.commands.shared import Commands, console, existing
 from trainer.errors import RegistryError
 from trainer.registry import exports
 from trainer.registry.registry import Registry
@@ -19,6 +20,7 @@ from trainer.registry.taint import tainted
 
 TAINTED = 4
 """Exit code of `registry taint` where something is, as of `dataset taint`."""
+_JSON = "print it as JSON"
 EXPORTS = {"hugging-face": exports.hugging_face, "oci": exports.oci}
 
 
@@ -28,37 +30,53 @@ def add(commands: Commands) -> None:
     of = ours.add_subparsers(required=True, metavar="COMMAND")
     _add_reading(of)
     put = _add(of, "put", "keep a copy of a bundle, for good", _put)
-    put.add_argument("bundle", type=Path)
+    put.add_argument("bundle", type=Path, help="its directory")
     get = _add(of, "get", "copy a bundle out, all hashes proven", _get)
-    get.add_argument("id")
+    get.add_argument("id", help="of the bundle: geo-v8")
     get.add_argument("--out", type=Path, required=True, help="directory to copy it into")
     get.add_argument("--signed-by", action="append", metavar="KEY", help="public key or file:PATH")
     taint = _add(of, "taint", "mark bundles that learnt from what was erased since", _taint)
-    taint.add_argument("--record", type=Path, action="append", required=True, metavar="DIRECTORY")
-    taint.add_argument("--dataset", type=Path, action="append", default=[], metavar="DIRECTORY")
-    taint.add_argument("--json", action="store_true")
+    taint.add_argument(
+        "--record",
+        type=Path,
+        action="append",
+        required=True,
+        metavar="DIRECTORY",
+        help="of a record; again for more",
+    )
+    taint.add_argument(
+        "--dataset",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIRECTORY",
+        help="of bundles that do not say what they learnt from; again for more",
+    )
+    taint.add_argument("--json", action="store_true", help=_JSON)
     _add_signing(of)
     exporting = of.add_parser("export", help="write a bundle as other tools have it")
-    exporting.add_argument("bundle", type=Path)
-    exporting.add_argument("--format", choices=EXPORTS, required=True)
-    exporting.add_argument("--out", type=Path, required=True)
+    exporting.add_argument("bundle", type=Path, help="its directory")
+    exporting.add_argument("--format", choices=EXPORTS, required=True, help="whose form")
+    exporting.add_argument("--out", type=Path, required=True, help="folder to make")
     exporting.set_defaults(run=_export)
 
 
 def _add(of: Commands, name: str, text: str, run: object) -> argparse.ArgumentParser:
     parser = of.add_parser(name, help=text)
-    parser.add_argument("--registry", default="adapters", help="a directory, or a bucket's URL")
+    parser.add_argument(
+        "--registry", default="adapters", help="a directory, or a bucket's URL (%(default)s)"
+    )
     parser.set_defaults(run=run)
     return parser
 
 
 def _add_reading(of: Commands) -> None:
     ls = _add(of, "ls", "the bundles, what they serve as, who signed them, which are tainted", _ls)
-    ls.add_argument("--domain")
-    ls.add_argument("--json", action="store_true")
+    ls.add_argument("--domain", help="only this domain's")
+    ls.add_argument("--json", action="store_true", help=_JSON)
     history = _add(of, "history", "who changed which champion, when and why", _history)
-    history.add_argument("--domain")
-    history.add_argument("--json", action="store_true")
+    history.add_argument("--domain", help="only this domain's")
+    history.add_argument("--json", action="store_true", help=_JSON)
 
 
 def _add_signing(of: Commands) -> None:
@@ -66,7 +84,7 @@ def _add_signing(of: Commands) -> None:
     keygen.add_argument("key", type=Path, help="file for the private key; the public: KEY.pub")
     keygen.set_defaults(run=_keygen)
     sign = of.add_parser("sign", help="seal a bundle and sign it, before it is put or served")
-    sign.add_argument("bundle", type=Path)
+    sign.add_argument("bundle", type=Path, help="its directory")
     sign.add_argument("--key", type=Path, required=True, help="the private key, in PEM")
     sign.set_defaults(run=_sign)
 
@@ -74,8 +92,15 @@ def _add_signing(of: Commands) -> None:
 # ---------------------------------------------------------------- reading
 
 
+def _there(where: str) -> Registry:
+    """A registry to read from; a directory that is not there is none."""
+    if "://" not in where:
+        existing(Path(where))
+    return Registry(where)
+
+
 def _ls(options: argparse.Namespace) -> None:
-    entries = Registry(options.registry).ls(options.domain)
+    entries = _there(options.registry).ls(options.domain)
     if options.json:
         console.print_json(msgspec.json.encode(entries).decode())
         return
@@ -88,7 +113,7 @@ def _ls(options: argparse.Namespace) -> None:
 
 
 def _history(options: argparse.Namespace) -> None:
-    changes = Registry(options.registry).history(options.domain)
+    changes = _there(options.registry).history(options.domain)
     if options.json:
         console.print_json(msgspec.json.encode(changes).decode())
         return
@@ -102,7 +127,8 @@ def _history(options: argparse.Namespace) -> None:
 
 
 def _taint(options: argparse.Namespace) -> int:
-    found = tainted(Registry(options.registry), options.record, options.dataset)
+    records = [existing(record) for record in options.record]
+    found = tainted(_there(options.registry), records, options.dataset)
     if options.json:
         console.print_json(msgspec.json.encode(found).decode())
     for one in () if options.json else found:
@@ -151,7 +177,10 @@ def _sign(options: argparse.Namespace) -> None:
         private = options.key.read_bytes()
     except OSError as error:
         raise RegistryError(f"{options.key}: {error.strerror}") from error
-    adapter.sign(options.bundle, private)
+    try:
+        adapter.sign(options.bundle, private)
+    except AdapterError as error:
+        raise RegistryError(f"{options.bundle} with {options.key}: {error}") from error
     console.print(f"{options.bundle} is signed", soft_wrap=True)
 
 

@@ -34,7 +34,7 @@ def add(commands: Commands) -> None:
     show.add_argument("--out", type=Path, required=True, help="directory for the page")
     show.set_defaults(run=_show)
     every = kinds.add_parser("index", help="all reports below a directory on one page")
-    every.add_argument("directory", type=Path)
+    every.add_argument("directory", type=Path, help="with reports of `report show` in it")
     every.set_defaults(run=_index)
 
 

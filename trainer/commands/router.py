@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.table import Table
 
 from proxy.protocol.calibration import NEVER
-from trainer.commands.shared import Commands, console
+from trainer.commands.shared import Commands, console, existing
 from trainer.errors import TrainerError
 
 
@@ -17,19 +17,15 @@ def add(commands: Commands) -> None:
     about = "which domain a question belongs to, where its tools do not say"
     router = commands.add_parser("router", help=about, description=about)
     steps = router.add_subparsers(required=True, metavar="COMMAND")
-    train = steps.add_parser(
-        "train",
-        help="learn it from the record",
-        epilog="example: headrace-trainer router train --record ~/.local/state/headrace/record"
-        " --out router.safetensors",
-    )
+    train = steps.add_parser("train", help="learn it from the record")
     train.add_argument("--record", type=Path, required=True, help="directory of the record")
     train.add_argument("--out", type=Path, required=True, help="file for `defaults.router.model`")
     train.add_argument(
         "--target-error",
         type=float,
         default=0.05,
-        help="as in routes.yaml, for the report: share of the guesses followed that may be wrong",
+        help="as in routes.yaml, for the report: share of the guesses followed that may be wrong"
+        " (%(default)s)",
     )
     train.set_defaults(run=_train)
 
@@ -41,7 +37,9 @@ def _train(options: argparse.Namespace) -> None:
         raise TrainerError(
             f"a router needs scikit-learn and mmh3 ({error}); run `make train-setup`"
         ) from error
-    trained = router.train(router.examples(router.recorded(options.record)), options.target_error)
+    trained = router.train(
+        router.examples(router.recorded(existing(options.record))), options.target_error
+    )
     options.out.parent.mkdir(parents=True, exist_ok=True)
     trained.model.write(options.out)
     report = trained.report

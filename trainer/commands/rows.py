@@ -27,14 +27,18 @@ def add(commands: Commands) -> None:
     )
     importing.add_argument("files", nargs="*", help="files or globs, where there is no recipe")
     importing.add_argument("--recipe", help="a YAML file, or the name of a shipped recipe")
-    importing.add_argument("--format", choices=FORMATS, default="openai")
+    importing.add_argument(
+        "--format", choices=FORMATS, default="openai", help="of the files (%(default)s)"
+    )
     importing.add_argument("--license", help="of the files' rows; an SPDX id where there is one")
-    importing.add_argument("--out", type=Path, required=True)
+    importing.add_argument("--out", type=Path, required=True, help="file to write the rows to")
     importing.set_defaults(run=_import)
     exporting = commands.add_parser("export", help="write rows in a format that others read")
     exporting.add_argument("rows", type=Path, help="rows that `import` or `label` wrote")
-    exporting.add_argument("--format", choices=FORMATS, default="openai")
-    exporting.add_argument("--out", type=Path, required=True)
+    exporting.add_argument(
+        "--format", choices=FORMATS, default="openai", help="to write (%(default)s)"
+    )
+    exporting.add_argument("--out", type=Path, required=True, help="file to write")
     exporting.set_defaults(run=_export)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TypeAlias
 
 from rich.console import Console
 
+from trainer.errors import TrainerError
 from trainer.sources.base import Skips
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -17,6 +19,13 @@ console = Console(markup=False, emoji=False)
 by `style` or `Text`."""
 SKIPPED = 3
 """Exit code of a command that did its work, but could not read every row."""
+
+
+def existing(directory: Path) -> Path:
+    """The directory, which is there: a record that is not, asked what was erased, says nothing."""
+    if not directory.is_dir():
+        raise TrainerError(f"{directory}: no such directory")
+    return directory
 
 
 def tell(skips: Skips) -> int:

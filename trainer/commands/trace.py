@@ -38,12 +38,18 @@ def add(commands: Commands) -> None:
         metavar="DIRECTORY",
         help="where datasets lie, at any depth; may be given again",
     )
-    parser.add_argument("--record", action="append", default=[], metavar="DIRECTORY")
+    parser.add_argument(
+        "--record",
+        action="append",
+        default=[],
+        metavar="DIRECTORY",
+        help="of a record; again for more",
+    )
     parser.add_argument("--archive", help="of the record, if it is not in its directory")
     parser.add_argument(
         "--key", action="append", default=[], metavar="ID=FILE", help="of an encrypted record"
     )
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--json", action="store_true", help="print it as JSON")
     parser.set_defaults(run=_trace)
 
 

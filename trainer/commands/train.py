@@ -6,6 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
+from proxy.protocol.command_line import whole_number
 from trainer import pipeline
 from trainer.commands.shared import Commands, console, tell
 from trainer.errors import TrainerError
@@ -33,7 +34,9 @@ def add(commands: Commands) -> None:
         required=True,
         help="directory of the run: dataset, metrics, checkpoint; a stopped run goes on there",
     )
-    train.add_argument("--adapters", type=Path, default=Path("adapters"), help="where bundles live")
+    train.add_argument(
+        "--adapters", type=Path, default=Path("adapters"), help="where bundles live (%(default)s)"
+    )
     train.add_argument(
         "--on",
         choices=("local", "ray", "k8s"),
@@ -41,21 +44,21 @@ def add(commands: Commands) -> None:
         " machine, a Ray cluster, or as Kubernetes Jobs",
     )
     train.add_argument(
-        "--cards", type=_count, default=1, help="GPUs of a job; more than one: data parallel"
+        "--cards",
+        type=whole_number(1, 1024),
+        default=1,
+        help="GPUs of a job; more than one: data parallel",
     )
     train.add_argument(
-        "--slots", type=_count, default=1, help="jobs at a time on a machine without a GPU"
+        "--slots",
+        type=whole_number(1, 1024),
+        default=1,
+        help="jobs at a time on a machine without a GPU",
     )
     train.add_argument(
         "--cronjob", help="with k8s: the chart's CronJob, by name, or a file to write the Jobs from"
     )
     train.set_defaults(run=_train)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of 1 or more")
-    return int(text)
 
 
 def _train(options: argparse.Namespace) -> int:

@@ -12,6 +12,7 @@ import msgspec
 from rich.progress import Progress
 from rich.table import Table
 
+from proxy.protocol.command_line import whole_number
 from trainer.closed_loop import Figures, Report, figures, run_all
 from trainer.commands.shared import Commands, console
 from trainer.errors import TrainerError
@@ -25,24 +26,27 @@ def add(commands: Commands) -> None:
     workflows = commands.add_parser(
         "workflows", help="have models run tasks to their end in simulated services"
     )
-    workflows.add_argument("--base-url", default="http://127.0.0.1:8080/v1")
     workflows.add_argument(
-        "--subject", action="append", help="who is asked, as in `evaluate`; may be repeated"
+        "--base-url", default="http://127.0.0.1:8080/v1", help="the proxy (%(default)s)"
     )
-    workflows.add_argument("--key-env", default="", help="variable with the endpoint's key")
+    workflows.add_argument(
+        "--subject", action="append", help="who is asked, as in `evaluate`; again for more (base)"
+    )
+    workflows.add_argument("--key-env", default="", help="variable with the endpoint's key (none)")
     workflows.add_argument(
         "--task", action="append", choices=[task.id for task in TASKS], help="only these"
     )
     workflows.add_argument(
-        "--times", type=int, default=3, help="runs of a task; one more has a failure injected"
+        "--times",
+        type=whole_number(1, 1000),
+        default=3,
+        help="runs of a task (%(default)s); one more has a failure injected",
     )
     workflows.add_argument("--out", type=Path, help="directory for the runs in JSON")
     workflows.set_defaults(run=_workflows)
 
 
 def _workflows(options: argparse.Namespace) -> None:
-    if options.times < 1:
-        raise TrainerError(f"--times {options.times}: a task is run once or more")
     tasks = [task for task in TASKS if options.task is None or task.id in options.task]
     subjects = [Subject.parse(text) for text in options.subject or ["base"]]
     measured = {str(subject): _run(subject, tasks, options) for subject in subjects}

@@ -11,7 +11,7 @@ import yaml
 from proxy.protocol.hardware import CostSettings, Hardware
 from proxy.protocol.openai import Usage
 from proxy.protocol.prices import Price
-from trainer.errors import CostError
+from trainer.errors import CostError, cause_of
 
 Amount = Annotated[float, msgspec.Meta(ge=0)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -111,4 +111,4 @@ def read(path: Path) -> Case:
     except OSError as error:
         raise CostError(f"{path}: {error.strerror}; docs/costs.md has an example") from error
     except (yaml.YAMLError, msgspec.ValidationError, UnicodeDecodeError) as error:
-        raise CostError(f"{path}: {' '.join(str(error).split())}") from error
+        raise CostError(f"{path}: {cause_of(error)}") from error

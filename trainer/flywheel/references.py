@@ -13,7 +13,7 @@ import msgspec
 from proxy.protocol.exchange import Attempt, Exchange
 from proxy.protocol.formats.base import Parsed
 from proxy.protocol.openai import ToolCall
-from trainer.errors import FlywheelError
+from trainer.errors import FlywheelError, cause_of
 from trainer.evaluate import Said
 from trainer.rows import Row
 
@@ -65,13 +65,14 @@ def read(path: Path) -> Iterator[Reference]:
         with path.open("rb") as lines:
             yield from map(decoder.decode, lines)
     except (OSError, ValueError) as error:
-        raise FlywheelError(f"{path}: {error}; run with `--force-step rows`") from error
+        raise FlywheelError(f"{path}: {cause_of(error)}; run with `--force-step rows`") from error
 
 
 class Recorded:
     """A subject whose answers are there already."""
 
     place = "the record"
+    trouble = ""
 
     def __init__(self, path: Path) -> None:
         self._known = {(one.tenant, one.exchange): one for one in read(path)}

@@ -16,7 +16,7 @@ import yaml
 from proxy.protocol.adapter import AdapterError
 from proxy.protocol.champions import Alias
 from trainer import recipe
-from trainer.errors import FlywheelError, RecipeError
+from trainer.errors import FlywheelError, RecipeError, cause_of
 from trainer.promotion.settings import PromotionSettings
 from trainer.recipe import Recipe, SourceSettings
 from trainer.recipe.curation import Share
@@ -201,7 +201,7 @@ def read(path: Path) -> Flywheel:
     except OSError as error:
         raise FlywheelError(f"{path}: {error.strerror}; docs/flywheel.md has an example") from error
     except (yaml.YAMLError, msgspec.ValidationError, UnicodeDecodeError) as error:
-        raise FlywheelError(f"{path}: {' '.join(str(error).split())}") from error
+        raise FlywheelError(f"{path}: {cause_of(error)}") from error
 
 
 def domains(path: Path, named: str | None = None) -> list[Domain]:

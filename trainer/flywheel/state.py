@@ -29,7 +29,7 @@ import msgspec
 from msgspec.structs import replace
 
 from proxy.protocol import atomic
-from trainer.errors import FlywheelError
+from trainer.errors import FlywheelError, cause_of
 from trainer.gate import Decision
 from trainer.recipe import Recipe
 
@@ -208,7 +208,9 @@ def read(directory: Path) -> Run:
     try:
         return Run(directory, msgspec.json.decode(path.read_bytes(), type=Manifest))
     except (OSError, ValueError) as error:
-        raise FlywheelError(f"{path}: {error}; is it a run of `headrace-trainer run`?") from error
+        raise FlywheelError(
+            f"{path}: {cause_of(error)}; is it a run of `headrace-trainer run`?"
+        ) from error
 
 
 def runs(directory: Path) -> Iterator[Run]:

@@ -9,7 +9,7 @@ import msgspec
 import yaml
 from msgspec.structs import replace
 
-from trainer.errors import PromotionError
+from trainer.errors import PromotionError, cause_of
 
 RuleName: TypeAlias = Literal["invalid", "rescued", "disagreed", "disliked", "tool_failed", "slow"]
 RULES: tuple[RuleName, ...] = get_args(RuleName)
@@ -137,4 +137,4 @@ def read(path: Path) -> PromotionSettings:
     except OSError as error:
         raise PromotionError(f"{path}: {error.strerror}") from error
     except (yaml.YAMLError, msgspec.ValidationError, UnicodeDecodeError) as error:
-        raise PromotionError(f"{path}: {error}") from error
+        raise PromotionError(f"{path}: {cause_of(error)}") from error

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, TypeAlias
 import msgspec
 import yaml
 
-from trainer.errors import RecipeError
+from trainer.errors import RecipeError, cause_of
 from trainer.recipe.curation import FilterSettings, SplitSettings, VarietySettings
 from trainer.recipe.gate import GateSettings
 from trainer.recipe.sources import BfclSettings, SourceSettings
@@ -89,7 +89,7 @@ def read(path: Path) -> Recipe:
     except OSError as error:
         raise RecipeError(f"{path}: {error.strerror}") from error
     except (yaml.YAMLError, msgspec.ValidationError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: {error}") from error
+        raise RecipeError(f"{path}: {cause_of(error)}") from error
 
 
 def find(name: str, here: Path = Path()) -> Recipe:

@@ -47,6 +47,8 @@ def find(patterns: Sequence[str]) -> list[Path]:
         named = [Path(p) for p in glob.glob(str(Path(pattern).expanduser()), recursive=True)]
         if not named:
             raise SourceError(f"{pattern}: there is no such file; correct the source's `paths`")
+        if all(path.is_dir() for path in named):
+            raise SourceError(f"{pattern}: no file, but a directory; name its files: *.jsonl")
         found.update(path for path in named if path.is_file())
     return sorted(found)
 

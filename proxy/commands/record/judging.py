@@ -7,8 +7,6 @@ import contextlib
 import secrets
 import time
 
-import msgspec
-
 from proxy import config
 from proxy.app import redactor
 from proxy.commands.record.opened import ONE_OBJECT, errors_told, settings_of
@@ -61,9 +59,14 @@ def _feedback(options: argparse.Namespace) -> int:
 def _value(kind: Kind, text: str) -> bool | float | str | Answer:
     match kind:
         case "boolean":
-            return msgspec.json.decode(text, type=bool)
+            if text not in ("true", "false"):
+                raise ValueError(f"--value {text!r}: true or false, for --kind boolean")
+            return text == "true"
         case "float":
-            return float(text)
+            try:
+                return float(text)
+            except ValueError:
+                raise ValueError(f"--value {text!r}: a number, for --kind float") from None
         case "comment":
             return text
         case "demonstration":

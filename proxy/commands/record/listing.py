@@ -12,6 +12,7 @@ from proxy.commands.record.opened import errors_told, settings_of, shelf_of
 from proxy.commands.report import moment
 from proxy.commands.shared import Commands, add_with_config, formatted, on_one_line
 from proxy.protocol import segments
+from proxy.protocol.command_line import whole_number
 from proxy.protocol.exchange import Exchange
 from proxy.protocol.feedback import Feedback
 from proxy.protocol.segments import Record
@@ -21,6 +22,7 @@ from proxy.record.keys import keyring
 from proxy.record.settings import RecordSettings
 
 _LINES = "one JSON object a line, without what was asked and said"
+_COUNT = whole_number(0, 1_000_000)
 _CONTENT = ("request", "attempts", "attempt", "value", "tool_results")
 """Fields with what was asked and said: `show`, `query` and `export` tell them."""
 
@@ -35,7 +37,7 @@ def add(reading: Commands) -> None:
     show.add_argument("id", help="id of the exchange, chatcmpl-…, or of its request")
     last = add_with_config(reading, "tail", _tail, "the last exchanges in the segments")
     last.add_argument("-f", "--follow", action="store_true", help="go on with what is written")
-    last.add_argument("-n", "--lines", type=int, default=10, help="how many (%(default)s)")
+    last.add_argument("-n", "--lines", type=_COUNT, default=10, help="how many (%(default)s)")
     last.add_argument("--json", action="store_true", help=_LINES)
 
 

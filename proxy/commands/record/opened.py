@@ -53,5 +53,8 @@ def errors_told() -> Iterator[None]:
         yield
     except BrokenPipeError:
         raise
-    except (SealError, NewerRecord, OSError) as error:
+    except OSError as error:
+        named = error.filename is not None and error.strerror
+        raise CannotStart(f"{error.filename}: {named}" if named else str(error)) from error
+    except (SealError, NewerRecord) as error:
         raise CannotStart(str(error)) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from proxy.commands.record.opened import ONE_OBJECT, errors_told, extra, settings_of, shelf_of
 from proxy.commands.shared import Commands, add_with_config, on_one_line
 from proxy.errors import BadConfig, CannotStart
+from proxy.protocol.command_line import positive
 from proxy.record.settings import RecordSettings
 
 if TYPE_CHECKING:
@@ -20,7 +22,9 @@ def add(reading: Commands) -> None:
     """Add the commands."""
     text = "segments to Parquet; what is too old is deleted"
     compact = add_with_config(reading, "compact", _compact, text)
-    compact.add_argument("--every", type=float, metavar="SECONDS", help="again and again")
+    compact.add_argument(
+        "--every", type=positive(86_400), metavar="SECONDS", help="again and again"
+    )
     compact.add_argument("--json", action="store_true", help=ONE_OBJECT)
     text = "remove exchanges, and leave tombstones"
     _add_erase(add_with_config(reading, "erase", _erase, text))
@@ -30,8 +34,17 @@ def _add_erase(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--caller", help="name of the key")
     parser.add_argument("--tenant", help="tenant of the key")
     parser.add_argument("--conversation", help="id of the conversation")
-    parser.add_argument("--matching", help="regular expression, found anywhere in the exchange")
+    text = "regular expression, found anywhere in the exchange"
+    parser.add_argument("--matching", type=_pattern, help=text)
     parser.add_argument("--json", action="store_true", help=ONE_OBJECT)
+
+
+def _pattern(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no regular expression: {error}") from error
+    return text
 
 
 # ---------------------------------------------------------------- compact

@@ -11,7 +11,6 @@ import pytest
 pytest.importorskip("gguf", reason="needs the train extra")
 
 from proxy.protocol import champions
-from proxy.protocol.adapter import Canary, Manifest
 from tests.trainer.answers import calls, none, report
 from tests.trainer.promotion.traffic import called, tried
 from tests.trainer.promotion.traffic import site as sited
@@ -19,29 +18,8 @@ from trainer import gate
 from trainer.__main__ import main
 from trainer.gate_rules import Evidence
 from trainer.recipe import GateSettings
-from trainer.registry import bundles
 
 FORCED = ("--force", "--reason", "I know better")
-
-
-@pytest.fixture
-def adapters(tmp_path: Path) -> Path:
-    """A directory with two bundles, `api-v1` and `api-v2`."""
-    (tmp_path / "weights").mkdir()
-    (tmp_path / "weights" / "adapter_model.safetensors").write_bytes(b"w")
-    config = b'{"peft_type": "LORA", "r": 16, "target_modules": ["q_proj"]}'
-    (tmp_path / "weights" / "adapter_config.json").write_bytes(config)
-    (tmp_path / "adapters").mkdir()
-    names = ("base_model", "base_sha256", "tokenizer_sha256", "dataset_fingerprint")
-    unsaid = dict.fromkeys((*names, "template_sha256", "weights_sha256"), "")
-    adapters = tmp_path / "adapters"
-    for id in ("api-v1", "api-v2"):
-        manifest = msgspec.convert(
-            {"id": id, "domain": "api", "format": "structured", **unsaid}, Manifest
-        )
-        canary = Canary([1], [2], [3])
-        bundles.write(manifest, tmp_path / "weights", {"structured": ""}, canary, [], "", adapters)
-    return adapters
 
 
 def promote(adapters: Path, *more: str, id: str = "api-v1") -> int:

@@ -62,8 +62,8 @@ def test_a_bundle_goes_in_and_comes_out(capsys, adapters, tmp_path):
 
 def test_erasure_is_told_by_the_exit_code_and_keeps_from_promotion(capsys, adapters, tmp_path):
     record = tmp_path / "record"
-    assert told(capsys, "taint", "--registry", adapters, "--record", record) == ""
     (record / "tombstones").mkdir(parents=True)
+    assert told(capsys, "taint", "--registry", adapters, "--record", record) == ""
     erased = Tombstone(id="chatcmpl-1", tenant="t", erased_at=0.0, reasons=["caller"])
     (record / "tombstones" / "1.jsonl").write_bytes(tombstones.encode([erased]))
 
