@@ -4,9 +4,10 @@
     feedback/date=2026-01-30/<job>.parquet
     shadows/date=2026-01-30/domain=api/<job>.parquet
 
-Each row has columns to search by, and in `exchange` (`feedback`, `shadow`) the whole record as
-JSON; in an encrypted record that column is empty, and `sealed` has it: zstd, then sealing. Date and
-domain are columns too. Needs PyArrow (extra `record`).
+Those that were joined stay a while and do not count (proxy.record.markers). Each row has columns to
+search by, and in `exchange` (`feedback`, `shadow`) the whole record as JSON; in an encrypted record
+that column is empty, and `sealed` has it: zstd, then sealing. Date and domain are columns too.
+Needs PyArrow (extra `record`).
 """
 
 from __future__ import annotations

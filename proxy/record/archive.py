@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import pyarrow.fs
 from obstore.exceptions import BaseError
@@ -31,17 +32,34 @@ class ArchiveUnavailable(CannotStart):
     """The archive cannot be reached or written; what was to be kept in it stays where it is."""
 
 
+class Gone(ArchiveUnavailable):
+    """There is no such file, or not any more."""
+
+
+class Listed(NamedTuple):
+    """A file as a list has it."""
+
+    path: str
+    size: int
+    """Bytes."""
+    version: str
+    """Another one once the file was replaced."""
+
+
 class Archive(Protocol):
     """Files by path."""
 
     def paths(self, prefix: str = "") -> list[str]:
         """The paths that begin with a folder, sorted."""
 
+    def listed(self, prefix: str = "") -> list[Listed]:
+        """The same, and what tells the files apart."""
+
     def put(self, path: str, file: Path) -> None:
         """Keep a copy of this file under the path, whole or not at all; lasting on return."""
 
     def get(self, path: str) -> bytes:
-        """The content of a small file."""
+        """The content of a small file; raises Gone."""
 
     def delete(self, path: str) -> None:
         """Remove a file; one that is gone is no error."""
@@ -68,9 +86,20 @@ class DirectoryArchive:
         self._directory = directory
 
     def paths(self, prefix: str = "") -> list[str]:
-        found = (self._directory / prefix).rglob("*")
-        files = (path for path in found if path.is_file() and not path.name.startswith("."))
-        return sorted(path.relative_to(self._directory).as_posix() for path in files)
+        return [one.path for one in self.listed(prefix)]
+
+    def listed(self, prefix: str = "") -> list[Listed]:
+        return sorted(self._listed(prefix))
+
+    def _listed(self, prefix: str) -> Iterator[Listed]:
+        for path in (self._directory / prefix).rglob("*"):
+            # Another process may delete it meanwhile.
+            with suppress(FileNotFoundError):
+                found = path.stat()
+                if stat.S_ISREG(found.st_mode) and not path.name.startswith("."):
+                    version = f"{found.st_mtime_ns}-{found.st_ino}-{found.st_size}"
+                    name = path.relative_to(self._directory).as_posix()
+                    yield Listed(name, found.st_size, version)
 
     def put(self, path: str, file: Path) -> None:
         with _translated():
@@ -141,9 +170,12 @@ class BucketArchive:
         )
 
     def paths(self, prefix: str = "") -> list[str]:
+        return [one.path for one in self.listed(prefix)]
+
+    def listed(self, prefix: str = "") -> list[Listed]:
         with _translated():
             pages = self._store.list(prefix or None)
-            return sorted(meta["path"] for page in pages for meta in page)
+            return sorted(_told(meta) for page in pages for meta in page)
 
     def put(self, path: str, file: Path) -> None:
         with _translated():
@@ -162,10 +194,17 @@ class BucketArchive:
         return pyarrow.fs.PyFileSystem(handler), f"{self._prefix}/"
 
 
+def _told(meta: dict[str, Any]) -> Listed:
+    version = f"{meta['e_tag']}-{meta['last_modified'].isoformat()}-{meta['size']}"
+    return Listed(meta["path"], meta["size"], version)
+
+
 @contextmanager
 def _translated() -> Iterator[None]:
     try:
         yield
+    except FileNotFoundError as error:
+        raise Gone(_first_line(error)) from error
     except (BaseError, OSError) as error:
         raise ArchiveUnavailable(_first_line(error)) from error
 

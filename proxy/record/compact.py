@@ -1,4 +1,4 @@
-"""Segments become Parquet files, and what is too old is deleted.
+"""Segments become Parquet files, small files are joined, and what is too old is deleted.
 
 Run it as often as you like (cron, or `--every`): each run takes the segments that are complete, and
 a run that is interrupted is undone or finished by the next one. Several proxies may have one
@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -24,8 +24,9 @@ from proxy.protocol.feedback import Feedback
 from proxy.protocol.parquet import FEEDBACK, SCHEMAS
 from proxy.protocol.segments import Record, completed
 from proxy.record import journal
+from proxy.record.join import join
 from proxy.record.journal import Job
-from proxy.record.partitions import Partitions, writer
+from proxy.record.partitions import Partitions, day_of
 from proxy.record.shelf import Shelf
 
 _JOB_BYTES = 512 * 1024 * 1024
@@ -71,10 +72,14 @@ class Report(msgspec.Struct):
     """Records that were too old, in segments and in the archive."""
     waiting: int = 0
     """Segments that are still being written."""
+    joined: int = 0
+    """Files of the archive that were joined."""
+    into: int = 0
+    """Files that they were joined into."""
 
 
 def compact(shelf: Shelf, retention: Retention, now: float | None = None) -> Report:
-    """Compact what is complete and delete what is too old.
+    """Compact what is complete, delete what is too old, and join small files.
 
     Raises ArchiveUnavailable, after which all is as it was, and journal.Busy.
     """
@@ -85,6 +90,8 @@ def compact(shelf: Shelf, retention: Retention, now: float | None = None) -> Rep
         while _compact_some(shelf, retention, now, report):
             pass
         expire(shelf, retention, now, report)
+        with _scratch(shelf.directory) as scratch:
+            report.joined, report.into = join(shelf, scratch, now)
     return report
 
 
@@ -108,7 +115,8 @@ def _compact_some(shelf: Shelf, retention: Retention, now: float, report: Report
         taken = _taken(shelf.directory, locks, report)
         if not taken:
             return False
-        job = Job(taken[0].stem, [path.name for path in taken])
+        id = f"{taken[0].stem}_{journal.mark(shelf.directory)}"
+        job = Job(id, [path.name for path in taken])
         journal.write(shelf.directory, job)
         with _scratch(shelf.directory) as scratch:
             parts = Partitions(scratch, job.id, shelf.rows)
@@ -179,23 +187,15 @@ def expire(shelf: Shelf, retention: Retention, now: float, report: Report) -> No
         return
     today = datetime.fromtimestamp(now, UTC).date()
     for kind in SCHEMAS:
-        for path in shelf.files(kind):
-            age = (today - _date(path)).days
+        counting = set(shelf.files(kind))
+        for path in shelf.stored(kind):
+            age = (today - day_of(path)).days
+            went = 0
             if retention.longest is not None and age > retention.longest:
-                report.expired += _rows(shelf, path)
-                shelf.archive.delete(path)
+                went = keep_rows(shelf, path, pc.scalar(False))
             elif age >= retention.shortest:
-                report.expired += _expire_rows(shelf, path, kind, retention, now)
-
-
-def _date(path: str) -> date:
-    """The day in `…/date=2026-01-30/…`."""
-    return date.fromisoformat(path.split("date=", 1)[1][:10])
-
-
-def _rows(shelf: Shelf, path: str) -> int:
-    filesystem, prefix = shelf.archive.reading()
-    return int(pq.read_metadata(prefix + path, filesystem=filesystem).num_rows)
+                went = _expire_rows(shelf, path, kind, retention, now)
+            report.expired += went if path in counting else 0
 
 
 def _expire_rows(shelf: Shelf, path: str, kind: str, retention: Retention, now: float) -> int:
@@ -205,15 +205,23 @@ def _expire_rows(shelf: Shelf, path: str, kind: str, retention: Retention, now: 
         is_tenant = pc.field("tenant") == tenant
         own = pc.field(column) >= pc.scalar(_moment(retention.cutoff(tenant, now)))
         young = (is_tenant & own) | (~is_tenant & young)
-    return keep_rows(shelf, path, kind, young)
+    return keep_rows(shelf, path, young)
 
 
 def _moment(seconds: float) -> datetime:
     return datetime.fromtimestamp(max(seconds, 0.0), UTC)
 
 
-def keep_rows(shelf: Shelf, path: str, kind: str, kept: pc.Expression) -> int:
+def keep_rows(shelf: Shelf, path: str, kept: pc.Expression) -> int:
     """Rewrite a file of the archive with only the rows for which `kept` holds; how many went."""
+    try:
+        return _keep_rows(shelf, path, kept)
+    except FileNotFoundError:
+        # Another machine deleted it meanwhile.
+        return 0
+
+
+def _keep_rows(shelf: Shelf, path: str, kept: pc.Expression) -> int:
     filesystem, prefix = shelf.archive.reading()
     source = pyarrow.dataset.dataset(prefix + path, filesystem=filesystem, format="parquet")
     before, after = source.count_rows(), source.count_rows(filter=kept)
@@ -224,7 +232,8 @@ def keep_rows(shelf: Shelf, path: str, kind: str, kept: pc.Expression) -> int:
         return int(before)
     with tempfile.TemporaryDirectory(dir=shelf.directory, prefix=".rewriting-") as scratch:
         fresh = Path(scratch) / "rows.parquet"
-        with writer(fresh, kind) as target:
+        # As it was written: another release's columns stay.
+        with pq.ParquetWriter(fresh, source.schema, compression="zstd") as target:
             for batch in source.to_batches(filter=kept, batch_size=4096):
                 if batch.num_rows:
                     target.write_batch(batch)

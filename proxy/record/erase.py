@@ -11,6 +11,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -230,20 +231,34 @@ def _rewrite_archive(
     shelf: Shelf, choice: Choice, chosen: Mapping[str, _Chosen], report: Report
 ) -> None:
     ids = pa.array(sorted(chosen), pa.string())
-    for path in shelf.files(EXCHANGES):
-        keep_rows(shelf, path, EXCHANGES, ~pc.field("id").isin(ids))
+    for path in _stored(shelf, EXCHANGES):
+        keep_rows(shelf, path, ~pc.field("id").isin(ids))
     is_doomed = _doomed(choice, chosen)
-    for path in shelf.files(FEEDBACK):
-        report.feedback += _remove(shelf, path, FEEDBACK, is_doomed)
-    for path in shelf.files(SHADOWS):
-        report.shadows += _remove(shelf, path, SHADOWS, is_doomed)
+    report.feedback += _remove(shelf, FEEDBACK, is_doomed)
+    report.shadows += _remove(shelf, SHADOWS, is_doomed)
 
 
-def _remove(shelf: Shelf, path: str, kind: str, is_doomed: Callable[[Record], bool]) -> int:
-    """Rewrite a file of feedback or of shadows without what is doomed; how much that was."""
-    found = _feedback(shelf, path) if kind == FEEDBACK else _shadows(shelf, path)
-    doomed = pa.array([one.id for one in found if is_doomed(one)], pa.string())
-    return keep_rows(shelf, path, kind, ~pc.field("id").isin(doomed))
+def _stored(shelf: Shelf, kind: str) -> Iterator[str]:
+    """All files of a kind, and those that are put until the last of them was rewritten: another
+    machine may join what it read before."""
+    done: set[str] = set()
+    while fresh := [path for path in shelf.stored(kind) if path not in done]:
+        yield from fresh
+        done.update(fresh)
+
+
+def _remove(shelf: Shelf, kind: str, is_doomed: Callable[[Record], bool]) -> int:
+    """Rewrite the files of feedback or of shadows without what is doomed; how much that was."""
+    counting = set(shelf.files(kind))
+    count = 0
+    for path in _stored(shelf, kind):
+        # Another machine may delete it meanwhile.
+        with suppress(FileNotFoundError):
+            found = _feedback(shelf, path) if kind == FEEDBACK else _shadows(shelf, path)
+            doomed = pa.array([one.id for one in found if is_doomed(one)], pa.string())
+            went = keep_rows(shelf, path, ~pc.field("id").isin(doomed))
+            count += went if path in counting else 0
+    return count
 
 
 def _feedback(shelf: Shelf, path: str) -> Iterator[Feedback]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ from proxy.protocol.segments import segments
 
 _NAME = "compaction.json"
 _LOCK = "compaction.lock"
+_MARK = "mark"
 
 
 class Busy(CannotStart):
@@ -32,7 +34,8 @@ class Job(msgspec.Struct, frozen=True):
     """Segments that become Parquet files, all of which are named after the job."""
 
     id: str
-    """Unlike any other's, here or on another machine: the first segment's name."""
+    """Unlike any other's, here or on another machine: the first segment's name, and the directory's
+    mark."""
     segments: list[str]
     """File names."""
     state: Literal["writing", "written"] = "writing"
@@ -48,18 +51,21 @@ def read(directory: Path) -> Job | None:
 
 def write(directory: Path, job: Job) -> None:
     """The job is at this now; lasting on return."""
-    fresh = directory / f".{_NAME}"
-    with fresh.open("wb") as file:
-        file.write(msgspec.json.encode(job))
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(directory / _NAME)
-    _sync(directory)
+    _write(directory / _NAME, msgspec.json.encode(job))
 
 
 def forget(directory: Path) -> None:
     """The job is over."""
     (directory / _NAME).unlink(missing_ok=True)
+
+
+def mark(directory: Path) -> str:
+    """What the names of all files end in that come from this directory, behind `_`: 12 digits by
+    chance, made by the first that asks. Not to be asked by two at once (`exclusive`)."""
+    path = directory / _MARK
+    if not path.exists():
+        _write(path, secrets.token_hex(6).encode())
+    return path.read_text()
 
 
 def counting(directory: Path) -> list[Path]:
@@ -86,6 +92,17 @@ def exclusive(directory: Path) -> Iterator[None]:
         raise Busy(f"another process compacts or erases in {directory}") from error
     finally:
         os.close(lock)
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Whole or not at all; lasting on return."""
+    fresh = path.with_name(f".{path.name}")
+    with fresh.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+    _sync(path.parent)
 
 
 def _sync(directory: Path) -> None:

@@ -7,6 +7,7 @@ and one Parquet file at a time is: of domains there may be more than of open fil
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from datetime import date
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -106,7 +107,7 @@ class Partitions:
         """Make the Parquet file of a spool."""
         spool = self._path(place, _SPOOL)
         with writer(self._path(place, SUFFIX), _kind(place)) as parquet:
-            for group in _groups(spool):
+            for group in groups(_streams(spool)):
                 parquet.write_table(group)
         spool.unlink()
 
@@ -118,10 +119,10 @@ def _kind(place: str) -> str:
     return place.partition("/")[0]
 
 
-def _groups(spool: Path) -> Iterator[pa.Table]:
-    """What a spool holds, in row groups that are as large as they may be."""
+def groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The same rows in row groups that are as large as they may be."""
     waiting: list[pa.Table] = []
-    for table in _streams(spool):
+    for table in tables:
         rows = sum(one.num_rows for one in waiting) + table.num_rows
         if waiting and (rows > ROWS or sum(one.nbytes for one in waiting) > _BYTES):
             yield pa.concat_tables(waiting)
@@ -137,6 +138,11 @@ def _streams(spool: Path) -> Iterator[pa.Table]:
         while file.tell() < end:
             with pa.ipc.open_stream(file) as stream:
                 yield stream.read_all()
+
+
+def day_of(path: str) -> date:
+    """The day in `…/date=2026-01-30/…`."""
+    return date.fromisoformat(path.split("date=", 1)[1][:10])
 
 
 def writer(path: Path, kind: str) -> pq.ParquetWriter:

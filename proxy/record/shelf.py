@@ -19,7 +19,7 @@ from proxy.protocol.parquet import EXCHANGES, FEEDBACK, SCHEMAS, SHADOWS, Rows
 from proxy.protocol.sealing import Keyring
 from proxy.protocol.segments import Damage, Record, read_segment
 from proxy.protocol.shadowed import Shadowed
-from proxy.record import journal
+from proxy.record import journal, markers
 from proxy.record.archive import Archive
 
 _BATCH = 512
@@ -73,6 +73,14 @@ class Shelf:
     def files(self, kind: str, since: float = 0.0) -> list[str]:
         """Paths of the archive's Parquet files of one kind that count, by date; of days that ended
         before `since` (seconds since the epoch) there are none among them."""
+        stored = self.stored(kind, since)
+        # In this order, so that each row is there once: markers.
+        uncounted = markers.uncounted(stored, markers.read(self.archive))
+        return [path for path in stored if path not in uncounted]
+
+    def stored(self, kind: str, since: float = 0.0) -> list[str]:
+        """The same with those that do not count, as they were joined: for who has to rewrite
+        all."""
         job = journal.read(self.directory)
         first = f"{kind}/date={datetime.fromtimestamp(since, UTC):%Y-%m-%d}"
         return [

@@ -10,7 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from proxy.errors import BadConfig
-from proxy.record.archive import Archive, ArchiveUnavailable, DirectoryArchive, open_archive
+from proxy.record.archive import (
+    Archive,
+    ArchiveUnavailable,
+    DirectoryArchive,
+    Gone,
+    open_archive,
+)
 from proxy.record.settings import ArchiveSettings, RecordSettings
 from tests.record.buckets import Bucket
 
@@ -43,6 +49,25 @@ def test_what_is_put_again_is_replaced(archive: Archive, file: Path):
 
     assert archive.get(PATH) == b"new"
     assert archive.paths() == [PATH]
+
+
+def test_what_was_replaced_has_another_version(archive: Archive, file: Path):
+    archive.put(PATH, file)
+    (before,) = archive.listed()
+    (again,) = archive.listed("exchanges")
+    file.write_bytes(file.read_bytes()[::-1])
+
+    archive.put(PATH, file)
+
+    (after,) = archive.listed()
+    assert before == again
+    assert before[:2] == after[:2] == (PATH, file.stat().st_size)
+    assert before.version != after.version
+
+
+def test_what_is_not_there_is_told(archive: Archive):
+    with pytest.raises(Gone):
+        archive.get(PATH)
 
 
 def test_what_is_deleted_is_gone_and_may_be_gone_before(archive: Archive, file: Path):

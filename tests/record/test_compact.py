@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -12,10 +13,20 @@ from proxy.protocol.sealing import Keyring
 from proxy.protocol.segments import Encoder, Segment, segments
 from proxy.record import journal
 from proxy.record.archive import Archive, ArchiveUnavailable, DirectoryArchive
-from proxy.record.compact import Retention, compact
+from proxy.record.compact import Retention, compact, keep_rows
 from proxy.record.journal import Job
 from tests.record.buckets import Bucket
-from tests.record.examples import DAY, NOW, exchange, feedback, ids, shadowed, shelf, write
+from tests.record.examples import (
+    DAY,
+    NOW,
+    archived,
+    exchange,
+    feedback,
+    ids,
+    shadowed,
+    shelf,
+    write,
+)
 
 FOREVER = Retention()
 
@@ -26,11 +37,12 @@ def test_segments_become_parquet_by_date_and_domain(tmp_path: Path, archive: Arc
 
     report = compact(shelf(tmp_path, archive), FOREVER)
 
+    name = f"{first.stem}_{journal.mark(tmp_path)}.parquet"
     assert archive.paths() == [
-        f"exchanges/date=2026-01-31/domain=api/{first.stem}.parquet",
-        f"exchanges/date=2026-02-01/domain=api/{first.stem}.parquet",
-        f"exchanges/date=2026-02-01/domain=x%2Fy/{first.stem}.parquet",
-        f"feedback/date=2026-02-01/{first.stem}.parquet",
+        f"exchanges/date=2026-01-31/domain=api/{name}",
+        f"exchanges/date=2026-02-01/domain=api/{name}",
+        f"exchanges/date=2026-02-01/domain=x%2Fy/{name}",
+        f"feedback/date=2026-02-01/{name}",
     ]
     assert (report.segments, report.records, report.files) == (2, 4, 4)
     assert segments(tmp_path) == []
@@ -191,6 +203,30 @@ def test_file_of_an_earlier_version_stays_readable(tmp_path: Path):
 
 
 # ---------------------------------------------------------------- retention
+
+
+def test_file_of_an_earlier_version_is_rewritten_as_it_was(tmp_path: Path):
+    write(tmp_path, exchange("old", started_at=NOW - DAY), exchange("young"))
+    write(tmp_path, exchange("young-too", started_at=NOW - DAY + 60))
+    compact(shelf(tmp_path), FOREVER, NOW)
+    path = archived(tmp_path, day=NOW - DAY)
+    pq.write_table(pq.read_table(path, partitioning=None).drop_columns(["assigned"]), path)
+
+    report = compact(shelf(tmp_path), Retention(days=1), NOW + 30)
+
+    assert report.expired == 1
+    assert ids(tmp_path) == ["young-too", "young"]
+    assert "assigned" not in pq.read_schema(path).names
+
+
+def test_file_that_another_machine_deletes_first_is_no_error(tmp_path: Path, archive: Archive):
+    write(tmp_path, exchange("old", started_at=NOW - 10 * DAY), exchange("young"))
+    compact(shelf(tmp_path, archive), FOREVER, NOW)
+    opened = shelf(tmp_path, archive)
+    (path, _) = opened.stored(EXCHANGES)
+    archive.delete(path)
+
+    assert keep_rows(opened, path, pc.scalar(False)) == 0
 
 
 def test_what_is_too_old_goes_from_segments_and_archive(tmp_path: Path, archive: Archive):

@@ -71,7 +71,8 @@ def _compact_once(settings: RecordSettings, retention: Retention, as_json: bool)
         report = compact(shelf_of(settings), retention)
     told = (
         f"{report.records} records of {report.segments} segments → {report.files} files;"
-        f" {report.expired} too old; {report.waiting} segments still being written"
+        f" {report.expired} too old; {report.waiting} segments still being written;"
+        f" joined {report.joined} files into {report.into}"
     )
     print(on_one_line(report) if as_json else told, flush=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 
 import msgspec
@@ -10,6 +11,7 @@ import pytest
 
 from proxy.protocol.segments import segments
 from tests.commands.record.recorded import ROUTES, run
+from tests.record.examples import exchange, write
 
 
 @pytest.mark.parametrize(
@@ -34,8 +36,17 @@ def test_figures_as_json(
 def test_compact_says_what_it_did(routes: Path, capsys: pytest.CaptureFixture[str]):
     assert run(routes, "compact") == 0
 
-    assert "1 records of 1 segments → 1 files; 0 too old" in capsys.readouterr().out
+    told = "1 records of 1 segments → 1 files; 0 too old; 0 segments still being written; joined 0"
+    assert told in capsys.readouterr().out
     assert segments(routes.parent / "record") == []
+
+
+def test_compact_says_what_it_joined(routes: Path, capsys: pytest.CaptureFixture[str]):
+    for number in range(8):
+        write(routes.parent / "record", exchange(f"same-day-{number}", started_at=time.time()))
+        assert run(routes, "compact") == 0
+
+    assert capsys.readouterr().out.endswith("joined 8 files into 1\n")
 
 
 def test_erase_takes_what_it_is_told(routes: Path, capsys: pytest.CaptureFixture[str]):
