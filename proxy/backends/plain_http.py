@@ -222,7 +222,8 @@ class _Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, received: bytes) -> None:
-        if self._answer is None:
+        answer = self._answer
+        if answer is None:
             # Nobody asked: whatever it is, it must not be the next request's answer.
             self.abort()
             return
@@ -231,7 +232,10 @@ class _Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(received)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self._done(Broken("the answer is not HTTP as it should be"), can_stay=False)
+            broken = Broken("the answer is not HTTP as it should be")
+            self._done(broken, can_stay=False)
+            # It may have ended before: then what came too much says that it did not end there.
+            answer.end(broken)
         else:
             if not self._has_head and self._head_size > MAX_HEAD:
                 self._done(Broken("the head of the answer is too large"), can_stay=False)

@@ -146,6 +146,7 @@ async def test_an_answer_without_a_length_ends_with_its_connection(client: Plain
         b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\nhi",
         b"HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\nhi",
+        b'HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n{"a": "longer than that"}',
         b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 2\r\n\r\nhi",
         b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\nhi",
         b"HTTP/1.1 200 OK\r\nx: " + b"x" * 100_000,
@@ -154,7 +155,7 @@ async def test_an_answer_without_a_length_ends_with_its_connection(client: Plain
         b"SSH-2.0-OpenSSH_9.2\r\n",
         b"\x15\x03\x01\x00\x02\x02",
     ],
-    ids=range(16),
+    ids=range(17),
 )
 async def test_what_is_no_whole_answer_is_an_error(client: PlainClient, said: bytes) -> None:
     async with serving(saying(said, then_closes=True)) as url:
