@@ -24,8 +24,8 @@ MAX_LINE = 16 * 1024 * 1024
 MAX_ARRAY = 1024 * 1024 * 1024
 """Bytes of a JSON file that is one array: it has to be in memory as a whole."""
 MAX_COMMAS = 64 * 1024 * 1024
-"""Commas of such a file: it has no more items, each of which takes some 60 bytes, and `[0,0,0` packs
-a thousand times. Chosen: rows have one in 16 bytes at most."""
+"""Commas of such a file: it has no more items. Each takes some 60 bytes, and `[0,0,0` packs to a
+thousandth. Chosen: rows have one comma in 16 bytes at most."""
 _BLOCK = 256 * 1024
 _PACKED = 1024
 """Bytes of zstd that are unpacked at once: they can become 32 MiB, and not more."""
