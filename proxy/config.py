@@ -30,6 +30,7 @@ from proxy.limits import LimitSettings
 from proxy.metrics import MetricsSettings
 from proxy.positions import position
 from proxy.protocol.hardware import CostSettings
+from proxy.protocol.places import place
 from proxy.protocol.prices import PRICES, price_at
 from proxy.record.settings import RecordSettings
 from proxy.settings_errors import told
@@ -134,53 +135,53 @@ def _anchored(config: Config, directory: Path) -> Config:
 
 
 def _anchored_auth(settings: AuthSettings, directory: Path) -> AuthSettings:
-    file = settings.file and directory / settings.file.expanduser()
+    file = settings.file and place(settings.file, directory)
     return msgspec.structs.replace(settings, file=file)
 
 
 def _anchored_dashboard(settings: DashboardSettings, directory: Path) -> DashboardSettings:
-    runs = settings.runs and directory / settings.runs.expanduser()
+    runs = settings.runs and place(settings.runs, directory)
     return msgspec.structs.replace(settings, runs=runs)
 
 
 def _anchored_defaults(defaults: Defaults, directory: Path) -> Defaults:
     if defaults.router is None:
         return defaults
-    place = directory / defaults.router.model.expanduser()
-    router = msgspec.structs.replace(defaults.router, model=place)
+    model = place(defaults.router.model, directory)
+    router = msgspec.structs.replace(defaults.router, model=model)
     return msgspec.structs.replace(defaults, router=router)
 
 
 def _anchored_record(settings: RecordSettings, directory: Path) -> RecordSettings:
     archive = settings.archive
     if archive is not None and "://" not in archive.url:
-        url = str(directory / Path(archive.url).expanduser())
+        url = str(place(archive.url, directory))
         archive = msgspec.structs.replace(archive, url=url)
     encryption = settings.encryption
     if encryption is not None:
         keys = {id: _anchored_key(key, directory) for id, key in encryption.keys.items()}
         encryption = msgspec.structs.replace(encryption, keys=keys)
-    place = directory / settings.directory.expanduser()
+    segments = place(settings.directory, directory)
     return msgspec.structs.replace(
-        settings, directory=place, archive=archive, encryption=encryption
+        settings, directory=segments, archive=archive, encryption=encryption
     )
 
 
 def _anchored_key(key: str, directory: Path) -> str:
-    place = key.removeprefix("file:")
-    return key if place == key else f"file:{directory / Path(place).expanduser()}"
+    path = key.removeprefix("file:")
+    return key if path == key else f"file:{place(path, directory)}"
 
 
 def _anchored_backend(settings: BackendSettings, directory: Path) -> BackendSettings:
     if isinstance(settings, CloudSettings):
         return settings
-    adapters = directory / settings.adapters.expanduser()
+    adapters = place(settings.adapters, directory)
     if isinstance(settings, EmbeddedSettings):
         model = settings.base_model
         if model.endswith(".gguf"):
-            model = str(directory / Path(model).expanduser())
+            model = str(place(model, directory))
         return msgspec.structs.replace(settings, base_model=model, adapters=adapters)
-    tokenizer = settings.tokenizer and directory / settings.tokenizer.expanduser()
+    tokenizer = settings.tokenizer and place(settings.tokenizer, directory)
     return msgspec.structs.replace(settings, tokenizer=tokenizer, adapters=adapters)
 
 

@@ -141,6 +141,13 @@ class OfACloud(Recording):
         return replace(made, attempts=[replace(one, model="dear") for one in made.attempts])
 
 
+class PassedOn(Recording):
+    """A recording of a request for embeddings."""
+
+    def exchange(self) -> Exchange:
+        return replace(super().exchange(), endpoint="/embeddings")
+
+
 class Unreadable(Recording):
     def exchange(self) -> Exchange:
         raise ValueError("not to be read")
@@ -266,6 +273,25 @@ async def test_what_is_passed_on_unread_uses_what_it_claimed():
 
     assert logs == []
     assert after.limits["x-ratelimit-remaining-tokens"] == "90"
+
+
+@pytest.mark.parametrize(
+    ("recording", "left"),
+    [
+        (used(kind=PassedOn), "90"),
+        (used(Usage.of(3, 4), kind=PassedOn), "93"),
+        (used(), "100"),
+    ],
+)
+async def test_what_tells_nothing_of_its_use_keeps_what_it_claimed_unless_it_is_a_chat(
+    recording: Recording, left: str
+):
+    limits = at(tokens_per_minute=100)
+
+    await served(limits, recording, b"x" * 40)
+    after = await served(limits, None)
+
+    assert after.limits["x-ratelimit-remaining-tokens"] == left
 
 
 async def test_answer_that_cannot_be_read_ends_the_counting_of_no_other():

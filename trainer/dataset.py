@@ -183,7 +183,7 @@ def manifest(directory: Path) -> Manifest:
         said = msgspec.json.decode(written, type=Manifest)
     except (OSError, ValueError) as error:
         raise DatasetError(
-            f"{directory} holds no dataset ({cause_of(error)});"
+            f"{directory} holds no dataset ({MANIFEST}: {cause_of(error)});"
             " run `headrace-trainer dataset build`"
         ) from error
     if said.layout > LAYOUT:

@@ -14,7 +14,7 @@ import pytest
 from proxy.protocol.openai import (
     MalformedRequest,
 )
-from proxy.protocol.schemas import validator
+from proxy.protocol.schemas import MOST_PATTERNS, BrokenSchema, compiled, patterns, validator
 from proxy.protocol.toolcheck import Failure, check, check_tools
 from tests.protocol.offers import call, described, function, request
 
@@ -217,3 +217,40 @@ def test_files_are_never_read(tmp_path: Path) -> None:
 
     with pytest.raises(MalformedRequest, match="others are not followed"):
         check_tools(request(function(parameters={"$ref": schema.as_uri()})))
+
+
+# ---------------------------------------------------------------- patterns
+
+
+@pytest.mark.parametrize(
+    ("schema", "count"),
+    [
+        ({"type": "object"}, 0),
+        ({"pattern": "a"}, 1),
+        ({"patternProperties": {"a": {}, "b": {"pattern": "c"}}}, 3),
+        ({"patternProperties": []}, 0),
+        ({"items": [{"pattern": "a"}, {"not": {"pattern": "b"}}]}, 2),
+    ],
+)
+def test_patterns_are_counted_wherever_they_are(schema: object, count: int) -> None:
+    assert patterns(msgspec.json.encode(schema)) == count
+
+
+def test_a_pattern_is_counted_however_its_name_is_spelt() -> None:
+    assert patterns(rb'{"\u0070attern": "a"}') == 1
+
+
+def test_more_patterns_than_are_taken_are_refused() -> None:
+    def several(count: int) -> bytes:
+        return msgspec.json.encode({"allOf": [{"pattern": f"a{n}"} for n in range(count)]})
+
+    compiled(several(MOST_PATTERNS), strict=False)
+    with pytest.raises(BrokenSchema, match="more than 200 patterns"):
+        compiled(several(MOST_PATTERNS + 1), strict=False)
+
+
+@pytest.mark.parametrize(("count", "is_kept"), [(0, True), (2, True), (3, False)])
+def test_schemas_with_many_patterns_are_not_kept_compiled(count: int, is_kept: bool) -> None:
+    schema = msgspec.json.encode({"title": "kept?", "allOf": [{}, *[{"pattern": "a"}] * count]})
+
+    assert (compiled(schema, strict=False) is compiled(schema, strict=False)) == is_kept

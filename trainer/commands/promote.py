@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 from rich.text import Text
 
+from proxy.protocol.places import place
 from trainer import gate
 from trainer.commands.shared import Commands, console
 from trainer.errors import PromotionError
@@ -129,7 +130,7 @@ def _settings(options: argparse.Namespace) -> PromotionSettings:
 def _tell_of_missing(records: Sequence[str]) -> None:
     """A proxy makes its record with the first exchange; a slip of the pen never comes to be."""
     for directory in records:
-        if not Path(directory).expanduser().is_dir():
+        if not place(directory).is_dir():
             said = f"{directory} is not there: no traffic is known until a proxy records into it"
             print(f"headrace-trainer: {said}", file=sys.stderr)
 

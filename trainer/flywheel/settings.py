@@ -15,6 +15,7 @@ import yaml
 
 from proxy.protocol.adapter import AdapterError
 from proxy.protocol.champions import Alias
+from proxy.protocol.places import place
 from trainer import recipe
 from trainer.errors import FlywheelError, RecipeError, cause_of
 from trainer.promotion.settings import PromotionSettings
@@ -230,23 +231,19 @@ def _domain(name: str, flywheel: Flywheel, here: Path) -> Domain:
         name=name,
         settings=given,
         recipe=msgspec.structs.replace(read, domain=name, sources=sources),
-        runs=_place(flywheel.runs, here) / name,
-        adapters=_place(flywheel.adapters, here),
+        runs=place(flywheel.runs, here) / name,
+        adapters=place(flywheel.adapters, here),
         place=_registry(flywheel, here),
     )
 
 
 def _registry(flywheel: Flywheel, here: Path) -> str:
     named = flywheel.registry or flywheel.adapters
-    return named if "://" in named else str(_place(named, here))
+    return named if "://" in named else str(place(named, here))
 
 
 def _sources(name: str, given: DomainSettings, here: Path) -> list[SourceSettings]:
     if not given.record:
         return [*given.sources]
-    record = ExchangesSettings(directory=str(_place(given.record, here)), domains=(name,))
+    record = ExchangesSettings(directory=str(place(given.record, here)), domains=(name,))
     return [record, *given.sources]
-
-
-def _place(written: str, here: Path) -> Path:
-    return here / Path(written).expanduser()

@@ -9,7 +9,6 @@ every answer the cloud has to replace is no good one.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 
 from msgspec.structs import replace
@@ -18,6 +17,7 @@ from proxy.protocol.agreement import compare
 from proxy.protocol.exchange import CHAT, Answer, Attempt, Exchange
 from proxy.protocol.feedback import Feedback
 from proxy.protocol.openai import MalformedRequest, parse_request
+from proxy.protocol.places import place
 from proxy.protocol.shadowed import Shadowed
 from trainer.errors import SourceError
 from trainer.promotion.rules import Pair, Request, Side
@@ -114,7 +114,7 @@ def _patiently(settings: ExchangesSettings, watched: Watched, read: _Reading[_T]
 
 def _read(settings: ExchangesSettings, watched: Watched, read: _Reading[_T]) -> list[_T]:
     # A proxy makes the directory with its first exchange.
-    if not Path(settings.directory).expanduser().is_dir():
+    if not place(settings.directory).is_dir():
         return []
     with translated(settings.directory):
         shelf = open_shelf(settings, Skips())

@@ -24,6 +24,7 @@ from proxy.protocol.exchange import CHAT, Answer, Attempt, Exchange, NewerRecord
 from proxy.protocol.feedback import Feedback
 from proxy.protocol.legacy import modern
 from proxy.protocol.openai import ChatRequest, MalformedRequest, parse_request
+from proxy.protocol.places import place
 from proxy.protocol.sealing import SealError
 from proxy.protocol.shadowed import Shadowed
 from proxy.record.keys import keyring
@@ -302,7 +303,7 @@ def open_shelf(settings: ExchangesSettings, skips: Skips) -> Shelf:
             f"the exchanges source needs the package {error.name!r};"
             " run: pip install 'headrace[record]'"
         ) from error
-    directory = Path(settings.directory).expanduser()
+    directory = place(settings.directory)
     if not directory.is_dir():
         raise SourceError(
             f"{directory}: there is no such record; `record.directory` of the proxy's routes.yaml"
@@ -321,7 +322,7 @@ def _record(settings: ExchangesSettings, directory: Path) -> RecordSettings:
     archive = ArchiveSettings(
         url=settings.archive or str(directory / "archive"), options=settings.options
     )
-    keys = {id: f"file:{Path(path).expanduser()}" for id, path in settings.keys.items()}
+    keys = {id: f"file:{place(path)}" for id, path in settings.keys.items()}
     sealed = EncryptionSettings(use=next(iter(keys)), keys=keys) if keys else None
     return RecordSettings(directory=directory, archive=archive, encryption=sealed)
 

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import msgspec
 import zstandard
 
+from proxy.protocol.places import place
 from trainer.errors import SourceError
 from trainer.sources.base import Skips
 
@@ -47,7 +48,7 @@ def find(patterns: Sequence[str]) -> list[Path]:
     """The files that these paths and globs name, sorted; raises SourceError for one of none."""
     found: set[Path] = set()
     for pattern in patterns:
-        named = [Path(p) for p in glob.glob(str(Path(pattern).expanduser()), recursive=True)]
+        named = [Path(p) for p in glob.glob(str(place(pattern)), recursive=True)]
         if not named:
             raise SourceError(f"{pattern}: there is no such file; correct the source's `paths`")
         if all(path.is_dir() for path in named):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
+from proxy.protocol.places import place
 from trainer.errors import SourceError
 from trainer.recipe.sources import PythonDocsSettings
 from trainer.rows import Row
@@ -28,6 +28,6 @@ class PythonDocsSource:
                 " run: pip install 'headrace[docs]'"
             ) from error
         for folder in self._settings.sites:
-            yield from Site(Path(folder).expanduser(), self._settings, self._skips).rows()
+            yield from Site(place(folder), self._settings, self._skips).rows()
         for name in self._settings.packages:
             yield from Package(name, self._settings).rows()
