@@ -24,13 +24,14 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import os
 import re
 import stat
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -264,7 +265,7 @@ def hash_file(path: Path) -> str:
         raise AdapterError(f"{path}: {error.strerror}; fetch or train the bundle again") from error
 
 
-def _opened(path: Path) -> BinaryIO:
+def _opened(path: Path) -> io.BufferedReader:
     """A plain file, for reading. A link could name a secret of this machine, which is then copied,
     or shown, with the bundle; a pipe or a device has no end. Raises OSError."""
     if path.is_symlink():
@@ -273,7 +274,7 @@ def _opened(path: Path) -> BinaryIO:
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         raise OSError(errno.EINVAL, "no file, but a directory, a pipe or a device")
-    return os.fdopen(handle, "rb")
+    return open(handle, "rb")
 
 
 def read_file(path: Path) -> bytes:
