@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from proxy.errors import CannotStart
 from proxy.protocol.command_line import add_examples
+from proxy.protocol.visible import shown
 
 if TYPE_CHECKING:
     from proxy.commands.shared import Command
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return command(options)
     except CannotStart as error:
-        print(f"headrace: {error}", file=sys.stderr)
+        print(f"headrace: {shown(error)}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return 130

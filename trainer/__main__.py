@@ -11,6 +11,7 @@ from proxy.protocol.adapter import AdapterError
 from proxy.protocol.base_model import BaseModelError
 from proxy.protocol.command_line import add_examples
 from proxy.protocol.formats.base import UnknownTemplate
+from proxy.protocol.visible import shown
 from trainer.commands import COMMANDS
 from trainer.commands.examples import EXAMPLES
 from trainer.errors import TrainerError
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code: int | None = options.run(options)
     except (TrainerError, AdapterError, BaseModelError, UnknownTemplate) as error:
-        print(f"headrace-trainer: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"headrace-trainer: {shown(' '.join(str(error).split()))}", file=sys.stderr)
         return error.status if isinstance(error, TrainerError) else 1
     except KeyboardInterrupt:
         return 130
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.filename is None:
             raise
-        print(f"headrace-trainer: {error.filename}: {error.strerror}", file=sys.stderr)
+        print(f"headrace-trainer: {shown(error.filename)}: {error.strerror}", file=sys.stderr)
         return 1
     return code or 0
 

@@ -8,16 +8,16 @@ names the first row that has it, by id and source and never by content, and says
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
 from proxy.protocol.formats import prompt
-from proxy.protocol.formats.base import CONTROL
 from proxy.protocol.openai import MalformedRequest, parse_request
-from trainer import memory
+from trainer import learnable, memory
 from trainer.errors import PreflightError
+from trainer.learnable import Fault
 from trainer.recipe import Recipe
 from trainer.rows import Row
 from trainer.servable import faults
@@ -59,46 +59,11 @@ def require(passed: Sequence[Check]) -> None:
 # ------------------------------------------------------------------ one row
 
 
-def _prompt_decodes(encoder: Encoder, row: Row, example: Example) -> str | None:
-    if _decoded(encoder, example.ids[: example.prompt]) == encoder.text(row):
-        return None
-    return "the prompt's ids do not decode to its text; the base's tokenizer loses text"
-
-
-def _answer_decodes(encoder: Encoder, row: Row, example: Example) -> str | None:
-    if _decoded(encoder, example.completion) == encoder.written(row):
-        return None
-    return "the labels do not decode to the answer; the tokenizer loses text"
-
-
-def _answer_is_there(encoder: Encoder, row: Row, example: Example) -> str | None:
-    return None if encoder.completion(row) else "there is nothing to learn; drop the row"
-
-
-def _turn_ends(encoder: Encoder, row: Row, example: Example) -> str | None:
-    end = encoder.end(row)
-    if len(end) != 1:
-        return "the format's end is no single token of the base; take a format of its family"
-    if example.completion[-1:] != end or example.completion.count(end[0]) != 1:
-        return "the last label is not the end of the turn, or it comes twice; drop the row"
-    if any(token in encoder.completion(row) for token in CONTROL):
-        return "the answer smuggles a special token, such as the end of the turn; drop the row"
-    return None
-
-
 def _begins_once(encoder: Encoder, row: Row, example: Example) -> str | None:
     begin = encoder.base.tokenizer.token_to_id(_BEGIN)
     if begin is None or (example.ids[0] == begin and example.ids.count(begin) == 1):
         return None
     return f"{_BEGIN} must stand at the beginning and nowhere else; mend the template"
-
-
-def _answer_parses(encoder: Encoder, row: Row, example: Example) -> str | None:
-    parsed = encoder.format(row).parse(encoder.completion(row))
-    said = [call.function for call in parsed.calls]
-    if said == row.calls and not parsed.broken and (row.calls or parsed.text == row.text.strip()):
-        return None
-    return "the format does not parse its own answer; is the format the right one?"
 
 
 def _served_alike(encoder: Encoder, row: Row, example: Example) -> str | None:
@@ -117,13 +82,9 @@ def _served_alike(encoder: Encoder, row: Row, example: Example) -> str | None:
     )
 
 
-_FAULTS: dict[str, Callable[[Encoder, Row, Example], str | None]] = {
-    "prompts decode to their text": _prompt_decodes,
-    "labels decode to the answer": _answer_decodes,
-    "every row has an answer": _answer_is_there,
-    "the last label ends the turn": _turn_ends,
+_FAULTS: dict[str, Fault] = {
+    **learnable.FAULTS,
     "one beginning of the text": _begins_once,
-    "answers parse as they were meant": _answer_parses,
     "the proxy sends the same ids": _served_alike,
 }
 
@@ -136,14 +97,9 @@ def wire(row: Row) -> bytes:
     return msgspec.json.encode(asked | ({"tools": tools} if tools else {}))
 
 
-def _decoded(encoder: Encoder, ids: Sequence[int]) -> str:
-    text: str = encoder.base.tokenizer.decode(list(ids), skip_special_tokens=False)
-    return text
-
-
 def _row_check(
     name: str,
-    fault: Callable[[Encoder, Row, Example], str | None],
+    fault: Fault,
     encoder: Encoder,
     rows: Sequence[Row],
     examples: Sequence[Example],
@@ -157,7 +113,7 @@ def _row_check(
 
 
 def _found(
-    fault: Callable[[Encoder, Row, Example], str | None],
+    fault: Fault,
     encoder: Encoder,
     rows: Sequence[Row],
     examples: Sequence[Example],

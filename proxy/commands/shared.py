@@ -9,6 +9,8 @@ from typing import TypeAlias
 
 import msgspec
 
+from proxy.protocol import visible
+
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 """Where a command adds itself."""
 Command = Callable[[argparse.Namespace], int]
@@ -28,7 +30,8 @@ def add_with_config(
 
 
 def table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Lines whose columns are equally wide."""
+    """Lines whose columns are equally wide, and which a terminal takes for no command."""
+    rows = [list(map(visible.on_one_line, row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
@@ -37,9 +40,9 @@ def table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
 
 def formatted(value: object) -> str:
     """JSON for people."""
-    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+    return visible.escaped(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
 
 
 def on_one_line(value: object) -> str:
     """JSON for programs, on one line."""
-    return msgspec.json.encode(value).decode()
+    return visible.escaped(msgspec.json.encode(value).decode())

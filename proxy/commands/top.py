@@ -16,9 +16,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from proxy.beside import missing
 from proxy.commands.shared import Commands
-from proxy.dashboard.frame import count, rate, seconds, shown
+from proxy.dashboard.frame import count, rate, seconds
 from proxy.dashboard.live import Counts, Live, between, counts
 from proxy.errors import BadConfig, CannotStart
+from proxy.protocol.visible import shown
 
 if TYPE_CHECKING:
     from rich.console import Console

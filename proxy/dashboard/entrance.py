@@ -15,7 +15,7 @@ import secrets
 from collections.abc import Mapping
 from http.cookies import CookieError, SimpleCookie
 from typing import NamedTuple
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from starlette.types import Receive, Scope, Send
 
@@ -172,7 +172,7 @@ def _check_name(headers: Mapping[bytes, bytes]) -> None:
 
     Where no key is needed, a page from elsewhere could have its own name lead here, and read along.
     """
-    host = urlsplit("//" + headers.get(b"host", b"").decode("latin-1")).hostname or ""
+    host = _split("//" + headers.get(b"host", b"").decode("latin-1")).hostname or ""
     if not is_loopback(host):
         raise Forbidden(
             "Without keys the dashboard answers to localhost and 127.0.0.1 only; add a key with"
@@ -185,9 +185,17 @@ def _check_origin(headers: Mapping[bytes, bytes]) -> None:
     site = headers.get(b"sec-fetch-site", b"").decode("latin-1")
     origin = headers.get(b"origin", b"").decode("latin-1")
     host = headers.get(b"host", b"").decode("latin-1")
-    is_ours = site == "same-origin" if site else not origin or urlsplit(origin).netloc == host
+    is_ours = site == "same-origin" if site else not origin or _split(origin).netloc == host
     if not is_ours:
         raise Forbidden("This form was sent by a page that is not ours.")
+
+
+def _split(address: str) -> SplitResult:
+    """An address in parts; empty ones where it is none, such as `http://[`."""
+    try:
+        return urlsplit(address)
+    except ValueError:
+        return urlsplit("")
 
 
 async def _body(receive: Receive) -> bytes:

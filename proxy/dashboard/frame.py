@@ -6,8 +6,6 @@ not look at it, and the policy of the page runs no script and no style that is n
 
 from __future__ import annotations
 
-import json
-import unicodedata
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cached_property
@@ -17,6 +15,7 @@ import msgspec
 from starlette.types import Send
 
 from proxy.endpoints import send_bytes
+from proxy.protocol.visible import shown
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -38,7 +37,6 @@ HEADERS = {
 PRIVATE = {**HEADERS, "cache-control": "no-store"}
 """Headers of whatever says something of the traffic."""
 _HTML = "text/html; charset=utf-8"
-_KEPT = "\n\t"
 _DASH = "–"
 
 
@@ -97,24 +95,6 @@ async def send_page(
 
 
 # ---------------------------------------------------------------- values as people read them
-
-
-def shown(text: object) -> str:
-    """A text whose invisible letters, those that turn the direction included, are named."""
-    return "".join(_visible(letter) for letter in str(text))
-
-
-def _visible(letter: str) -> str:
-    if letter in _KEPT or unicodedata.category(letter) not in ("Cc", "Cf", "Cs", "Co"):
-        return letter
-    return f"⟨U+{ord(letter):04X}⟩"
-
-
-def escaped(text: str) -> str:
-    """JSON whose invisible letters are written as `\\u202e`: the same, and to be seen."""
-    return "".join(
-        letter if _visible(letter) == letter else json.dumps(letter)[1:-1] for letter in text
-    )
 
 
 def count(number: float) -> str:

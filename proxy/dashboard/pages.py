@@ -13,7 +13,7 @@ from proxy.catalog import Catalog
 from proxy.config import Config
 from proxy.dashboard import bundles, runs
 from proxy.dashboard.entrance import Visitor
-from proxy.dashboard.frame import Frame, escaped
+from proxy.dashboard.frame import Frame
 from proxy.dashboard.live import Lookout
 from proxy.dashboard.questions import (
     Agreements,
@@ -29,6 +29,7 @@ from proxy.dashboard.questions import (
 )
 from proxy.dashboard.reading import Reading, Reply
 from proxy.errors import NotFound
+from proxy.protocol.visible import escaped
 
 Query = Mapping[str, str]
 

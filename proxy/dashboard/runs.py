@@ -125,5 +125,5 @@ def _decoded(path: Path, kind: type[_Kind]) -> _Kind | None:
     try:
         with path.open("rb") as file:
             return msgspec.json.decode(file.read(_LARGEST), type=kind)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None

@@ -22,8 +22,12 @@ A bundle comes from disk or a bucket and is hostile until `read` has passed.
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import io
+import os
 import re
+import stat
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -155,7 +159,7 @@ def is_unchanged(adapter: Adapter) -> bool:
 
 def read_manifest(path: Path, trusted: Trusted | None = None) -> Manifest:
     """What a bundle says of itself, its files unread. Raises AdapterError."""
-    content = _bytes(path / MANIFEST)
+    content = read_file(path / MANIFEST)
     manifest = _decoded(path / MANIFEST, content, Manifest)
     if manifest.layout > LAYOUT:
         raise AdapterError(
@@ -223,7 +227,7 @@ def sign(path: Path, private: bytes) -> None:
     """Seal a whole bundle and sign its manifest with a key in PEM. Raises AdapterError."""
     seal(path, read(path).manifest)
     try:
-        signed = signature.sign(_bytes(path / MANIFEST), private)
+        signed = signature.sign(read_file(path / MANIFEST), private)
     except SignatureError as error:
         raise AdapterError(str(error)) from error
     _replace(path / SIGNATURE, msgspec.json.encode(signed))
@@ -255,15 +259,28 @@ def sha256(content: bytes) -> str:
 def hash_file(path: Path) -> str:
     """The same of a file, however large; raises AdapterError."""
     try:
-        with path.open("rb") as file:
+        with _opened(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise AdapterError(f"{path}: {error.strerror}; fetch or train the bundle again") from error
 
 
-def _bytes(path: Path) -> bytes:
+def _opened(path: Path) -> io.BufferedReader:
+    """A plain file, for reading. A link could name a secret of this machine, which is then copied,
+    or shown, with the bundle; a pipe or a device has no end. Raises OSError."""
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, "a link, and a bundle holds files")
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "no file, but a directory, a pipe or a device")
+    return open(handle, "rb")
+
+
+def read_file(path: Path) -> bytes:
+    """A small file of a bundle, at most 64 MiB; raises AdapterError."""
     try:
-        with path.open("rb") as file:
+        with _opened(path) as file:
             content = file.read(_LIMIT + 1)
     except OSError as error:
         raise AdapterError(f"{path}: {error.strerror}; fetch or train the bundle again") from error
@@ -274,7 +291,7 @@ def _bytes(path: Path) -> bytes:
 
 def _text(path: Path) -> str:
     try:
-        return _bytes(path).decode()
+        return read_file(path).decode()
     except UnicodeDecodeError as error:
         raise AdapterError(f"{path}: {error}; fetch or train the bundle again") from error
 
@@ -283,7 +300,7 @@ T = TypeVar("T")
 
 
 def _decode(path: Path, kind: type[T]) -> T:
-    return _decoded(path, _bytes(path), kind)
+    return _decoded(path, read_file(path), kind)
 
 
 def _decoded(path: Path, content: bytes, kind: type[T]) -> T:

@@ -145,8 +145,8 @@ class DirectoryBundles:
     def file(self, id: str, name: str) -> bytes | None:
         """See Bundles."""
         self.manifest(id)
-        held = self.store.read(f"{id}/{name}", _FILE_LIMIT)
-        return held.content if held else None
+        path = self._directory / id / name
+        return adapter.read_file(path) if os.path.lexists(path) else None
 
     def check(self, id: str) -> None:
         """See Bundles."""

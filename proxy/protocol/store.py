@@ -68,7 +68,7 @@ class DirectoryStore:
         file = self._directory / path
         with _translated(file):
             try:
-                with file.open("rb") as opened:
+                with open(file, "rb", opener=_without_waiting) as opened:
                     content = opened.read(limit + 1)
             except FileNotFoundError:
                 return None
@@ -114,6 +114,11 @@ class DirectoryStore:
         with (self._directory / _LOCK).open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Nobody may ever write to a pipe of this name."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _written(target: Path, content: bytes) -> Path:

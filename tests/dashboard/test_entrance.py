@@ -152,6 +152,7 @@ async def test_form_to_log_in_belongs_to_the_browser_that_asked_for_it(url: str)
         ({"sec_fetch_site": "same-site"}, 403),
         ({"origin": "https://evil.example"}, 403),
         ({"origin": "null"}, 403),
+        ({"origin": "http://["}, 403),
     ],
 )
 async def test_form_of_another_site_is_refused(url: str, headers: dict[str, str], status: int):
@@ -184,7 +185,9 @@ async def test_without_keys_this_machine_gets_in():
     assert b"Log out" not in page.content
 
 
-@pytest.mark.parametrize("host", ["evil.example", "10.0.0.1:8080", "", "localhost.evil.example"])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "10.0.0.1:8080", "", "localhost.evil.example", "["]
+)
 async def test_without_keys_a_name_from_elsewhere_is_refused(host: str):
     """A page from elsewhere whose name was made to lead here could read along."""
     async with serving_with(settings("local"), engine()) as url:

@@ -1,34 +1,10 @@
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from proxy.dashboard import frame
 from proxy.dashboard.frame import Frame
 from tests.dashboard.visiting import HOSTILE
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("plain ü 漢 🙂", "plain ü 漢 🙂"),
-        ("two\n\tlines", "two\n\tlines"),
-        ("a\u202eb", "a⟨U+202E⟩b"),
-        ("\u2066x\u2069", "⟨U+2066⟩x⟨U+2069⟩"),
-        ("\x1b[31m", "⟨U+001B⟩[31m"),
-        ("a\u200bb\ufeff", "a⟨U+200B⟩b⟨U+FEFF⟩"),
-    ],
-)
-def test_letters_that_nobody_sees_are_named(text: str, expected: str):
-    assert frame.shown(text) == expected
-
-
-def test_draft_of_a_correction_is_the_same_and_can_be_seen():
-    text = '{"a": "x\u202ey\U000e0001"}'
-
-    assert frame.escaped(text) == '{"a": "x\\u202ey\\udb40\\udc01"}'
-    assert json.loads(frame.escaped(text)) == json.loads(text)
 
 
 def test_templates_escape_what_they_are_given():

@@ -57,8 +57,9 @@ def test_runs_of_all_domains_newest_first(filled: Path):
     assert found.unread == []
 
 
-def test_broken_manifest_is_told(filled: Path):
-    (filled / "geo" / "20260101-1" / "manifest.json").write_text("{")
+@pytest.mark.parametrize("content", ["{", pytest.param('{"a":' * 5000, id="without a bottom")])
+def test_broken_manifest_is_told(filled: Path, content: str):
+    (filled / "geo" / "20260101-1" / "manifest.json").write_text(content)
 
     found = runs.read(filled)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import msgspec
@@ -94,6 +95,24 @@ def test_a_file_of_other_bytes_is_named(bundle, name):
     (bundle / name).write_bytes(b'{"\xff": "\xff"}')
 
     with pytest.raises(AdapterError, match=name):
+        adapter.read(bundle)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "adapter_model.safetensors", "canary.json"])
+def test_a_link_in_a_bundle_is_refused(bundle, tmp_path, name):
+    (bundle / name).rename(tmp_path / name)
+    (bundle / name).symlink_to(tmp_path / name)
+
+    with pytest.raises(AdapterError, match=f"{name}: a link, and a bundle holds files"):
+        adapter.read(bundle)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "adapter_model.safetensors", "canary.json"])
+def test_a_pipe_in_a_bundle_is_refused_and_not_waited_for(bundle, name):
+    (bundle / name).unlink()
+    os.mkfifo(bundle / name)
+
+    with pytest.raises(AdapterError, match=f"{name}: no file, but a directory, a pipe"):
         adapter.read(bundle)
 
 

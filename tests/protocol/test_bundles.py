@@ -106,6 +106,21 @@ def test_a_torn_bundle_is_not_put(there: Bundles, bundle: Path):
     assert there.ids() == []
 
 
+def test_what_a_link_in_an_old_bundle_leads_to_is_not_put(there: Bundles, tmp_path: Path):
+    """Its manifest names neither the card nor the lineage: anything could be behind them."""
+    secret, old = tmp_path / "id_rsa", examples.write(tmp_path / "mine", "geo-v1")
+    secret.write_text("-----BEGIN")
+    (old / "README.md").unlink(missing_ok=True)
+    (old / "README.md").symlink_to(secret)
+
+    with pytest.raises(AdapterError, match="a link, and a bundle holds files"):
+        there.put(old)
+    with pytest.raises(AdapterError, match="a link, and a bundle holds files"):
+        DirectoryBundles(old.parent).file("geo-v1", "README.md")
+
+    assert there.ids() == []
+
+
 def test_an_old_bundle_is_put_and_got(there: Bundles, tmp_path: Path):
     old = examples.write(tmp_path / "old", "geo-v1")
 

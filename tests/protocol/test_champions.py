@@ -105,6 +105,13 @@ def test_a_broken_file_is_named(tmp_path: Path, content: bytes):
         champions.read(tmp_path)
 
 
+def test_a_pipe_is_not_waited_for(tmp_path: Path):
+    os.mkfifo(tmp_path / "champions.json")
+
+    with pytest.raises(AdapterError, match=r"champions\.json"):
+        champions.read(tmp_path)
+
+
 def test_a_file_without_end_is_not_read(tmp_path: Path):
     (tmp_path / "champions.json").write_bytes(b" " * (1024 * 1024 + 1))
 

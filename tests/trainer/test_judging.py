@@ -20,7 +20,6 @@ from tests.trainer.scorers.test_judge import Scripted, to_position
 from trainer import docs_benchmark
 from trainer.__main__ import main
 from trainer.benchmarks import SHA256, python_docs
-from trainer.commands.judge import printable
 from trainer.docs_benchmark import UNMARKED, DocsAnswer, DocsReport
 from trainer.subject import Subject
 from trainer.trust import read_ratings
@@ -78,10 +77,6 @@ def test_a_person_does_not_see_whose_answer_it_is(reports, tmp_path, monkeypatch
     shown = capsys.readouterr().out
     assert "api-v" not in shown
     assert "\x1b[2J" not in shown and "\x07" not in shown and "[red]" in shown
-
-
-def test_what_steers_a_terminal_is_not_printed():
-    assert printable("a\x1b[31m\nb\tc\u202ed") == "a\ufffd[31m\nb\tc\ufffdd"
 
 
 async def test_a_biased_judge_is_told_and_does_not_count(reports, judge, tmp_path, capsys):

@@ -162,7 +162,7 @@ def _asked(contest: Contest, text: str, number: int, count: int) -> dict[str, in
 
 def _show(head: str, body: str) -> None:
     console.print(head, style="bold")
-    console.print(f"{printable(body)}\n", highlight=False)
+    console.print(f"{body}\n", highlight=False)
 
 
 def _levels() -> Iterator[tuple[str, int | None]]:
@@ -181,8 +181,3 @@ def _level() -> int | None:
             return None
         if given in {"1", "2", "3", "4", "5"}:
             return int(given)
-
-
-def printable(text: str) -> str:
-    """The text without what would steer a terminal."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+from proxy.protocol.visible import shown
 from trainer.commands.shared import Commands, console
 from trainer.errors import Stopped, TrainerError
 from trainer.flywheel import run as flywheel
@@ -83,7 +84,7 @@ def guarded(domain: Domain, events: Events, work: Callable[[], object]) -> int:
         raise
     except TrainerError as error:
         events.tell("failed", domain=domain.name, reason=str(error))
-        print(f"headrace-trainer: {domain.name}: {error}", file=sys.stderr)
+        print(f"headrace-trainer: {domain.name}: {shown(error)}", file=sys.stderr)
         return error.status
     return 0
 

@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeAlias
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 
+from proxy.protocol.visible import shown
 from trainer.errors import TrainerError
 from trainer.sources.base import Skips
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 """Where a command adds itself."""
 
-console = Console(markup=False, emoji=False)
+
+class _PlainConsole(Console):
+    """A console to which all that is printed is text: only rich's own sequences steer a terminal.
+
+    Rich passes ESC on as it stands in a text.
+    """
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=shown(segment.text))
+
+
+console = _PlainConsole(markup=False, emoji=False)
 """What is printed holds names, keys and answers, which may have square brackets: styles are told
 by `style` or `Text`."""
 SKIPPED = 3

@@ -24,6 +24,9 @@ MAX_LINE = 16 * 1024 * 1024
 """Bytes of a line. Chosen: ten times the longest context that models have."""
 MAX_ARRAY = 1024 * 1024 * 1024
 """Bytes of a JSON file that is one array: it has to be in memory as a whole."""
+MAX_COMMAS = 64 * 1024 * 1024
+"""Commas of such a file: it has no more items. Each takes some 60 bytes, and `[0,0,0` packs to a
+thousandth. Chosen: rows have one comma in 16 bytes at most."""
 _BLOCK = 256 * 1024
 _PACKED = 1024
 """Bytes of zstd that are unpacked at once: they can become 32 MiB, and not more."""
@@ -136,10 +139,11 @@ def _holds_an_array(path: Path) -> bool:
 
 def _items(path: Path, skips: Skips) -> Iterator[Line]:
     """The items of an array, named `file[index]`."""
-    content = bytearray()
+    content, commas = bytearray(), 0
     for block in _blocks(path):
         content += block
-        if len(content) > MAX_ARRAY:
+        commas += block.count(b",")
+        if len(content) > MAX_ARRAY or commas > MAX_COMMAS:
             skips.add(str(path), "file_too_long", "an array this long has to be one item a line")
             return
     try:

@@ -11,7 +11,7 @@ from itertools import chain
 from proxy.commands.record.opened import errors_told, settings_of, shelf_of
 from proxy.commands.report import moment
 from proxy.commands.shared import Commands, add_with_config, formatted, on_one_line
-from proxy.protocol import segments
+from proxy.protocol import segments, visible
 from proxy.protocol.command_line import whole_number
 from proxy.protocol.exchange import Exchange
 from proxy.protocol.feedback import Feedback
@@ -93,11 +93,12 @@ def _told_of(record: Record, as_json: bool) -> str:
         return on_one_line(_metadata(record))
     match record:
         case Feedback():
-            return _judgement(record)
+            line = _judgement(record)
         case Shadowed():
-            return _shadow(record)
+            line = _shadow(record)
         case _:
-            return _line(record)
+            line = _line(record)
+    return visible.on_one_line(line)
 
 
 def _metadata(record: Record) -> dict[str, object]:

@@ -15,6 +15,7 @@ import msgspec
 from proxy.commands.record.opened import errors_told, extra, settings_of, shelf_of
 from proxy.commands.shared import Commands, add_with_config, table
 from proxy.errors import BadConfig
+from proxy.protocol import visible
 
 if TYPE_CHECKING:
     from proxy.record.query import Result
@@ -69,14 +70,14 @@ def _objects(found: Result) -> Iterator[str]:
     for batch in found.batches():
         for row in batch:
             values = dict(zip(found.columns, row, strict=True))
-            yield msgspec.json.encode(values, enc_hook=str).decode()
+            yield visible.escaped(msgspec.json.encode(values, enc_hook=str).decode())
 
 
 def _cells(found: Result) -> Iterator[str]:
     rows = (list(map(_cell, row)) for batch in found.batches() for row in batch)
     aligned = [found.columns, *islice(rows, _ALIGNED)]
     yield from table(aligned)
-    yield from ("  ".join(row) for row in rows)
+    yield from ("  ".join(map(visible.on_one_line, row)) for row in rows)
 
 
 def _cell(value: object) -> str:

@@ -25,6 +25,18 @@ def test_ls_and_show_find_both_forms(routes: Path, capsys: pytest.CaptureFixture
 
 
 @pytest.mark.parametrize("command", ["ls", "tail"])
+def test_name_in_a_record_steers_no_terminal(
+    routes: Path, capsys: pytest.CaptureFixture[str], command: str
+):
+    write(routes.parent / "record", exchange("c", domain="a\x1b[2J\n"))
+    capsys.readouterr()
+
+    assert run(routes, command) == 0
+
+    assert "a⟨U+001B⟩[2J⟨U+000A⟩" in capsys.readouterr().out.splitlines()[-1]
+
+
+@pytest.mark.parametrize("command", ["ls", "tail"])
 def test_lists_as_json_tell_nothing_that_was_said(
     routes: Path, capsys: pytest.CaptureFixture[str], command: str
 ):

@@ -23,6 +23,21 @@ def test_query_prints_a_table_or_objects(routes: Path, capsys: pytest.CaptureFix
     assert (first["domain"], first["n"]) == ("api", 1)
 
 
+HOSTILE = "'a' || chr(27) || ']0;b' || chr(7) || chr(155) || chr(10) || 'c'"
+
+
+def test_what_was_said_steers_no_terminal(routes: Path, capsys: pytest.CaptureFixture[str]):
+    capsys.readouterr()
+
+    assert run(routes, "query", f"SELECT {HOSTILE} AS said FROM range(300)") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert run(routes, "query", f"SELECT {HOSTILE} AS said", "--json") == 0
+    object = capsys.readouterr().out
+
+    assert set(lines[1:]) == {"a⟨U+001B⟩]0;b⟨U+0007⟩⟨U+009B⟩⟨U+000A⟩c"}
+    assert object == '{"said":"a\\u001b]0;b\\u0007\\u009b\\nc"}\n'
+
+
 def test_query_that_is_none_is_told_on_one_line(routes: Path, capsys: pytest.CaptureFixture[str]):
     assert run(routes, "query", "DROP VIEW exchanges") == 1
 

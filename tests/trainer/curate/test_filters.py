@@ -284,6 +284,23 @@ def test_rows_that_are_too_long_are_dropped_and_never_cut():
     assert measured(long).reason == "too_long"
 
 
+@pytest.mark.parametrize(
+    ("poisoned", "check"),
+    [
+        (row(weather(), question="A log:\x13"), "prompts decode to their text"),
+        (row(text="bell\x13"), "labels decode to the answer"),
+        (row(text="A turn ends with <|im_end|>."), "the last label ends the turn"),
+        (row(weather("<|im_start|>")), "the last label ends the turn"),
+    ],
+)
+def test_row_that_cannot_be_learnt_is_dropped_and_does_not_end_the_run(poisoned: Row, check: str):
+    pytest.importorskip("gguf", reason="needs the train extra")
+
+    became = length.Length(knobs.LengthSettings(), RECIPE)(poisoned)
+
+    assert became == Drop("not_learnable", f"fails: {check}")
+
+
 # ---------------------------------------------------------------- code that is run
 
 

@@ -65,6 +65,16 @@ def test_a_row_says_where_it_stands_and_what_the_recipe_says_of_it(tmp_path, nam
     assert (first.license, first.tenant, len(skips)) == ("CC0-1.0", "acme", 0)
 
 
+def test_array_of_more_values_than_memory_has_room_for_is_not_decoded(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "MAX_COMMAS", 1000)
+    bomb, good = tmp_path / "bomb.json.gz", tmp_path / "good.json.gz"
+    bomb.write_bytes(gzip.compress(b"[" + b"0," * 1001 + b"0]"))
+    good.write_bytes(gzip.compress(b"[" + b",".join([line().strip()] * 10) + b"]"))
+
+    assert texts(bomb) == ([], [(str(bomb), "file_too_long")])
+    assert texts(good) == (["Yes."] * 10, [])
+
+
 def test_an_array_is_read_item_by_item(tmp_path):
     items = b",".join([line(), b'{"x": 1}', line(answer="No.")])
     path = written(tmp_path / "a.json", b"\xef\xbb\xbf [" + items + b"]")
