@@ -45,7 +45,7 @@ TRAINER = [
     ("recipe explain folder", 1, "folder: Is a directory"),
     ("import folder --license MIT --out o", 1, "folder: no file, but a directory"),
     ("import nix --license MIT --out o", 1, "nix: there is no such file"),
-    ("dataset show nix", 1, "nix holds no dataset (No such file or directory)"),
+    ("dataset show nix", 1, "nix holds no dataset (manifest.json: No such file or directory)"),
     ("dataset taint folder --record nix", 1, "nix: no such directory"),
     ("evaluate --dataset nix --concurrency 0", 2, "'0' is no number from 1 to 256"),
     ("evaluate --dataset nix --most 0", 2, "'0' is no number from 1"),
