@@ -19,6 +19,7 @@ from typing import Literal
 import msgspec
 
 from proxy.errors import CannotStart
+from proxy.protocol import atomic
 from proxy.protocol.segments import segments
 
 _NAME = "compaction.json"
@@ -95,13 +96,8 @@ def exclusive(directory: Path) -> Iterator[None]:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Whole or not at all; lasting on return."""
-    fresh = path.with_name(f".{path.name}")
-    with fresh.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
+    """Whole or not at all; lasting on return, its name too."""
+    atomic.write(path, content)
     _sync(path.parent)
 
 
